@@ -1,0 +1,20 @@
+"""The registry: an algorithm is a name and the module that holds its paper, imported on demand."""
+
+import difflib
+from importlib import import_module
+from types import ModuleType
+
+ALGORITHMS = {
+    "ppo": "rlsuite.algorithms.on_policy.ppo",
+}
+
+
+def load(name: str) -> ModuleType:
+    """The module of algorithm `name`: its `Config`, `PRESETS`, `OBJECTIVES` and `train`.
+
+    Raises ValueError for an unknown name, with the nearest ones.
+    """
+    if name not in ALGORITHMS:
+        near = difflib.get_close_matches(name.lower(), ALGORITHMS) or sorted(ALGORITHMS)
+        raise ValueError(f"algorithm {name!r} is unknown; use one of: {', '.join(near)}")
+    return import_module(ALGORITHMS[name])

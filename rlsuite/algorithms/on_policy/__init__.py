@@ -1,0 +1,1 @@
+"""Algorithms that learn from what the current policy collected."""

@@ -1,0 +1,366 @@
+"""PPO: Proximal Policy Optimization Algorithms (Schulman et al. 2017, arXiv 1707.06347).
+
+For iterations k = 1..K, for S seeds at once, each with its own everything:
+
+    (1)  run pi_old for T steps in N environments: M = N T transitions
+    (2)  log pi_old(a|s), V_old(s) and V_old(s') for all of them
+    (3)  advantages A and value targets R by GAE(discount, lambda)
+    (4)  lr <- lr_0 (1 - (k-1)/K)
+    for epoch = 1..E:
+    (5)      a seed whose last minibatch had KL > target_kl sits out the rest
+    (6)      shuffle the M transitions; for each minibatch:
+    (7)          A <- (A - mean A) / (std A + 1e-8)
+    (8)          L = L_pi - c_H H + c_V L_V
+    (9)          grad <- clip_norm(grad L, over actor and critic jointly)
+    (10)         theta <- Adam(theta, grad)
+
+| symbol | variable | shape | meaning |
+|---|---|---|---|
+| theta | theta | [S, P] | all parameters of actor and critic, a row per seed |
+| s, a | obs, action | [S, B, O], [S, B, A] or [S, B] | normalised observation, raw action |
+| log pi_old | old_log_prob | [S, B] | summed over action dimensions |
+| rho | ratio | [S, B] | pi_theta(a|s) / pi_old(a|s) |
+| A, R | advantage, target | [S, B] | GAE advantage and TD(lambda) value target |
+| V, V_old | value, old_value | [S, B] | in units of the scaled reward |
+| eps | clip | | half-width of the ratio's interval |
+
+Departures from CleanRL's ppo_continuous_action.py and baselines' ppo2, whose settings these are:
+a time limit is bootstrapped from the true final observation (`bootstrap_on_truncation=False` is
+theirs); environments restart at every checkpoint, so that a resumed run repeats exactly; the log
+ratio is clamped to +-20, so that no loss overflows; the observation statistics see what the policy
+acts on, not final observations.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from time import perf_counter
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rlsuite.core.networks import ActorCritic
+from rlsuite.core.normalizers import RewardScaler
+from rlsuite.core.optim import AdamState, adam_step, clip_grad_norm, gradient, linear_decay
+from rlsuite.core.rollouts import Collector, Rollout, gae
+
+# ------------------------------------------------------------------------------------- 2. Config
+
+
+@dataclass(frozen=True)
+class Config:
+    clip: float = 0.2  # eps of the ratio's interval [paper; ppo2; CleanRL]
+    epochs: int = 10  # E, passes over the rollout [paper; ppo2; CleanRL]
+    num_minibatches: int = 32  # per epoch; of 64 transitions each [paper; ppo2; CleanRL]
+    learning_rate: float = 3e-4  # lr_0 of Adam [paper; ppo2; CleanRL]
+    anneal_lr: bool = True  # linearly to lr_0/K [ppo2; CleanRL; constant in the paper]
+    discount: float = 0.99  # gamma, per step [paper; ppo2; CleanRL]
+    gae_lambda: float = 0.95  # lambda of GAE [paper; ppo2; CleanRL]
+    value_clip: float | None = (
+        0.2  # V within this of V_old; none: off [ppo2; CleanRL; not in paper]
+    )
+    value_coef: float = 0.5  # c_V on half the squared error [ppo2; CleanRL; SB3 has no half]
+    entropy_coef: float = 0.0  # c_H [paper and ppo2 on MuJoCo; CleanRL]
+    max_grad_norm: float = 0.5  # joint norm of actor and critic [ppo2; CleanRL]
+    adam_eps: float = 1e-5  # [ppo2; CleanRL; not PyTorch's 1e-8]
+    normalize_advantage: bool = True  # per minibatch [ppo2; CleanRL; SB3]
+    target_kl: float | None = None  # KL (k3, nats) that ends a seed's epochs [CleanRL: off]
+    total_steps: int = 1_000_000  # environment steps of each seed [paper; CleanRL]
+    num_envs: int = 1  # N, environments per seed [ppo2 on MuJoCo; CleanRL]
+    num_steps: int = 2048  # T, steps per environment and iteration [paper; ppo2; CleanRL]
+    normalize_obs: bool = True  # running mean and std, clipped to +-10 [ppo2; CleanRL]
+    normalize_reward: bool = True  # by the std of the discounted return, +-10 [ppo2; CleanRL]
+    bootstrap_on_truncation: bool = True  # [SB3, Spinning Up; ppo2 and CleanRL: false]
+    hidden: tuple[int, ...] = (64, 64)  # widths of actor and of critic [paper; ppo2; CleanRL]
+    activation: str = "tanh"  # tanh or relu [paper; ppo2; CleanRL]
+    orthogonal_init: bool = True  # gains sqrt 2, policy head 0.01, value head 1 [ppo2; CleanRL]
+    log_std_init: float = 0.0  # initial log sigma, state-independent [ppo2; CleanRL]
+
+    def __post_init__(self) -> None:
+        m, b = self.batch_size, self.num_minibatches
+        if min(self.num_envs, self.num_steps, self.epochs, b) < 1 or not self.hidden:
+            raise ValueError(
+                "num_envs, num_steps, epochs, num_minibatches, hidden: at least 1 each"
+            )
+        if m % b:
+            near = min((d for d in range(1, m + 1) if m % d == 0), key=lambda d: abs(d - b))
+            raise ValueError(f"num_minibatches {b} does not divide the {m} transitions; use {near}")
+        if self.normalize_advantage and m == b:
+            raise ValueError(f"num_minibatches {b} leaves 1 transition each: no std to divide by")
+        if self.total_steps < m:
+            raise ValueError(f"total_steps {self.total_steps} is less than one rollout of {m}")
+        if not (0 < self.discount <= 1 and 0 <= self.gae_lambda <= 1):
+            raise ValueError(
+                f"discount {self.discount}, gae_lambda {self.gae_lambda}: not in [0, 1]"
+            )
+        if self.target_kl is not None and self.epochs == 1:
+            raise ValueError(
+                f"target_kl {self.target_kl} is inert with 1 epoch; use epochs 2 or more"
+            )
+        positive = (self.clip, self.learning_rate, self.max_grad_norm, self.adam_eps)
+        if min(positive) <= 0 or (self.value_clip or 1) <= 0 or (self.target_kl or 1) <= 0:
+            raise ValueError("clip, learning_rate, max_grad_norm, ...: must be greater than 0")
+        if self.activation not in ("tanh", "relu"):
+            raise ValueError(f"activation {self.activation!r} is unknown; use 'tanh' or 'relu'")
+
+    @property
+    def batch_size(self) -> int:
+        return self.num_envs * self.num_steps
+
+    @property
+    def minibatches_per_call(self) -> int:
+        return math.gcd(self.num_minibatches, 4)  # fewer, larger compiled calls [measured]
+
+    @property
+    def iterations(self) -> int:
+        return self.total_steps // self.batch_size
+
+
+# ------------------------------------------------------------------------------------ 3. Presets
+
+_ZOO = {"anneal_lr": False, "value_clip": None, "value_coef": 1.0, "num_steps": 512}
+_WIDE = {"hidden": (256, 256), "activation": "relu", "orthogonal_init": False, "log_std_init": -2.0}
+
+
+def _zoo(mbs: int, discount: float, lam: float, lr: float, c_h: float, clip: float, **more) -> dict:
+    columns = {"num_minibatches": mbs, "discount": discount, "gae_lambda": lam}
+    return _ZOO | columns | {"learning_rate": lr, "entropy_coef": c_h, "clip": clip} | more
+
+
+# preset -> task family ("*": any task) -> what differs from the defaults
+PRESETS: dict[str, dict[str, dict]] = {
+    "mujoco": {"*": {}},  # the defaults above: baselines ppo2, CleanRL ppo_continuous_action.py
+    "classic": {  # CleanRL ppo.py: CartPole, Acrobot, MountainCar
+        "*": {
+            "total_steps": 500_000, "num_envs": 4, "num_steps": 128, "num_minibatches": 4,
+            "epochs": 4, "learning_rate": 2.5e-4, "entropy_coef": 0.01, "normalize_obs": False,
+            "normalize_reward": False,
+        },
+        "Pendulum": _zoo(64, 0.9, 0.95, 1e-3, 0.0, 0.2, total_steps=100_000, num_envs=4,
+                         num_steps=1024, normalize_obs=False, normalize_reward=False),  # zoo; no gSDE
+    },
+    # rl-baselines3-zoo hyperparams/ppo.yml. Its batch size is given as minibatches per rollout, its
+    # value coefficient doubled (SB3 has no half). InvertedDoublePendulum's batch of 512 exceeds its
+    # rollout of 128, which SB3 turns into one minibatch of 128; likewise InvertedPendulum.
+    "mujoco-tuned": {
+        "HalfCheetah": _zoo(8, 0.98, 0.92, 2.0633e-5, 4.01762e-4, 0.1, epochs=20, max_grad_norm=0.8,
+                            value_coef=2 * 0.58096, **_WIDE),
+        "Hopper": _zoo(16, 0.999, 0.99, 9.80828e-5, 0.00229519, 0.2, epochs=5, max_grad_norm=0.7,
+                       value_coef=2 * 0.835671, **_WIDE),
+        "Walker2d": _zoo(16, 0.99, 0.95, 5.05041e-5, 5.85045e-4, 0.1, epochs=20, max_grad_norm=1.0,
+                         value_coef=2 * 0.871923),
+        "Humanoid": _zoo(2, 0.95, 0.9, 3.56987e-5, 0.00238306, 0.3, epochs=5, max_grad_norm=2.0,
+                         value_coef=2 * 0.431892, total_steps=10_000_000, **_WIDE),
+        "Swimmer": _zoo(16, 0.9999, 0.98, 6e-4, 0.0, 0.2, num_envs=4, num_steps=1024),
+        "Ant": _zoo(32, 0.99, 0.95, 3e-4, 0.0, 0.2, num_steps=2048),
+        "InvertedDoublePendulum": _zoo(1, 0.98, 0.8, 1.55454e-4, 1.05057e-6, 0.4, num_steps=128,
+                                       value_coef=2 * 0.695929),
+        "InvertedPendulum": _zoo(1, 0.999, 0.9, 2.22425e-4, 1.37976e-7, 0.4, num_steps=32, epochs=5,
+                                 max_grad_norm=0.3, value_coef=2 * 0.19816),
+        "Reacher": _zoo(16, 0.9, 1.0, 1.04019e-4, 7.52585e-8, 0.3, epochs=5, max_grad_norm=0.9,
+                        value_coef=2 * 0.950368),
+    },
+}  # fmt: skip
+
+# --------------------------------------------------------------------------------- 5. Objectives
+
+
+def clipped_surrogate(
+    log_prob: Tensor, old_log_prob: Tensor, advantage: Tensor, clip: float
+) -> Tensor:
+    """L_pi = mean max(-A rho, -A clip(rho, 1 - eps, 1 + eps)), equation 7 negated.
+
+    log_prob, old_log_prob, advantage [S, B] -> [S].
+    """
+    ratio = (log_prob - old_log_prob).clamp(-20, 20).exp()
+    return torch.maximum(-advantage * ratio, -advantage * ratio.clamp(1 - clip, 1 + clip)).mean(1)
+
+
+def value_loss(
+    value: Tensor, old_value: Tensor, target: Tensor, value_clip: float | None
+) -> Tensor:
+    """L_V = mean max((V - R)^2, (V_old + clip(V - V_old, -eps, eps) - R)^2) / 2, as ppo2 has it.
+
+    value, old_value, target [S, B] -> [S].
+    """
+    error = (value - target) ** 2
+    if value_clip is not None:
+        clipped = old_value + (value - old_value).clamp(-value_clip, value_clip)
+        error = torch.maximum(error, (clipped - target) ** 2)
+    return 0.5 * error.mean(1)
+
+
+def approximate_kl(log_prob: Tensor, old_log_prob: Tensor) -> Tensor:
+    """k3 estimate of KL(pi_old || pi_theta): mean((rho - 1) - log rho) >= 0. [S, B] -> [S]."""
+    log_ratio = (log_prob - old_log_prob).clamp(-20, 20)
+    return (log_ratio.exp() - 1 - log_ratio).mean(1)
+
+
+def clip_fraction(log_prob: Tensor, old_log_prob: Tensor, clip: float) -> Tensor:
+    """Share of samples whose ratio left 1 +- eps. [S, B] -> [S]."""
+    ratio = (log_prob - old_log_prob).clamp(-20, 20).exp()
+    return ((ratio - 1).abs() > clip).float().mean(1)
+
+
+def standardise(advantage: Tensor) -> Tensor:
+    """Zero mean, unit standard deviation over the minibatch, per seed. [S, B] -> [S, B]."""
+    std, mean = torch.std_mean(advantage, 1, keepdim=True)
+    return (advantage - mean) / (std + 1e-8)
+
+
+OBJECTIVES = (clipped_surrogate, value_loss, approximate_kl, clip_fraction)
+
+# ------------------------------------------------------------------------------------- 6. Update
+
+
+@dataclass
+class Learner:
+    """Everything that training changes, and so everything that a checkpoint holds."""
+
+    policy: ActorCritic
+    adam: AdamState
+    scaler: RewardScaler
+
+    def state_dict(self) -> dict:
+        return {
+            "policy": self.policy.state_dict(),
+            "adam": self.adam._asdict(),
+            "scaler": self.scaler.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict) -> None:
+        self.policy.load_state_dict(state["policy"])
+        self.adam = AdamState(**state["adam"])
+        self.scaler.load_state_dict(state["scaler"])
+
+
+class Batch(NamedTuple):
+    """All M transitions, or a minibatch of B: [S, B, ...]."""
+
+    obs: Tensor
+    action: Tensor
+    old_log_prob: Tensor
+    old_value: Tensor
+    advantage: Tensor
+    target: Tensor
+
+    def take(self, index: Tensor) -> "Batch":
+        """Each seed's own rows, `index` [S, B]."""
+        return Batch(*(x[torch.arange(len(index))[:, None], index] for x in self))
+
+    def chunks(self, count: int) -> list["Batch"]:
+        return [Batch(*parts) for parts in zip(*(x.chunk(count, 1) for x in self), strict=True)]
+
+
+def iterate(
+    config: Config, learner: Learner, collector: Collector, streams, k: int, step: Callable
+) -> tuple[dict[str, Tensor], dict[str, float]]:
+    """Iteration k, from 0: metrics [S] of the last minibatch, and seconds per kind of work.
+
+    `step` is `minibatch_steps` of this policy and config, compiled or not.
+    """
+    policy, start = learner.policy, perf_counter()
+    rollout = collector.collect(config.num_steps, streams["action"])  # (1)
+    collected = perf_counter()
+    batch = with_advantage(config, policy, rollout)
+    decay = linear_decay(k, config.iterations) if config.anneal_lr else 1.0
+    lr = torch.tensor(config.learning_rate * decay)  # (4)
+    active = torch.ones(len(policy.theta))
+    metrics = {"kl": torch.zeros(len(active))}
+    for _ in range(config.epochs):
+        if config.target_kl is not None:
+            active = active * (metrics["kl"] <= config.target_kl)  # (5)
+        order = np.stack([rng.permutation(config.batch_size) for rng in streams["batch"]])  # (6)
+        shuffled = batch.take(torch.from_numpy(order))
+        for part in shuffled.chunks(config.num_minibatches // config.minibatches_per_call):
+            theta, learner.adam, metrics = step(policy.theta, learner.adam, lr, active, part)
+            policy.theta.copy_(theta)
+    residual, spread = (batch.target - batch.old_value).var(1), batch.target.var(1)
+    metrics = metrics | {"explained_variance": 1 - residual / spread.clamp(min=1e-8)}
+    seconds = {"physics": rollout.physics_seconds, "learning": perf_counter() - collected}
+    return metrics, seconds | {"inference": collected - start - rollout.physics_seconds}
+
+
+def with_advantage(config: Config, policy: ActorCritic, rollout: Rollout) -> Batch:
+    """What the old policy says of its rollout, flattened to M = T N transitions per seed."""
+
+    def flat(x: np.ndarray) -> Tensor:  # [S, T, N, ...] -> [S, M, ...]
+        return torch.from_numpy(x).flatten(1, 2)
+
+    obs, action = flat(rollout.obs), flat(rollout.action)
+    old_log_prob = policy.distribution(policy.theta, obs).log_prob(action)  # (2)
+    value, next_value = (
+        policy.value(policy.theta, x).unflatten(1, rollout.reward.shape[1:]).numpy()
+        for x in (obs, flat(rollout.next_obs))
+    )
+    advantage, target = gae(  # (3)
+        *(rollout.reward, value, next_value, rollout.terminated, rollout.truncated),
+        *(config.discount, config.gae_lambda, config.bootstrap_on_truncation),
+    )
+    return Batch(obs, action, old_log_prob, *map(flat, (value, advantage, target)))
+
+
+def minibatch_steps(
+    policy: ActorCritic,
+    config: Config,
+    theta: Tensor,
+    adam: AdamState,
+    lr: Tensor,
+    active: Tensor,
+    part: Batch,
+) -> tuple[Tensor, AdamState, dict[str, Tensor]]:
+    """A few minibatches in one call, which a compiler may fuse: pure, [S, P] in and out."""
+    for minibatch in part.chunks(config.minibatches_per_call):
+        if config.normalize_advantage:
+            minibatch = minibatch._replace(advantage=standardise(minibatch.advantage))  # (7)
+        grad, metrics = gradient(partial(loss, policy, config, minibatch), theta)  # (8)
+        grad, metrics["grad_norm"] = clip_grad_norm(grad, config.max_grad_norm)  # (9)
+        theta, adam = adam_step(theta, grad, adam, lr, active, eps=config.adam_eps)  # (10)
+    return theta, adam, metrics
+
+
+def loss(
+    policy: ActorCritic, config: Config, batch: Batch, theta: Tensor
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """L = L_pi - c_H H + c_V L_V [S], and its parts."""
+    pi, value = policy.distribution(theta, batch.obs), policy.value(theta, batch.obs)
+    log_prob = pi.log_prob(batch.action)
+    surrogate = clipped_surrogate(log_prob, batch.old_log_prob, batch.advantage, config.clip)
+    regression = value_loss(value, batch.old_value, batch.target, config.value_clip)
+    entropy = pi.entropy().mean(1)
+    metrics = {
+        "policy_loss": surrogate,
+        "value_loss": regression,
+        "entropy": entropy,
+        "kl": approximate_kl(log_prob, batch.old_log_prob),
+        "clip_fraction": clip_fraction(log_prob, batch.old_log_prob, config.clip),
+    }
+    return surrogate - config.entropy_coef * entropy + config.value_coef * regression, metrics
+
+
+# -------------------------------------------------------------------------------------- 7. Train
+
+
+def train(config: Config, run) -> None:
+    """Train on `run.task` for all of `run.seeds`; `run` logs, evaluates and saves (rlsuite train)."""
+    envs = run.environments(config.num_envs)
+    policy = ActorCritic(
+        *(envs.obs_size, envs.action_size, envs.discrete, run.streams["init"]),
+        hidden=config.hidden,
+        activation=config.activation,
+        normalize_obs=config.normalize_obs,
+        orthogonal_init=config.orthogonal_init,
+        log_std_init=config.log_std_init,
+    )
+    scaler = RewardScaler(len(run.seeds), config.num_envs, config.discount, config.normalize_reward)
+    learner = Learner(policy, AdamState.zeros(policy.theta), scaler)
+    collector = Collector(envs, policy, scaler)
+    gradient_steps = config.iterations * config.epochs * config.num_minibatches
+    step = run.compiled(partial(minibatch_steps, policy, config), gradient_steps)
+    for k in run.iterations(config.iterations, config.batch_size, learner):
+        if run.at_boundary:  # a checkpoint is an episode boundary: fresh environments
+            collector.restart(run.streams.integers("environment", config.num_envs))
+        run.log(*iterate(config, learner, collector, run.streams, k, step))

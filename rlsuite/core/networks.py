@@ -1,0 +1,181 @@
+"""Networks of S seeds at once: all parameters of a seed are one row of theta [S, P].
+
+| symbol | shape | meaning |
+|---|---|---|
+| theta | [S, P] | every weight, bias and log_std; row s belongs to seed s alone |
+| weight, bias | [S, out, in], [S, 1, out] | views into theta |
+| x | [S, B, in] | a batch per seed |
+
+One matrix instead of a dozen parameters: a gradient norm is a row norm, an optimiser step is a few
+large operations, and a copy of a policy is a copy of a row. Weights are stored [out, in] because
+the product with a narrow head is then three times faster on CPU.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from rlsuite.core.distributions import Categorical, DiagGaussian
+from rlsuite.core.normalizers import ObservationNormalizer
+
+Weights = dict[str, Tensor]
+
+
+class Layout:
+    """Names and shapes of the P columns of theta, in order."""
+
+    def __init__(self, shapes: dict[str, tuple[int, ...]]) -> None:
+        self.shapes = shapes
+        self.sizes = [math.prod(shape) for shape in shapes.values()]
+        self.size = sum(self.sizes)
+
+    def views(self, theta: Tensor) -> Weights:
+        """{name: [S, *shape]}, all views: what is written through them is written to theta."""
+        columns = theta.split(self.sizes, 1)
+        named = zip(self.shapes.items(), columns, strict=True)
+        return {name: column.unflatten(1, shape) for (name, shape), column in named}
+
+
+def mlp_shapes(name: str, sizes: Sequence[int]) -> dict[str, tuple[int, ...]]:
+    """Shapes of a multi-layer perceptron, `sizes` from input to output."""
+    shapes = {}
+    for i, (fan_in, fan_out) in enumerate(zip(sizes[:-1], sizes[1:], strict=True)):
+        shapes[f"{name}.{i}.weight"] = (fan_out, fan_in)
+        shapes[f"{name}.{i}.bias"] = (1, fan_out)
+    return shapes
+
+
+def tanh(x: Tensor) -> Tensor:
+    # 2 sigmoid(2x) - 1 is tanh(x) to 2e-7 and three times faster than torch.tanh on CPU
+    return 2 * torch.sigmoid(2 * x) - 1
+
+
+ACTIVATIONS: dict[str, tuple[Callable, Callable]] = {  # in torch, in NumPy
+    "tanh": (tanh, np.tanh),
+    "relu": (torch.relu, lambda x: np.maximum(x, 0)),
+}
+
+
+def mlp(weights: Weights, name: str, x: Tensor, depth: int, activation: str) -> Tensor:
+    """[S, B, in] -> [S, B, out] through `depth` linear layers, no activation after the last."""
+    for i in range(depth):
+        x = torch.baddbmm(weights[f"{name}.{i}.bias"], x, weights[f"{name}.{i}.weight"].mT)
+        x = ACTIVATIONS[activation][0](x) if i < depth - 1 else x
+    return x
+
+
+def orthogonal(rng: np.random.Generator, shape: tuple[int, int], gain: float) -> np.ndarray:
+    """Orthogonal rows or columns, whichever are fewer, times `gain` (Saxe et al. 2014)."""
+    fan_out, fan_in = shape
+    normal = rng.standard_normal((max(shape), min(shape)))
+    q, r = np.linalg.qr(normal)
+    q *= np.sign(np.diag(r))  # makes the draw uniform over orthogonal matrices
+    return gain * (q if fan_out >= fan_in else q.T)
+
+
+def uniform(rng: np.random.Generator, shape: tuple[int, ...], fan_in: int) -> np.ndarray:
+    """U(-1/sqrt(fan_in), 1/sqrt(fan_in)): what torch.nn.Linear starts from."""
+    return rng.uniform(-1, 1, shape) / math.sqrt(fan_in)
+
+
+class ActorCritic(nn.Module):
+    """Separate actor and critic of equal width for S seeds, with their observation normaliser.
+
+    A policy is whole: raw observations in, actions out, nothing else needed to evaluate or save it.
+    Continuous actions: Gaussian with a state-independent log_std; discrete: categorical.
+    """
+
+    def __init__(
+        self,
+        obs_size: int,
+        action_size: int,
+        discrete: bool,
+        rngs: Sequence[np.random.Generator],
+        hidden: Sequence[int] = (64, 64),
+        activation: str = "tanh",
+        normalize_obs: bool = True,
+        orthogonal_init: bool = True,
+        log_std_init: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.spec = {
+            "obs_size": obs_size,
+            "action_size": action_size,
+            "discrete": discrete,
+            "hidden": list(hidden),
+            "activation": activation,
+            "normalize_obs": normalize_obs,
+        }
+        self.discrete, self.activation, self.depth = discrete, activation, len(hidden) + 1
+        self.action_size = action_size
+        shapes = mlp_shapes("actor", (obs_size, *hidden, action_size))
+        shapes |= {} if discrete else {"log_std": (1, action_size)}
+        shapes |= mlp_shapes("critic", (obs_size, *hidden, 1))
+        self.layout = Layout(shapes)
+        self.normalizer = ObservationNormalizer(len(rngs), obs_size, normalize_obs)
+        self.theta = nn.Parameter(torch.empty(len(rngs), self.layout.size), requires_grad=False)
+        for row, rng in zip(self.theta, rngs, strict=True):
+            self._initialise(row[None], rng, orthogonal_init, log_std_init)
+
+    def _initialise(
+        self, row: Tensor, rng: np.random.Generator, orthogonal_init: bool, log_std: float
+    ) -> None:
+        fan_in = 0
+        for name, view in self.layout.views(row).items():
+            if name == "log_std":
+                view.fill_(log_std)
+                continue
+            if name.endswith("weight"):
+                fan_in = view.shape[-1]
+                head = name.split(".")[1] == str(self.depth - 1)
+                # sqrt 2 in hidden layers, 0.01 for the policy head, 1 for the value head (ppo2)
+                gain = math.sqrt(2) if not head else 0.01 if name.startswith("actor") else 1.0
+            if orthogonal_init:
+                value = orthogonal(rng, view.shape[1:], gain) if name.endswith("weight") else 0.0
+            else:
+                value = uniform(rng, view.shape[1:], fan_in)
+            view.copy_(torch.as_tensor(value))
+
+    def distribution(self, theta: Tensor, obs: Tensor) -> DiagGaussian | Categorical:
+        """pi_theta(. | s) at normalised observations [S, B, O]."""
+        weights = self.layout.views(theta)
+        output = mlp(weights, "actor", obs, self.depth, self.activation)
+        if self.discrete:
+            return Categorical(output)
+        return DiagGaussian(output, weights["log_std"])
+
+    def value(self, theta: Tensor, obs: Tensor) -> Tensor:
+        """V_theta(s) [S, B] at normalised observations [S, B, O]."""
+        return mlp(self.layout.views(theta), "critic", obs, self.depth, self.activation)[..., 0]
+
+    def noise(self, rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+        """What `actor` needs to sample: standard normal, or Gumbel for discrete actions."""
+        draw = rng.gumbel(size=shape) if self.discrete else rng.standard_normal(shape)
+        return draw.astype(np.float32)
+
+    def actor(self) -> Callable[[np.ndarray, np.ndarray | float], np.ndarray]:
+        """`act(obs, noise)`: normalised [S, N, O] and noise [S, N, A] -> raw action, in NumPy.
+
+        Zero noise gives the mode. A few rows cost a fifth of what they do through tensors. It reads
+        the parameters as they are now: ask for it again after theta has moved.
+        """
+        weights = {k: v.numpy() for k, v in self.layout.views(self.theta.detach().cpu()).items()}
+        layers = [
+            (weights[f"actor.{i}.weight"].swapaxes(1, 2).copy(), weights[f"actor.{i}.bias"])
+            for i in range(self.depth)
+        ]
+        hidden, (head, bias) = layers[:-1], layers[-1]
+        squash = ACTIVATIONS[self.activation][1]
+
+        def output(x: np.ndarray) -> np.ndarray:
+            for weight, offset in hidden:
+                x = squash(x @ weight + offset)
+            return x @ head + bias
+
+        if self.discrete:
+            return lambda obs, noise: (output(obs) + noise).argmax(-1)
+        std = np.exp(weights["log_std"])
+        return lambda obs, noise: output(obs) + std * noise

@@ -1,0 +1,116 @@
+"""Running normalisation, per seed, with float64 statistics kept as module buffers.
+
+| symbol | shape | meaning |
+|---|---|---|
+| mean, var | [S, D] | running mean and population variance of everything seen |
+| count | [S, 1] | how much was seen; starts at 1e-4, as in baselines' RunningMeanStd |
+| return_ | [S, N] | discounted return so far of each environment, for the reward scale |
+
+The statistics live on the host and are updated in NumPy: environments speak NumPy, and one row is
+several times cheaper there than in tensors. In eval mode they are frozen.
+"""
+
+import numpy as np
+import torch
+from torch import nn
+
+EPSILON = 1e-8  # inside the square root; baselines vec_normalize.py, CleanRL, SB3
+PRIOR_COUNT = 1e-4  # baselines running_mean_std.py: the first real batch replaces mean 0, var 1
+
+
+class RunningStatistics(nn.Module):
+    """Mean and variance of a stream of batches, merged by Chan's parallel formula."""
+
+    def __init__(self, num_seeds: int, size: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(num_seeds, size, dtype=torch.float64))
+        self.register_buffer("var", torch.ones(num_seeds, size, dtype=torch.float64))
+        self.register_buffer("count", torch.full((num_seeds, 1), PRIOR_COUNT, dtype=torch.float64))
+
+    def merge(self, batch: np.ndarray) -> None:
+        """Take in a batch [S, N, D]; nothing happens in eval mode."""
+        if not self.training:
+            return
+        mean, var, count = self.mean.numpy(), self.var.numpy(), self.count.numpy()
+        n = batch.shape[1]
+        batch_mean = np.add.reduce(batch, 1) / n
+        spread = batch - batch_mean[:, None]
+        total = count + n
+        delta = batch_mean - mean
+        # M2 = M2_old + M2_batch + delta^2 * count * n / total, all divided by total
+        var *= count
+        var += np.add.reduce(spread * spread, 1)
+        var += delta * delta * (count * n / total)
+        var /= total
+        mean += delta * (n / total)
+        count[:] = total
+
+
+class ObservationNormalizer(RunningStatistics):
+    """(o - mean) / sqrt(var + 1e-8), clipped to +-clip. `enabled=False` only casts to float32."""
+
+    def __init__(self, num_seeds: int, size: int, enabled: bool = True, clip: float = 10.0) -> None:
+        super().__init__(num_seeds, size)
+        self.enabled, self.clip = enabled, clip
+
+    def observe(self, obs: np.ndarray) -> np.ndarray:
+        """Update with raw observations [S, N, O], then normalise them (float32)."""
+        if self.enabled:
+            self.merge(obs)
+        return self.normalize(obs)
+
+    def normalize(self, obs: np.ndarray) -> np.ndarray:
+        """Raw [S, N, O] to what the networks see, float32."""
+        if not self.enabled:
+            return obs.astype(np.float32)
+        mean, var = self.mean.numpy(), self.var.numpy()
+        z = (obs - mean[:, None]) / np.sqrt(var + EPSILON)[:, None]
+        return np.minimum(np.maximum(z, -self.clip), self.clip).astype(np.float32)
+
+
+class RewardScaler(RunningStatistics):
+    """r / sqrt(var(G) + 1e-8), clipped, where G <- discount G + r; the mean is not removed.
+
+    For training only: raw returns are recorded by the environments, below this.
+    """
+
+    def __init__(
+        self,
+        num_seeds: int,
+        copies: int,
+        discount: float,
+        enabled: bool = True,
+        clip: float = 10.0,
+    ) -> None:
+        super().__init__(num_seeds, 1)
+        self.discount, self.enabled, self.clip = discount, enabled, clip
+        self.register_buffer("return_", torch.zeros(num_seeds, copies, dtype=torch.float64))
+
+    def restart(self) -> None:
+        """The environments were re-created: no return is under way."""
+        self.return_.zero_()
+
+    def scale(self, reward: np.ndarray, ended: np.ndarray) -> np.ndarray:
+        """Scale rewards [S, T, N] with the statistics as of each step; `ended` is true at any end."""
+        if not self.enabled:
+            return reward.astype(np.float32)
+        returns = np.empty(reward.shape)
+        running = self.return_.numpy()
+        for t in range(reward.shape[1]):
+            running *= self.discount
+            running += reward[:, t]
+            returns[:, t] = running
+            running[ended[:, t]] = 0.0
+        scaled = reward / np.sqrt(self._var_after_each_step(returns) + EPSILON)[..., None]
+        self.merge(returns.reshape(len(returns), -1, 1))
+        return np.clip(scaled, -self.clip, self.clip).astype(np.float32)
+
+    def _var_after_each_step(self, returns: np.ndarray) -> np.ndarray:
+        """Running variance [S, T] as it would stand after merging step t, for all t at once."""
+        shifted = returns - self.mean.numpy()[:, :, None]  # about the old mean, so M2 just adds up
+        steps = np.arange(1, returns.shape[1] + 1)
+        total = self.count.numpy() + steps * returns.shape[2]
+        first = np.cumsum(shifted.sum(2), 1)
+        second = np.cumsum((shifted * shifted).sum(2), 1)
+        old = self.var.numpy() * self.count.numpy()
+        return (old + second - first * first / total) / total

@@ -1,0 +1,142 @@
+"""Which tasks the suite knows, which engines run each of them, and where each episode is cut.
+
+Time limits are those of Gymnasium's registry; a test compares them. Tasks outside the table run on Gymnasium if they
+are registered there, by a package or by the user.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from typing import NamedTuple
+
+ENGINES = ("envpool", "gymnasium")
+# Below this many environments a loop over plain Gymnasium environments is faster than EnvPool's
+# thread hand-over (measured: EnvPool with one environment is slower than Gymnasium).
+ENVPOOL_PAYS_FROM = 8
+
+
+class Task(NamedTuple):
+    """A known task: time limit in steps, engines that run it, why not both, EnvPool's options."""
+
+    time_limit: int
+    engines: tuple[str, ...] = ENGINES
+    note: str = ""
+    envpool_options: tuple[tuple[str, bool], ...] = ()
+
+
+_CLASSIC_LIMITS = {
+    "CartPole-v1": 500,
+    "Acrobot-v1": 500,
+    "Pendulum-v1": 200,
+    "MountainCar-v0": 200,
+    "MountainCarContinuous-v0": 999,
+}
+_MUJOCO_LIMITS = {
+    "HalfCheetah": 1000,
+    "Hopper": 1000,
+    "Walker2d": 1000,
+    "Ant": 1000,
+    "Humanoid": 1000,
+    "Swimmer": 1000,
+    "Reacher": 50,
+    "InvertedPendulum": 1000,
+    "InvertedDoublePendulum": 1000,
+    "Pusher": 100,
+}
+TASKS: dict[str, Task] = {
+    **{name: Task(limit) for name, limit in _CLASSIC_LIMITS.items()},
+    **{
+        f"{name}-{version}": Task(limit)
+        for name, limit in _MUJOCO_LIMITS.items()
+        for version in ("v4", "v5")
+    },
+    # Gymnasium computes the contact forces that -v4 observes; EnvPool leaves them at zero by default.
+    "Humanoid-v4": Task(1000, envpool_options=(("post_constraint", True),)),
+    "Pendulum-v1": Task(
+        200,
+        engines=("gymnasium",),
+        note="EnvPool's Pendulum-v1 is another task: at the speed limit it turns the pole by the "
+        "speed before clipping, where Gymnasium clips first.",
+    ),
+    "Pusher-v4": Task(
+        100,
+        engines=("envpool",),
+        note="Gymnasium refuses Pusher-v4 with MuJoCo 3 or newer; Pusher-v5 runs on both engines.",
+    ),
+}
+
+
+def choose_engine(task: str, environments: int, engine: str = "auto") -> str:
+    """Return "envpool" or "gymnasium" for `environments` copies of `task`.
+
+    "auto" takes EnvPool where it has the task, is installed and there are at least 8 environments, or where no other
+    engine runs the task.
+
+    Raises ValueError for an unknown task or engine, and where the engine lacks the task; ImportError where the
+    engine is not installed. Each message says what to type instead.
+    """
+    if engine not in ("auto", *ENGINES):
+        raise ValueError(f"unknown engine {engine!r}: choose 'auto', 'envpool' or 'gymnasium'")
+    known = TASKS.get(task)
+    if known is None:
+        _require_registered(task)
+        if engine == "envpool":
+            raise ValueError(
+                f"the EnvPool engine does not run {task!r}: use engine='gymnasium'. "
+                f"EnvPool runs {', '.join(n for n, t in TASKS.items() if 'envpool' in t.engines)}"
+            )
+        return "gymnasium"
+    if engine == "auto":
+        if "gymnasium" not in known.engines:
+            engine = "envpool"
+        else:
+            enough = environments >= ENVPOOL_PAYS_FROM
+            return "envpool" if enough and _envpool_installed() else "gymnasium"
+    if engine not in known.engines:
+        other = known.engines[0]
+        raise ValueError(f"engine {engine!r} does not run {task}: use {other!r}. {known.note}")
+    if engine == "envpool" and not _envpool_installed():
+        other = "use engine='gymnasium'" if "gymnasium" in known.engines else known.note
+        raise ImportError(
+            f"EnvPool is not installed: run `pip install envpool` (Linux); or {other}"
+        )
+    return engine
+
+
+def _envpool_installed() -> bool:
+    try:
+        import envpool  # noqa: F401
+    except ImportError:
+        return False
+    return True
+
+
+def _nearest(name: str, known: list[str]) -> list[str]:
+    """Return up to three of `known` that look like `name`, whatever its case."""
+    lower = {entry.lower(): entry for entry in known}
+    matches = difflib.get_close_matches(name.lower(), lower, n=3, cutoff=0.6)
+    return [lower[match] for match in matches]
+
+
+def _require_registered(task: str) -> None:
+    """Raise ValueError unless Gymnasium has `task`, after importing `module` of "module:Id"."""
+    import gymnasium
+
+    module, colon, name = task.rpartition(":")
+    if colon:
+        try:
+            importlib.import_module(module)
+        except ModuleNotFoundError as error:
+            raise ValueError(
+                f"task {task!r}: no module named {error.name!r}; write MODULE:ID, where importing "
+                "MODULE registers ID with gymnasium.register"
+            ) from error
+    if name in gymnasium.registry:
+        return
+    near = _nearest(name, list(TASKS)) or _nearest(name, sorted(gymnasium.registry))
+    hint = f"did you mean {' or '.join(near)}? " if near else ""
+    raise ValueError(
+        f"unknown task {task!r}: {hint}Your own environment: register it with "
+        "gymnasium.register and type MODULE:ID (the module that registers it, then its id)"
+    )

@@ -1,0 +1,1 @@
+"""From runs to evidence: run folders, evaluation, sweeps, statistics, tables, curves, report."""

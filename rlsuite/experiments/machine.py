@@ -1,0 +1,84 @@
+"""What ran where: versions, hardware, commit; and whether to compile the update."""
+
+import os
+import platform
+import shutil
+import subprocess
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import torch
+
+PACKAGES = ("rlsuite", "torch", "numpy", "gymnasium", "mujoco", "envpool")
+# Below this many gradient steps, compiling (10-30 s the first time) costs more than it saves
+# (about 0.5 ms a step at 64-64).
+WORTH_COMPILING = 50_000
+
+
+def versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def hardware() -> dict[str, str | int | float]:
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    return {"cpu": _cpu_name(), "cores": os.cpu_count() or 1, "memory_gib": round(memory, 1)}
+
+
+def _cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    return next((x.split(":")[1].strip() for x in lines if x.startswith("model name")), "unknown")
+
+
+def git_commit() -> str:
+    """Commit of the installed source, with `-dirty` if it was edited; `unknown` outside git."""
+    here = Path(__file__).parent
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        out = subprocess.run(command, cwd=here, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return out.stdout.strip()
+
+
+def should_compile(wish: str, gradient_steps: int) -> bool:
+    """`on`, `off`, or `auto`: where a C++ compiler exists and the run is long enough."""
+    if wish != "auto":
+        return wish == "on"
+    return gradient_steps >= WORTH_COMPILING and shutil.which("g++") is not None
+
+
+def compiled(function: Callable, say: Callable[[str], None]) -> Callable:
+    """`function` through torch.compile; where that fails, `function` itself, and `say` why.
+
+    The compiled code is cached in the user's cache folder, so only the first run waits for it.
+    """
+    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "rlsuite" / "compiled"
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache))
+    fast = torch.compile(function, dynamic=False, fullgraph=True, options={"cpp_wrapper": True})
+    chosen: list[Callable] = []
+
+    def call(*args):
+        if chosen:
+            return chosen[0](*args)
+        say("compiling the update: up to half a minute the first time, a few seconds from cache")
+        try:
+            result = fast(*args)
+            chosen.append(fast)
+        except Exception as error:  # any failure of the compiler: the plain function still works
+            reason = str(error).strip().splitlines()
+            say(f"not compiled ({reason[0] if reason else type(error).__name__}): plain PyTorch")
+            chosen.append(function)
+            result = function(*args)
+        return result
+
+    return call

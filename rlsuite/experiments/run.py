@@ -1,0 +1,309 @@
+"""A run: one algorithm on one task for S seeds, in one folder, resumable to the bit.
+
+`train(config, run)` of an algorithm is handed a Run. The folder holds
+
+    config.json       settings, config with the source of each number, versions, hardware, commit
+    progress.csv      per seed and iteration: training return and metrics
+    evaluations.csv   per seed and evaluation; evaluations.npz: every episode of them
+    policy/           the policy as of the last checkpoint; loads without any of this
+    checkpoint/       the last two checkpoints
+
+A checkpoint is an episode boundary in every run, interrupted or not: environments restart from
+seeds drawn from the run's own streams. So a killed and resumed run repeats an unbroken one exactly.
+"""
+
+import csv
+import dataclasses
+import json
+import math
+import os
+import sys
+from collections import deque
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from time import perf_counter
+from types import ModuleType
+
+import numpy as np
+import torch
+from torch.utils.tensorboard import SummaryWriter
+
+from rlsuite import algorithms, envs
+from rlsuite.core.saving import save_policy
+from rlsuite.core.streams import Streams
+from rlsuite.experiments import checkpoint, machine
+from rlsuite.experiments.display import Display, spread
+from rlsuite.experiments.evaluation import Evaluation, evaluate
+from rlsuite.experiments.settings import Settings, config_hash, field_comments
+
+RECENT = 100  # episodes in a training return, as CleanRL reports it
+RESULT_COLUMNS = (
+    *("seed", "step", "return", "cost", "length", "score", "wall_seconds"),
+    "training_return",
+)
+
+
+class RunError(RuntimeError):
+    """A run cannot start or go on; the message says what to do."""
+
+
+class Run:
+    """What an algorithm sees of the world: environments, streams, logs, evaluation, checkpoints."""
+
+    def __init__(self, folder: Path, algorithm: str, config: object, settings: Settings) -> None:
+        """The folder must exist: see `create` and `reopen`."""
+        self.folder, self.algorithm, self.config, self.settings = (
+            *(folder, algorithm, config, settings),
+        )
+        self.task, self.seeds = settings.env, settings.seeds
+        self.streams = Streams(self.seeds)
+        self.at_boundary = True
+        self.step = 0
+        self._recent = [deque(maxlen=RECENT) for _ in self.seeds]
+        self._history: list[tuple[int, Evaluation]] = []
+        self._seconds: dict[str, float] = {}
+        self._wall_before = 0.0
+        self._display: Display | None = None
+
+    # ------------------------------------------------------------- what an algorithm calls
+
+    def environments(self, copies: int) -> envs.Environments:
+        """The run's training environments, `copies` per seed."""
+        engine = self.settings.engine
+        self._training = envs.make(self.task, self.seeds, copies, engine)
+        episodes = self.settings.evaluation_episodes
+        self._evaluating = envs.make(self.task, self.seeds, episodes, engine)
+        return self._training
+
+    def compiled(self, function: Callable, gradient_steps: int) -> Callable:
+        """A pure update function, compiled where that pays over so many gradient steps."""
+        if machine.should_compile(self.settings.compile, gradient_steps):
+            return machine.compiled(function, self.say)
+        return function
+
+    def iterations(self, total: int, steps_each: int, learner) -> Iterator[int]:
+        """Yield the iterations still to do, evaluating and saving `learner` between them.
+
+        `learner` has `policy`, `state_dict` and `load_state_dict`; `steps_each` are environment
+        steps of each seed.
+        """
+        first = self._restore(learner)
+        name = f"{self.algorithm} {self.task} x{len(self.seeds)}"
+        self._display = Display(name, total, first)
+        self._board = SummaryWriter(str(self.folder), purge_step=first * steps_each + 1)
+        self._started = perf_counter()
+        self._speed_base = (perf_counter(), first * steps_each)
+        try:
+            for k in range(first, total):
+                self.step = (k + 1) * steps_each
+                yield k
+                if _due(k, total, self.settings.evaluations):
+                    self._evaluate(learner.policy)
+                self.at_boundary = _due(k, total, self.settings.checkpoints)
+                if self.at_boundary:
+                    self._save(k + 1, learner)
+            self._finish()
+        finally:
+            self._display.close()
+            self._board.close()
+            self._training.close()
+            self._evaluating.close()
+
+    def log(self, metrics: dict[str, torch.Tensor], seconds: dict[str, float]) -> None:
+        """Record one iteration: metrics [S], and the seconds spent in each kind of work."""
+        for episode in self._training.episodes():
+            self._recent[episode.slot].append((episode.ret, episode.length))
+        values = {name: value.tolist() for name, value in metrics.items()}
+        self._require_finite(values)
+        for name, value in seconds.items():
+            self._seconds[name] = self._seconds.get(name, 0.0) + value
+        rows = []
+        for slot, seed in enumerate(self.seeds):
+            ret, length = (_mean(x[i] for x in self._recent[slot]) for i in (0, 1))
+            row = {"seed": seed, "step": self.step, "training_return": ret}
+            row |= {"training_length": length} | {name: v[slot] for name, v in values.items()}
+            rows.append(row | {"wall_seconds": round(self._wall(), 3)})
+        self._append("progress.csv", rows)
+        returns = [row["training_return"] for row in rows if row["training_return"] is not None]
+        self._to_board(rows, values)
+        since, steps = self._speed_base
+        speed = (self.step - steps) * len(self.seeds) / max(perf_counter() - since, 1e-9)
+        self._display.update(returns, speed, self._seconds)
+
+    def say(self, text: str) -> None:
+        """A message to the user, above the progress bar."""
+        self._display.say(text) if self._display else print(text, file=sys.stderr)
+
+    # ------------------------------------------------------------------ between iterations
+
+    def _evaluate(self, policy) -> None:
+        start = perf_counter()
+        policy.eval()
+        env_seeds = self.streams.integers("evaluation", self.settings.evaluation_episodes)
+        result = evaluate(policy, self._evaluating, env_seeds)
+        policy.train()
+        self._history.append((self.step, result))
+        rows = []
+        for slot, seed in enumerate(self.seeds):
+            means = (x[slot].mean() for x in (result.returns, result.costs, result.lengths))
+            training = _mean(x[0] for x in self._recent[slot])
+            row = (seed, self.step, *map(float, means), None, round(self._wall(), 3), training)
+            rows.append(dict(zip(RESULT_COLUMNS, row, strict=True)))
+        self._append("evaluations.csv", rows)
+        self._write_history()
+        self._board.add_scalar("evaluation/return", result.returns.mean(), self.step)
+        self._seconds["evaluation"] = self._seconds.get("evaluation", 0) + perf_counter() - start
+
+    def _save(self, iterations: int, learner) -> None:
+        state = {
+            "learner": learner.state_dict(),
+            "streams": self.streams.state_dict(),
+            "recent": [list(x) for x in self._recent],
+            "history": [(s, [x.tolist() for x in vars(e).values()]) for s, e in self._history],
+            "seconds": self._seconds,
+            "wall_seconds": self._wall(),
+            "bytes": {p.name: p.stat().st_size for p in self.folder.glob("*.csv")},
+            "step": self.step,
+        }
+        checkpoint.save(self.folder / "checkpoint", iterations, state)
+        about = {"algorithm": self.algorithm, "task": self.task, "seeds": list(self.seeds)}
+        save_policy(learner.policy, self.folder / "policy", about | {"step": self.step})
+
+    def _restore(self, learner) -> int:
+        """Load the newest sound checkpoint, undo what was logged after it; iterations done."""
+        found = checkpoint.load(self.folder / "checkpoint", self.say)
+        sizes = found[1]["bytes"] if found else {}
+        for path in self.folder.glob("*.csv"):
+            os.truncate(path, sizes.get(path.name, 0))
+        if not found:
+            return 0
+        iterations, state = found
+        learner.load_state_dict(state["learner"])
+        self.streams.load_state_dict(state["streams"])
+        self._recent = [deque(map(tuple, x), maxlen=RECENT) for x in state["recent"]]
+        self._history = [(s, Evaluation(*map(np.array, e))) for s, e in state["history"]]
+        self._seconds, self._wall_before = state["seconds"], state["wall_seconds"]
+        self.step = state["step"]
+        if self._history:
+            self._write_history()
+        self.say(f"resuming at step {self.step:,} of each seed")
+        return iterations
+
+    def _finish(self) -> None:
+        (self.folder / "finished").write_text(f"{self._wall():.3f} seconds\n")
+        last = self._history[-1][1].returns.mean(1).tolist()
+        self.say(f"evaluation at step {self.step:,}: return {spread(last)} over {len(last)} seeds")
+        self.say(f"everything is in {self.folder}")
+
+    # ------------------------------------------------------------------------------- files
+
+    def _append(self, name: str, rows: list[dict]) -> None:
+        path = self.folder / name
+        new = not path.exists() or path.stat().st_size == 0
+        with open(path, "a", newline="") as file:
+            writer = csv.DictWriter(file, rows[0])
+            if new:
+                writer.writeheader()
+            writer.writerows(rows)
+
+    def _write_history(self) -> None:
+        arrays = {
+            name: np.stack([getattr(e, name) for _, e in self._history])  # [evaluations, S, E]
+            for name in ("returns", "costs", "lengths")
+        }
+        partial = self.folder / "evaluations.partial.npz"
+        np.savez(partial, steps=np.array([s for s, _ in self._history]), seeds=self.seeds, **arrays)
+        os.replace(partial, self.folder / "evaluations.npz")
+
+    def _to_board(self, rows: list[dict], values: dict[str, list[float]]) -> None:
+        for row in rows:
+            if row["training_return"] is not None:
+                tag = f"training_return/seed_{row['seed']}"
+                self._board.add_scalar(tag, row["training_return"], self.step)
+        for name, value in values.items():
+            self._board.add_scalar(f"metrics/{name}", sum(value) / len(value), self.step)
+
+    def _require_finite(self, values: dict[str, list[float]]) -> None:
+        for name, per_seed in values.items():
+            for seed, value in zip(self.seeds, per_seed, strict=True):
+                if not math.isfinite(value):
+                    raise RunError(
+                        f"{name} of seed {seed} is {value} at step {self.step}: training diverged; "
+                        "the last checkpoint is intact. Try a lower --learning-rate"
+                    )
+
+    def _wall(self) -> float:
+        return self._wall_before + perf_counter() - self._started
+
+
+def _due(k: int, total: int, times: int) -> bool:
+    """Whether one of `times` evenly spaced events falls at the end of iteration k of `total`."""
+    return ((k + 1) * times) // total > (k * times) // total
+
+
+def _mean(values) -> float | None:
+    values = list(values)
+    return sum(values) / len(values) if values else None
+
+
+# ----------------------------------------------------------------------- starting and resuming
+
+
+def create(
+    folder: Path,
+    algorithm: str,
+    config: object,
+    settings: Settings,
+    preset: str | None = None,
+    command: str = "",
+) -> Run:
+    """A new run in a new `folder`. RunError if it exists or cannot be written."""
+    if folder.exists() and any(folder.iterdir() if folder.is_dir() else [folder]):
+        raise RunError(f"{folder} exists; add --resume {folder} to go on, or name another --folder")
+    module = algorithms.load(algorithm)
+    about = {
+        "algorithm": algorithm,
+        "task": settings.env,
+        "preset": preset,
+        "command": command,
+        "settings": dataclasses.asdict(settings),
+        "config": dataclasses.asdict(config),
+        "sources": field_comments(module.Config),
+        "config_hash": config_hash(algorithm, config, settings),
+        "commit": machine.git_commit(),
+        "versions": machine.versions(),
+        "hardware": machine.hardware(),
+    }
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "config.json").write_text(json.dumps(about, indent=2))
+    except OSError as error:
+        raise RunError(f"cannot write to {folder} ({error.strerror}); choose another --folder") from None
+    return Run(folder, algorithm, config, settings)
+
+
+def reopen(folder: Path, algorithm: str | None = None) -> Run:
+    """The run that `folder` holds, to go on with. RunError if it is none, or another algorithm's."""
+    try:
+        about = json.loads((folder / "config.json").read_text())
+    except (OSError, json.JSONDecodeError):
+        raise RunError(f"{folder} is not a run folder (no readable config.json)") from None
+    if algorithm not in (None, about["algorithm"]):
+        raise RunError(
+            f"{folder} belongs to {about['algorithm']}, not {algorithm}; "
+            f"type: rlsuite train {about['algorithm']} --resume {folder}"
+        )
+    module = algorithms.load(about["algorithm"])
+    config = _from_json(module.Config, about["config"])
+    return Run(folder, about["algorithm"], config, _from_json(Settings, about["settings"]))
+
+
+def execute(run: Run) -> None:
+    """Train `run` from wherever it stands to its end."""
+    torch.set_num_threads(run.settings.torch_threads)
+    module: ModuleType = algorithms.load(run.algorithm)
+    module.train(run.config, run)
+
+
+def _from_json(cls: type, values: dict):
+    return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})

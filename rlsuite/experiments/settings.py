@@ -1,0 +1,89 @@
+"""What a run is besides its algorithm's own config; presets; where each number comes from."""
+
+import dataclasses
+import difflib
+import hashlib
+import inspect
+import json
+import re
+from dataclasses import dataclass
+from types import ModuleType
+
+COMPILE_WISHES = ("auto", "on", "off")
+ENGINES = ("auto", "envpool", "gymnasium")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Task, seeds and bookkeeping of one run."""
+
+    env: str  # task, e.g. Hopper-v4, or MODULE:ID for one of your own
+    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)  # one slot each, trained together
+    engine: str = "auto"  # envpool, gymnasium, or auto: EnvPool from 8 environments up
+    evaluations: int = 10  # evenly over the run, the last one at its end
+    evaluation_episodes: int = 10  # of each seed, deterministic policy
+    checkpoints: int = 10  # evenly over the run; each is an episode boundary of every environment
+    compile: str = "auto"  # on, off, or auto: compile the update where it pays
+    torch_threads: int = 1  # fastest for small networks; more for many seeds on an idle machine
+
+    def __post_init__(self) -> None:
+        repeated = sorted({s for s in self.seeds if self.seeds.count(s) > 1})
+        if repeated:
+            raise ValueError(f"seeds {repeated} are repeated in {list(self.seeds)}; give each once")
+        if not self.seeds or min(self.seeds) < 0:
+            raise ValueError(f"seeds {list(self.seeds)}: give one or more, each 0 or greater")
+        for name in ("evaluations", "evaluation_episodes", "checkpoints", "torch_threads"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        for name, known in (("engine", ENGINES), ("compile", COMPILE_WISHES)):
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name} {getattr(self, name)!r} is unknown; use one of {known}")
+
+
+def parse_seeds(text: str) -> tuple[int, ...]:
+    """`5` is seeds 0..4, `3:7` is 3..6, `1,4,9` are those three, `3,` is seed 3 alone."""
+    try:
+        if "," in text:
+            return tuple(int(part) for part in text.split(",") if part.strip())
+        if ":" in text:
+            first, end = text.split(":")
+            return tuple(range(int(first), int(end)))
+        return tuple(range(int(text)))
+    except ValueError:
+        raise ValueError(
+            f"seeds {text!r} not understood; write 5 (seeds 0 to 4), 3:7 (3 to 6), 1,4,9, or 3,"
+        ) from None
+
+
+def preset(module: ModuleType, name: str, task: str) -> dict:
+    """What preset `name` of an algorithm changes for `task`. ValueError with the known names."""
+    if name not in module.PRESETS:
+        near = difflib.get_close_matches(name, module.PRESETS) or list(module.PRESETS)
+        raise ValueError(f"preset {name!r} is unknown; use one of: {', '.join(near)}")
+    table, family = module.PRESETS[name], task_family(task)
+    if family not in table and "*" not in table:
+        raise ValueError(f"preset {name!r} has no entry for {task}; it has {', '.join(table)}")
+    return table.get("*", {}) | table.get(family, {})
+
+
+def task_family(task: str) -> str:
+    """`Hopper-v4` -> `Hopper`."""
+    return re.sub(r"-v\d+$", "", task)
+
+
+def field_comments(config_class: type) -> dict[str, str]:
+    """{field: its comment}: meaning and source of every number, read from the class's own lines."""
+    comments = {}
+    for line in inspect.getsource(config_class).splitlines():
+        match = re.match(r"    (\w+):[^#]*=[^#]*  # (.+)", line)
+        if match:
+            comments[match[1]] = match[2]
+    return comments
+
+
+def config_hash(algorithm: str, config: object, settings: Settings) -> str:
+    """First 12 hex digits of the SHA-256 of all that decides a run's numbers, seeds apart."""
+    decisive = {"algorithm": algorithm, "config": dataclasses.asdict(config)}
+    decisive["settings"] = {k: v for k, v in dataclasses.asdict(settings).items() if k != "seeds"}
+    text = json.dumps(decisive, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
