@@ -59,10 +59,17 @@ ACTIVATIONS: dict[str, tuple[Callable, Callable]] = {  # in torch, in NumPy
 }
 
 
+def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """x W^T + b: [S, B, in] -> [S, B, out], each slot's result the same bits whatever S is."""
+    if weight.shape[1] == 1:  # as a matrix product, one output takes another kernel when S is 1
+        return (x * weight).sum(-1, keepdim=True) + bias
+    return torch.baddbmm(bias, x, weight.mT)
+
+
 def mlp(weights: Weights, name: str, x: Tensor, depth: int, activation: str) -> Tensor:
     """[S, B, in] -> [S, B, out] through `depth` linear layers, no activation after the last."""
     for i in range(depth):
-        x = torch.baddbmm(weights[f"{name}.{i}.bias"], x, weights[f"{name}.{i}.weight"].mT)
+        x = linear(x, weights[f"{name}.{i}.weight"], weights[f"{name}.{i}.bias"])
         x = ACTIVATIONS[activation][0](x) if i < depth - 1 else x
     return x
 

@@ -1,8 +1,9 @@
 """S x N environments with one step semantic, whichever engine computes the physics.
 
-An ended environment is reset at once, inside `step`: every row of every step is a real transition, `obs` is what to
-act on next and `final_obs` is what the step truly led to. `terminated` and `truncated` follow Gymnasium's TimeLimit:
-an episode that terminates exactly at its time limit has both flags. Raw returns are summed here, below everything.
+An ended environment is reset at once, inside `step`: every row of every step is a real transition,
+`obs` is what to act on next and `final_obs` is what the step truly led to. `terminated` and
+`truncated` follow Gymnasium's TimeLimit: an episode that terminates exactly at its time limit has
+both flags. Raw returns are summed here, below everything.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ class EnvironmentFault(RuntimeError):
 class Environments:
     """S x N environments of one task: `make` builds it, `reset` must come before `step`.
 
-    Returned arrays are never overwritten by later steps. `cost` and `truncated` may be read-only constants.
+    Returned arrays are never overwritten by later steps; `cost` and `truncated` may be read-only.
     """
 
     def __init__(self, physics, task: str, engine: str, seeds: Sequence[int], copies: int) -> None:
@@ -87,8 +88,8 @@ class Environments:
     def reset(self, env_seeds: NDArray[np.integer]) -> NDArray[np.float64]:
         """Create every environment anew from `env_seeds` [S, N]; return obs float64 [S, N, O].
 
-        Afterwards nothing depends on the past. Raises ValueError for seeds of another shape or outside 0 .. 2^31 - 1,
-        EnvironmentFault for a first observation that is not finite.
+        Afterwards nothing depends on the past. Raises ValueError for seeds of another shape or
+        outside 0 .. 2^31 - 1, EnvironmentFault for a first observation that is not finite.
         """
         env_seeds = np.asarray(env_seeds)
         if env_seeds.shape != self._shape or env_seeds.dtype.kind not in "iu":
@@ -115,8 +116,8 @@ class Environments:
     def step(self, action: NDArray) -> Step:
         """Act with `action` (float32 [S, N, A], clipped to the box; int64 [S, N] if discrete).
 
-        Raises ValueError for another shape or a discrete action out of range, EnvironmentFault for a NaN or an
-        infinity in an observation or a reward, or a NaN in the action.
+        Raises ValueError for another shape or a discrete action out of range, EnvironmentFault for
+        a NaN or an infinity in an observation or a reward, or a NaN in the action.
         """
         # Small batches live on overhead: np.add.reduce and np.count_nonzero cost a half and a
         # tenth of the methods `sum` and `any`, and arrays that are constant are not computed.
@@ -130,11 +131,8 @@ class Environments:
             self._cost += cost
             cost = cost.astype(np.float32).reshape(self._shape)
         # One sum finds every NaN and infinity; the culprit is looked up only then.
-        # The action too, because MuJoCo takes a NaN action for zero without a word.
-        total = np.add.reduce(obs, None) + np.add.reduce(reward) + np.add.reduce(action, None)
-        if not math.isfinite(total):
+        if not math.isfinite(np.add.reduce(obs, None) + np.add.reduce(reward)):
             every = np.arange(self._count)
-            self._require_finite(action, "action", every)
             self._require_finite(obs, "observation", every)
             self._require_finite(reward, "reward", every)
         if truncated is None:
@@ -184,10 +182,13 @@ class Environments:
             # Two ufuncs instead of np.clip: a third of the time on a few rows.
             action = action.reshape(self._count, self.action_size)
             action = np.minimum(np.maximum(action, self._low), self._high)
+            # MuJoCo takes a NaN for zero and goes on, with no more than a line in a log file.
+            if not math.isfinite(np.add.reduce(action, None)):
+                self._require_finite(action, "action", np.arange(self._count))
         return action.astype(self._physics.action_dtype, copy=False)
 
     def _restart(self, obs: NDArray, ended: NDArray) -> NDArray:
-        """Record the `ended` [E] episodes, reset them, and return obs [E, O] with their new rows."""
+        """Record the `ended` [E] episodes and reset them; return obs [E, O] to act on next."""
         rows = np.flatnonzero(ended)
         for row in rows.tolist():
             slot, copy = divmod(row, self.copies)
@@ -213,7 +214,7 @@ class Environments:
         slot, copy = divmod(int(rows[index]), self.copies)
         raise EnvironmentFault(
             f"{self.task}: the {quantity} is not finite ({values[index]}) for seed "
-            f"{self.seeds[slot]}, copy {copy}, at step {self._steps} since the last reset"
+            f"{self.seeds[slot]}, copy {copy}, after {self._steps} steps since the last reset"
         )
 
 

@@ -1,7 +1,7 @@
-"""Physics by Gymnasium: a loop over plain environments, without the wrappers that `gymnasium.make` puts around them.
+"""Physics by Gymnasium: a loop over plain environments, without the wrappers of `gymnasium.make`.
 
-`TimeLimit` is applied by `Environments`; `OrderEnforcing` and `PassiveEnvChecker` check what this suite does right by
-construction and cost a fifth of a small environment's step. Wrappers of the user's own stay.
+`Environments` applies the time limit in place of `TimeLimit`; `OrderEnforcing` and
+`PassiveEnvChecker` check what this suite does by construction. Wrappers of the user's own stay.
 """
 
 from __future__ import annotations
@@ -100,8 +100,8 @@ class GymnasiumPhysics:
 
 
 def _require_supported(task: str, observation: Space, action: Space) -> None:
-    box = isinstance(observation, Box)
-    if not box:
+    flat = isinstance(observation, Box)
+    if not flat:
         raise ValueError(
             f"{task} has observations in {observation}; only Box observations are supported: "
             "wrap it, for instance in gymnasium.wrappers.FlattenObservation"

@@ -1,7 +1,7 @@
 """Which tasks the suite knows, which engines run each of them, and where each episode is cut.
 
-Time limits are those of Gymnasium's registry; a test compares them. Tasks outside the table run on Gymnasium if they
-are registered there, by a package or by the user.
+Time limits are those of Gymnasium's registry; a test compares them. Tasks outside the table run on
+Gymnasium if they are registered there, by a package or by the user.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ TASKS: dict[str, Task] = {
         for name, limit in _MUJOCO_LIMITS.items()
         for version in ("v4", "v5")
     },
-    # Gymnasium computes the contact forces that -v4 observes; EnvPool leaves them at zero by default.
+    # Humanoid-v4 observes contact forces. Gymnasium computes them; EnvPool does so when asked.
     "Humanoid-v4": Task(1000, envpool_options=(("post_constraint", True),)),
     "Pendulum-v1": Task(
         200,
@@ -70,11 +70,11 @@ TASKS: dict[str, Task] = {
 def choose_engine(task: str, environments: int, engine: str = "auto") -> str:
     """Return "envpool" or "gymnasium" for `environments` copies of `task`.
 
-    "auto" takes EnvPool where it has the task, is installed and there are at least 8 environments, or where no other
-    engine runs the task.
+    "auto" takes EnvPool where it has the task, is installed and there are at least 8 environments,
+    or where no other engine runs the task.
 
-    Raises ValueError for an unknown task or engine, and where the engine lacks the task; ImportError where the
-    engine is not installed. Each message says what to type instead.
+    Raises ValueError for an unknown task or engine and where the engine lacks the task, ImportError
+    where the engine is not installed. Each message says what to type instead.
     """
     if engine not in ("auto", *ENGINES):
         raise ValueError(f"unknown engine {engine!r}: choose 'auto', 'envpool' or 'gymnasium'")
@@ -88,11 +88,10 @@ def choose_engine(task: str, environments: int, engine: str = "auto") -> str:
             )
         return "gymnasium"
     if engine == "auto":
-        if "gymnasium" not in known.engines:
-            engine = "envpool"
-        else:
+        if known.engines == ENGINES:
             enough = environments >= ENVPOOL_PAYS_FROM
             return "envpool" if enough and _envpool_installed() else "gymnasium"
+        engine = known.engines[0]
     if engine not in known.engines:
         other = known.engines[0]
         raise ValueError(f"engine {engine!r} does not run {task}: use {other!r}. {known.note}")
@@ -112,13 +111,6 @@ def _envpool_installed() -> bool:
     return True
 
 
-def _nearest(name: str, known: list[str]) -> list[str]:
-    """Return up to three of `known` that look like `name`, whatever its case."""
-    lower = {entry.lower(): entry for entry in known}
-    matches = difflib.get_close_matches(name.lower(), lower, n=3, cutoff=0.6)
-    return [lower[match] for match in matches]
-
-
 def _require_registered(task: str) -> None:
     """Raise ValueError unless Gymnasium has `task`, after importing `module` of "module:Id"."""
     import gymnasium
@@ -132,9 +124,13 @@ def _require_registered(task: str) -> None:
                 f"task {task!r}: no module named {error.name!r}; write MODULE:ID, where importing "
                 "MODULE registers ID with gymnasium.register"
             ) from error
-    if name in gymnasium.registry:
+    # Gymnasium still lists the -v2 and -v3 of these tasks, but refuses to build them.
+    retired = {known for known in gymnasium.registry if known.split("-")[0] in _MUJOCO_LIMITS}
+    usable = {*TASKS, *gymnasium.registry} - (retired - {*TASKS})
+    if name in usable:
         return
-    near = _nearest(name, list(TASKS)) or _nearest(name, sorted(gymnasium.registry))
+    lower = {known.lower(): known for known in sorted(usable)}
+    near = [lower[match] for match in difflib.get_close_matches(name.lower(), lower)]
     hint = f"did you mean {' or '.join(near)}? " if near else ""
     raise ValueError(
         f"unknown task {task!r}: {hint}Your own environment: register it with "

@@ -207,8 +207,9 @@ def clip_fraction(log_prob: Tensor, old_log_prob: Tensor, clip: float) -> Tensor
 
 def standardise(advantage: Tensor) -> Tensor:
     """Zero mean, unit standard deviation over the minibatch, per seed. [S, B] -> [S, B]."""
-    std, mean = torch.std_mean(advantage, 1, keepdim=True)
-    return (advantage - mean) / (std + 1e-8)
+    centred = advantage - advantage.mean(1, keepdim=True)
+    variance = (centred * centred).sum(1, keepdim=True) / (advantage.shape[1] - 1)
+    return centred / (variance.sqrt() + 1e-8)
 
 
 OBJECTIVES = (clipped_surrogate, value_loss, approximate_kl, clip_fraction)

@@ -1,0 +1,211 @@
+"""Result rows: reads what runs left behind, one row per seed and evaluation, with its manifest.
+
+Two sources have the same rows: a benchmark folder, ``<algorithm>/<task>.csv`` beside
+``<task>.json`` (the manifest), and a single run folder, ``evaluations.csv`` beside ``config.json``.
+Everything is checked here, so that what comes after may rely on it: every seed has a row at every
+evaluation step, and an array is either complete or absent.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+COLUMNS = (
+    "seed",
+    "step",
+    "return",
+    "cost",
+    "length",
+    "score",
+    "wall_seconds",
+    "training_return",
+)
+OPTIONAL = ("score", "training_return")  # columns whose cells may be empty
+# What tables and curves show, in this order, with the words for it.
+QUANTITIES = {
+    "training_return": "training return",
+    "return": "evaluation return",
+    "score": "normalised score",
+    "cost": "evaluation cost",
+}
+OUTPUT_FOLDERS = ("tables", "curves")  # may lie in a benchmark folder; nothing is read from them
+
+
+class RowsError(ValueError):
+    """Result rows are not as they should be; the message names the file, and the line if any."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """Rows of one algorithm on one task, S seeds and E evaluations.
+
+    `values[column]` is float64 [S, E] for every column but seed and step; NaN stands for an empty
+    cell and occurs only in OPTIONAL columns.
+    """
+
+    algorithm: str
+    task: str
+    seeds: tuple[int, ...]
+    steps: np.ndarray  # int64 [E], increasing
+    values: dict[str, np.ndarray]
+    manifest: dict = field(repr=False)
+    file: Path
+
+    def final(self, column: str) -> np.ndarray | None:
+        """Value of every seed at the last evaluation, [S]; None where a seed has none."""
+        last = self.values[column][:, -1]
+        return None if np.isnan(last).any() else last
+
+    def quantities(self) -> list[str]:
+        """Columns of QUANTITIES worth showing: complete at the end; a cost only if there is one."""
+        known = [name for name in QUANTITIES if self.final(name) is not None]
+        return [name for name in known if name != "cost" or self.values["cost"].any()]
+
+    @property
+    def last_step(self) -> int:
+        """Environment steps per seed at the last evaluation."""
+        return int(self.steps[-1])
+
+    @property
+    def planned_steps(self) -> int:
+        """Environment steps per seed that the run was started for, as far as that is recorded."""
+        config = self.manifest.get("config") or {}
+        return int(self.manifest.get("steps") or config.get("total_steps") or self.last_step)
+
+    @property
+    def finished(self) -> bool:
+        """Whether the last evaluation is the one at the end of the run.
+
+        A run stops at its last whole batch, so what is left of its steps is less than one batch,
+        and batches are no longer than what lies between two evaluations.
+        """
+        gaps = np.diff(self.steps, prepend=0)
+        return bool(self.planned_steps - self.last_step < min(gaps[gaps > 0], default=1))
+
+    @property
+    def wall_seconds(self) -> float:
+        """Wall time of all seeds together, which is how they were trained."""
+        return float(self.values["wall_seconds"][:, -1].max())
+
+
+def read(source: Path) -> list[Result]:
+    """Read a benchmark folder or a run folder; sorted by algorithm and task.
+
+    Raises RowsError for a folder that is neither, a CSV without its manifest, a manifest that names
+    another algorithm or other seeds, missing columns, cells that do not parse, NaN or infinity, a
+    seed and step given twice, and seeds that were not evaluated at the same steps.
+    """
+    if not source.is_dir():
+        raise RowsError(f"{source}: no such folder; give a benchmark folder or a run folder")
+    if (source / "evaluations.csv").exists():
+        return [_result(source / "evaluations.csv", source / "config.json")]
+    files = [
+        file for file in sorted(source.glob("*/*.csv")) if file.parent.name not in OUTPUT_FOLDERS
+    ]
+    if not files:
+        raise RowsError(
+            f"{source}: holds neither evaluations.csv (a run folder) nor <algorithm>/<task>.csv "
+            f"(a benchmark folder)"
+        )
+    results = [_result(file, file.with_suffix(".json")) for file in files]
+    seen: dict[tuple[str, str], Path] = {}
+    for result in results:
+        if result.algorithm != result.file.parent.name:
+            raise RowsError(
+                f"{result.file}: the folder says {result.file.parent.name!r}, the manifest "
+                f"{result.algorithm!r}; move the file or correct the manifest"
+            )
+        other = seen.setdefault((result.algorithm, result.task), result.file)
+        if other != result.file:
+            raise RowsError(f"{result.file}: {result.task} was already read from {other}")
+    return sorted(results, key=lambda result: (result.algorithm, result.task))
+
+
+def _result(file: Path, manifest_file: Path) -> Result:
+    manifest = _manifest(manifest_file, file)
+    cells = _cells(file)
+    seeds = sorted({seed for seed, _ in cells})
+    steps = sorted({step for _, step in cells})
+    for seed in seeds:
+        absent = [step for step in steps if (seed, step) not in cells]
+        if absent:
+            raise RowsError(
+                f"{file}: seed {seed} has no row at step {absent[0]}, other seeds have; all seeds "
+                f"need the same evaluation steps (resume the run, or take the seed out)"
+            )
+    values = {
+        name: np.array([[cells[seed, step][name] for step in steps] for seed in seeds])
+        for name in COLUMNS[2:]
+    }
+    if isinstance(manifest.get("seeds"), list) and sorted(manifest["seeds"]) != seeds:
+        raise RowsError(
+            f"{file}: rows of seeds {seeds}, but {manifest_file.name} names "
+            f"{sorted(manifest['seeds'])}"
+        )
+    return Result(
+        algorithm=manifest["algorithm"],
+        task=manifest["task"],
+        seeds=tuple(seeds),
+        steps=np.array(steps, dtype=np.int64),
+        values=values,
+        manifest=manifest,
+        file=file,
+    )
+
+
+def _manifest(manifest_file: Path, file: Path) -> dict:
+    try:
+        manifest = json.loads(manifest_file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise RowsError(f"{file}: its manifest {manifest_file.name} is missing") from None
+    except json.JSONDecodeError as fault:
+        raise RowsError(f"{manifest_file}:{fault.lineno}: not JSON: {fault.msg}") from None
+    for key in ("algorithm", "task"):
+        if not isinstance(manifest, dict) or not isinstance(manifest.get(key), str):
+            raise RowsError(f"{manifest_file}: needs {key!r}, the name of the {key}")
+    # A run folder keeps seeds and engine among its settings.
+    return {**manifest.get("settings", {}), **manifest}
+
+
+def _cells(file: Path) -> dict[tuple[int, int], dict[str, float]]:
+    """Every row's numbers by (seed, step)."""
+    with file.open(newline="", encoding="utf-8") as stream:
+        reader = csv.DictReader(stream)
+        missing = [name for name in COLUMNS if name not in (reader.fieldnames or ())]
+        if missing:
+            raise RowsError(f"{file}:1: missing column(s) {', '.join(missing)}")
+        cells: dict[tuple[int, int], dict[str, float]] = {}
+        for row in reader:
+            place = f"{file}:{reader.line_num}"
+            key = (_whole(row["seed"], "seed", place), _whole(row["step"], "step", place))
+            if key in cells:
+                raise RowsError(f"{place}: seed {key[0]} already has a row at step {key[1]}")
+            cells[key] = {name: _number(row[name], name, place) for name in COLUMNS[2:]}
+    if not cells:
+        raise RowsError(f"{file}: no rows; the run has not been evaluated yet")
+    return cells
+
+
+def _whole(cell: str | None, name: str, place: str) -> int:
+    try:
+        return int(cell)
+    except (TypeError, ValueError):
+        raise RowsError(f"{place}: {name} must be a whole number, got {cell!r}") from None
+
+
+def _number(cell: str | None, name: str, place: str) -> float:
+    if cell == "" and name in OPTIONAL:
+        return math.nan
+    try:
+        value = float(cell)
+    except (TypeError, ValueError):
+        raise RowsError(f"{place}: {name} must be a number, got {cell!r}") from None
+    if not math.isfinite(value):
+        raise RowsError(f"{place}: {name} is {cell}; only finite numbers can be summarised")
+    return value

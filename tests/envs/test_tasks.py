@@ -1,0 +1,105 @@
+"""The task table against Gymnasium's registry and both engines; choice of the engine; errors."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import gymnasium
+import numpy as np
+import pytest
+
+from rlsuite.envs import make
+from rlsuite.envs.tasks import TASKS, choose_engine
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_table_matches_both_engines(task):
+    assert gymnasium.spec(task).max_episode_steps == TASKS[task].time_limit
+    built = [make(task, [0], 1, engine=engine) for engine in TASKS[task].engines]
+    for environments in built:
+        assert environments.time_limit == TASKS[task].time_limit
+        assert environments.obs_size == built[0].obs_size
+        assert environments.discrete == built[0].discrete
+        assert environments.action_size == built[0].action_size
+        if not environments.discrete:
+            assert environments.action_low.dtype == np.float32
+            np.testing.assert_array_equal(environments.action_low, built[0].action_low)
+            np.testing.assert_array_equal(environments.action_high, built[0].action_high)
+        environments.close()
+
+
+def test_sizes_that_publications_rely_on():
+    sizes = {"Ant-v4": 27, "Ant-v5": 105, "Humanoid-v4": 376, "Humanoid-v5": 348, "Hopper-v4": 11}
+    for task, size in sizes.items():
+        assert make(task, [0], 8).obs_size == size
+
+
+def test_auto_takes_envpool_from_eight_environments():
+    assert choose_engine("Hopper-v4", 7) == "gymnasium"
+    assert choose_engine("Hopper-v4", 8) == "envpool"
+    assert choose_engine("Pusher-v4", 1) == "envpool"
+    assert choose_engine("Pendulum-v1", 80) == "gymnasium"
+    assert choose_engine("Blackjack-v1", 80) == "gymnasium"
+    assert make("Hopper-v4", [0, 1], 4).engine == "envpool"
+
+
+def test_without_envpool(monkeypatch):
+    monkeypatch.setitem(sys.modules, "envpool", None)
+    assert choose_engine("Hopper-v4", 80) == "gymnasium"
+    with pytest.raises(ImportError, match=r"pip install envpool.*use engine='gymnasium'"):
+        choose_engine("Hopper-v4", 80, "envpool")
+    with pytest.raises(ImportError, match=r"pip install envpool.*Pusher-v5 runs on both"):
+        choose_engine("Pusher-v4", 80)
+
+
+def test_without_mujoco(monkeypatch):
+    def missing(*args, **kwargs):
+        raise gymnasium.error.DependencyNotInstalled("mujoco is not installed")
+
+    monkeypatch.setattr(gymnasium, "make", missing)
+    with pytest.raises(ImportError, match=r"pip install mujoco==3.6.0"):
+        make("Hopper-v4", [0], 1)
+
+
+@pytest.mark.parametrize(
+    ("task", "message"),
+    [
+        ("hopper-v4", "unknown task 'hopper-v4': did you mean Hopper-v4"),
+        ("Hopper", "did you mean Hopper-v"),
+        ("Cartpole-v1", "did you mean CartPole-v1"),
+        ("FrozenLke-v1", "did you mean FrozenLake-v1"),
+        ("Qqqq", "unknown task 'Qqqq': Your own environment: register it"),
+        ("no_such_module:Thing-v0", "no module named 'no_such_module'; write MODULE:ID"),
+        ("gymnasium:Thing-v0", "unknown task 'gymnasium:Thing-v0'"),
+    ],
+)
+def test_unknown_tasks(task, message):
+    with pytest.raises(ValueError, match=message):
+        make(task, [0], 1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("Pusher-v4", [0], 1, "gymnasium"), "use 'envpool'. Gymnasium refuses Pusher-v4"),
+        (("Pendulum-v1", [0], 8, "envpool"), "use 'gymnasium'. EnvPool's Pendulum-v1 is another"),
+        (("Blackjack-v1", [0], 8, "envpool"), "does not run 'Blackjack-v1': use engine='gymn"),
+        (("Hopper-v3", [0], 1), "unknown task 'Hopper-v3': did you mean Hopper-v5 or Hopper-v4"),
+        (("Hopper-v4", [0], 1, "isaac"), "unknown engine 'isaac': choose 'auto', 'envpool'"),
+        (("Hopper-v4", [], 1), "seeds is empty"),
+        (("Hopper-v4", [0], 0), "copies must be at least 1, got 0"),
+        (("Hopper-v4", [0], 8, "auto", 0), "threads must be at least 1, got 0"),
+    ],
+)
+def test_arguments_that_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        make(*arguments)
+
+
+def test_importing_the_package_loads_no_engine():
+    code = "import sys, rlsuite.envs; print({'envpool', 'mujoco', 'gymnasium'} & {*sys.modules})"
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert result.stdout.strip() == "set()"
