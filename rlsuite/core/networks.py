@@ -13,6 +13,7 @@ the product with a narrow head is then three times faster on CPU.
 
 import math
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -42,7 +43,7 @@ class Layout:
 def mlp_shapes(name: str, sizes: Sequence[int]) -> dict[str, tuple[int, ...]]:
     """Shapes of a multi-layer perceptron, `sizes` from input to output."""
     shapes = {}
-    for i, (fan_in, fan_out) in enumerate(zip(sizes[:-1], sizes[1:], strict=True)):
+    for i, (fan_in, fan_out) in enumerate(pairwise(sizes)):
         shapes[f"{name}.{i}.weight"] = (fan_out, fan_in)
         shapes[f"{name}.{i}.bias"] = (1, fan_out)
     return shapes
@@ -108,14 +109,9 @@ class ActorCritic(nn.Module):
         log_std_init: float = 0.0,
     ) -> None:
         super().__init__()
-        self.spec = {
-            "obs_size": obs_size,
-            "action_size": action_size,
-            "discrete": discrete,
-            "hidden": list(hidden),
-            "activation": activation,
-            "normalize_obs": normalize_obs,
-        }
+        names = ("obs_size", "action_size", "discrete", "hidden", "activation", "normalize_obs")
+        values = (obs_size, action_size, discrete, list(hidden), activation, normalize_obs)
+        self.spec = dict(zip(names, values, strict=True))  # what a copy is built from
         self.discrete, self.activation, self.depth = discrete, activation, len(hidden) + 1
         self.action_size = action_size
         shapes = mlp_shapes("actor", (obs_size, *hidden, action_size))
@@ -132,19 +128,19 @@ class ActorCritic(nn.Module):
     ) -> None:
         fan_in = 0
         for name, view in self.layout.views(row).items():
+            shape, is_weight = view.shape[1:], name.endswith("weight")
             if name == "log_std":
                 view.fill_(log_std)
                 continue
-            if name.endswith("weight"):
-                fan_in = view.shape[-1]
-                head = name.split(".")[1] == str(self.depth - 1)
-                # sqrt 2 in hidden layers, 0.01 for the policy head, 1 for the value head (ppo2)
-                gain = math.sqrt(2) if not head else 0.01 if name.startswith("actor") else 1.0
+            fan_in = shape[-1] if is_weight else fan_in  # a bias follows its weight
+            head = name.split(".")[1] == str(self.depth - 1)
+            # sqrt 2 in hidden layers, 0.01 for the policy head, 1 for the value head (ppo2)
+            gain = math.sqrt(2) if not head else 0.01 if name.startswith("actor") else 1.0
             if orthogonal_init:
-                value = orthogonal(rng, view.shape[1:], gain) if name.endswith("weight") else 0.0
+                value = orthogonal(rng, shape, gain) if is_weight else np.zeros(shape)
             else:
-                value = uniform(rng, view.shape[1:], fan_in)
-            view.copy_(torch.as_tensor(value))
+                value = uniform(rng, shape, fan_in)
+            view.copy_(torch.from_numpy(value))
 
     def distribution(self, theta: Tensor, obs: Tensor) -> DiagGaussian | Categorical:
         """pi_theta(. | s) at normalised observations [S, B, O]."""

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 EPSILON = 1e-8  # inside the square root; baselines vec_normalize.py, CleanRL, SB3
+CLIP = 10.0  # of normalised observations and scaled rewards; the same three
 PRIOR_COUNT = 1e-4  # baselines running_mean_std.py: the first real batch replaces mean 0, var 1
 
 
@@ -47,11 +48,11 @@ class RunningStatistics(nn.Module):
 
 
 class ObservationNormalizer(RunningStatistics):
-    """(o - mean) / sqrt(var + 1e-8), clipped to +-clip. `enabled=False` only casts to float32."""
+    """(o - mean) / sqrt(var + 1e-8), clipped to +-10. `enabled=False` only casts to float32."""
 
-    def __init__(self, num_seeds: int, size: int, enabled: bool = True, clip: float = 10.0) -> None:
+    def __init__(self, num_seeds: int, size: int, enabled: bool = True) -> None:
         super().__init__(num_seeds, size)
-        self.enabled, self.clip = enabled, clip
+        self.enabled = enabled
 
     def observe(self, obs: np.ndarray) -> np.ndarray:
         """Update with raw observations [S, N, O], then normalise them (float32)."""
@@ -65,7 +66,7 @@ class ObservationNormalizer(RunningStatistics):
             return obs.astype(np.float32)
         mean, var = self.mean.numpy(), self.var.numpy()
         z = (obs - mean[:, None]) / np.sqrt(var + EPSILON)[:, None]
-        return np.minimum(np.maximum(z, -self.clip), self.clip).astype(np.float32)
+        return np.minimum(np.maximum(z, -CLIP), CLIP).astype(np.float32)
 
 
 class RewardScaler(RunningStatistics):
@@ -74,16 +75,9 @@ class RewardScaler(RunningStatistics):
     For training only: raw returns are recorded by the environments, below this.
     """
 
-    def __init__(
-        self,
-        num_seeds: int,
-        copies: int,
-        discount: float,
-        enabled: bool = True,
-        clip: float = 10.0,
-    ) -> None:
+    def __init__(self, num_seeds: int, copies: int, discount: float, enabled: bool = True) -> None:
         super().__init__(num_seeds, 1)
-        self.discount, self.enabled, self.clip = discount, enabled, clip
+        self.discount, self.enabled = discount, enabled
         self.register_buffer("return_", torch.zeros(num_seeds, copies, dtype=torch.float64))
 
     def restart(self) -> None:
@@ -103,7 +97,7 @@ class RewardScaler(RunningStatistics):
             running[ended[:, t]] = 0.0
         scaled = reward / np.sqrt(self._var_after_each_step(returns) + EPSILON)[..., None]
         self.merge(returns.reshape(len(returns), -1, 1))
-        return np.clip(scaled, -self.clip, self.clip).astype(np.float32)
+        return np.clip(scaled, -CLIP, CLIP).astype(np.float32)
 
     def _var_after_each_step(self, returns: np.ndarray) -> np.ndarray:
         """Running variance [S, T] as it would stand after merging step t, for all t at once."""

@@ -10,6 +10,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+BETA_1, BETA_2 = 0.9, 0.999  # decay of the moments: Kingma & Ba's, which every paper here keeps
+
 
 class AdamState(NamedTuple):
     """First and second moments [S, P] and the number of steps taken [S, 1] (float64)."""
@@ -57,8 +59,6 @@ def adam_step(
     state: AdamState,
     lr: Tensor,
     active: Tensor,
-    *,
-    betas: tuple[float, float] = (0.9, 0.999),
     eps: float = 1e-8,
 ) -> tuple[Tensor, AdamState]:
     """Adam (Kingma & Ba 2015) as torch.optim.Adam computes it, for the active rows only.
@@ -68,11 +68,11 @@ def adam_step(
     """
     on = active[:, None] > 0
     steps = state.steps + on
-    first = betas[0] * state.first + (1 - betas[0]) * grad
-    second = betas[1] * state.second + (1 - betas[1]) * grad * grad
+    first = BETA_1 * state.first + (1 - BETA_1) * grad
+    second = BETA_2 * state.second + (1 - BETA_2) * grad * grad
     # In float64: 1 - 0.999 loses four digits in float32
-    correction_1 = (1 - betas[0] ** steps).to(theta.dtype)
-    correction_2 = (1 - betas[1] ** steps).to(theta.dtype)
+    correction_1 = (1 - BETA_1**steps).to(theta.dtype)
+    correction_2 = (1 - BETA_2**steps).to(theta.dtype)
     new = theta - lr * (first / correction_1) / ((second / correction_2).sqrt() + eps)
     kept = AdamState(
         torch.where(on, first, state.first), torch.where(on, second, state.second), steps

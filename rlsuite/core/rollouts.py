@@ -30,20 +30,6 @@ class Rollout:
     next_obs: np.ndarray
     physics_seconds: float = 0.0  # wall time spent inside the environments
 
-    @staticmethod
-    def empty(seeds: int, steps: int, copies: int, policy: ActorCritic) -> "Rollout":
-        lead, obs = (seeds, steps, copies), policy.spec["obs_size"]
-        action = () if policy.discrete else (policy.action_size,)
-        return Rollout(
-            obs=np.empty((*lead, obs), np.float32),
-            action=np.empty((*lead, *action), np.int64 if policy.discrete else np.float32),
-            reward=np.empty(lead, np.float32),
-            cost=np.empty(lead, np.float32),
-            terminated=np.empty(lead, bool),
-            truncated=np.empty(lead, bool),
-            next_obs=np.empty((*lead, obs), np.float32),
-        )
-
     @property
     def ended(self) -> np.ndarray:
         return self.terminated | self.truncated
@@ -66,28 +52,26 @@ class Collector:
     def collect(self, steps: int, rngs: list[np.random.Generator]) -> Rollout:
         """`steps` transitions per environment; sampling noise comes from each slot's own stream."""
         policy, envs, normalizer = self.policy, self.envs, self.policy.normalizer
-        seeds, copies = self.obs.shape[:2]
-        rollout = Rollout.empty(seeds, steps, copies, policy)
-        act = policy.actor()
-        noise = np.stack([policy.noise(g, (steps, copies, policy.action_size)) for g in rngs])
-        physics = 0.0
+        act, rows, physics = policy.actor(), [], 0.0
+        shape = (steps, self.obs.shape[1], policy.action_size)
+        noise = np.stack([policy.noise(rng, shape) for rng in rngs])
         for t in range(steps):
-            action = act(self.obs, noise[:, t])
-            rollout.obs[:, t], rollout.action[:, t] = self.obs, action
-            if not policy.discrete:  # a copy goes to the environment; log-probs need the raw sample
-                action = np.minimum(np.maximum(action, envs.action_low), envs.action_high)
+            obs, action = self.obs, act(self.obs, noise[:, t])
+            applied = action  # log-probs need the raw sample, the environment one within its box
+            if not policy.discrete:
+                applied = np.minimum(np.maximum(action, envs.action_low), envs.action_high)
             start = perf_counter()
-            step = envs.step(action)
+            step = envs.step(applied)
             physics += perf_counter() - start
-            self.obs = normalizer.observe(step.obs)
-            rollout.reward[:, t], rollout.cost[:, t] = step.reward, step.cost
-            rollout.terminated[:, t], rollout.truncated[:, t] = step.terminated, step.truncated
-            rollout.next_obs[:, t] = self.obs
+            self.obs = next_obs = normalizer.observe(step.obs)
             if step.final_obs is not step.obs:  # somewhere an episode ended
-                ended = step.terminated | step.truncated
-                rollout.next_obs[:, t][ended] = normalizer.normalize(step.final_obs)[ended]
+                ended = (step.terminated | step.truncated)[..., None]
+                next_obs = np.where(ended, normalizer.normalize(step.final_obs), self.obs)
+            ends = (step.terminated, step.truncated)
+            rows.append((obs, action, step.reward, step.cost, *ends, next_obs))
+        columns = (np.stack(column, 1) for column in zip(*rows, strict=True))
+        rollout = Rollout(*columns, physics_seconds=physics)
         rollout.reward = self.scaler.scale(rollout.reward, rollout.ended)
-        rollout.physics_seconds = physics
         return rollout
 
 

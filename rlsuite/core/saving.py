@@ -52,7 +52,9 @@ def load_policy(folder: Path) -> tuple[ActorCritic, dict]:
         about = json.loads((folder / "policy.json").read_text())
         tensors = load_file(folder / "policy.safetensors")
     except (OSError, json.JSONDecodeError, SafetensorError) as error:
-        raise ValueError(f"{folder} holds no readable policy ({error}); name a run folder") from None
+        raise ValueError(
+            f"{folder} holds no readable policy ({error}); name a run folder"
+        ) from None
     if about.get("kind") not in KINDS:
         raise ValueError(f"{folder}: policy kind {about.get('kind')!r} is not one of {list(KINDS)}")
     seeds = len(tensors["normalizer.mean"])

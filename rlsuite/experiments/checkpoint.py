@@ -1,5 +1,6 @@
 """Checkpoints that survive: a kill at any instant, a full disk, a file cut short."""
 
+import dataclasses
 import hashlib
 import io
 import os
@@ -43,6 +44,25 @@ def save(folder: Path, iteration: int, state: dict) -> None:
         ) from error
     for old in sorted(folder.glob("*.ckpt"))[:-KEEP]:
         old.unlink()
+
+
+def capture(learner) -> dict:
+    """The state of a learner, a dataclass whose fields are modules or named tuples of tensors."""
+    state = {}
+    for field in dataclasses.fields(learner):
+        part = getattr(learner, field.name)
+        state[field.name] = part._asdict() if isinstance(part, tuple) else part.state_dict()
+    return state
+
+
+def restore(learner, state: dict) -> None:
+    """Put back what `capture` took."""
+    for name, saved in state.items():
+        part = getattr(learner, name)
+        if isinstance(part, tuple):
+            setattr(learner, name, type(part)(**saved))
+        else:
+            part.load_state_dict(saved)
 
 
 def load(folder: Path, say: Callable[[str], None]) -> tuple[int, dict] | None:

@@ -84,8 +84,8 @@ class Run:
     def iterations(self, total: int, steps_each: int, learner) -> Iterator[int]:
         """Yield the iterations still to do, evaluating and saving `learner` between them.
 
-        `learner` has `policy`, `state_dict` and `load_state_dict`; `steps_each` are environment
-        steps of each seed.
+        `learner` is a dataclass of modules and named tuples, one of them `policy`: what a
+        checkpoint holds. `steps_each` are environment steps of each seed.
         """
         first = self._restore(learner)
         name = f"{self.algorithm} {self.task} x{len(self.seeds)}"
@@ -156,7 +156,7 @@ class Run:
 
     def _save(self, iterations: int, learner) -> None:
         state = {
-            "learner": learner.state_dict(),
+            "learner": checkpoint.capture(learner),
             "streams": self.streams.state_dict(),
             "recent": [list(x) for x in self._recent],
             "history": [(s, [x.tolist() for x in vars(e).values()]) for s, e in self._history],
@@ -178,7 +178,7 @@ class Run:
         if not found:
             return 0
         iterations, state = found
-        learner.load_state_dict(state["learner"])
+        checkpoint.restore(learner, state["learner"])
         self.streams.load_state_dict(state["streams"])
         self._recent = [deque(map(tuple, x), maxlen=RECENT) for x in state["recent"]]
         self._history = [(s, Evaluation(*map(np.array, e))) for s, e in state["history"]]
@@ -278,7 +278,9 @@ def create(
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "config.json").write_text(json.dumps(about, indent=2))
     except OSError as error:
-        raise RunError(f"cannot write to {folder} ({error.strerror}); choose another --folder") from None
+        raise RunError(
+            f"cannot write to {folder} ({error.strerror}); choose another --folder"
+        ) from None
     return Run(folder, algorithm, config, settings)
 
 

@@ -10,9 +10,9 @@ For iterations k = 1..K, for S seeds at once, each with its own everything:
     (5)      a seed whose last minibatch had KL > target_kl sits out the rest
     (6)      shuffle the M transitions; for each minibatch:
     (7)          A <- (A - mean A) / (std A + 1e-8)
-    (8)          L = L_pi - c_H H + c_V L_V
-    (9)          grad <- clip_norm(grad L, over actor and critic jointly)
-    (10)         theta <- Adam(theta, grad)
+    (8)          grad of L = L_pi - c_H H + c_V L_V
+    (9)          grad <- grad min(1, 0.5 / |grad|), over actor and critic jointly
+    (10)         theta <- Adam(theta, grad, lr)
 
 | symbol | variable | shape | meaning |
 |---|---|---|---|
@@ -54,18 +54,18 @@ from rlsuite.core.rollouts import Collector, Rollout, gae
 class Config:
     clip: float = 0.2  # eps of the ratio's interval [paper; ppo2; CleanRL]
     epochs: int = 10  # E, passes over the rollout [paper; ppo2; CleanRL]
-    num_minibatches: int = 32  # per epoch; of 64 transitions each [paper; ppo2; CleanRL]
+    num_minibatches: int = 32  # per epoch, of 64 transitions each [paper; ppo2; CleanRL]
     learning_rate: float = 3e-4  # lr_0 of Adam [paper; ppo2; CleanRL]
     anneal_lr: bool = True  # linearly to lr_0/K [ppo2; CleanRL; constant in the paper]
     discount: float = 0.99  # gamma, per step [paper; ppo2; CleanRL]
     gae_lambda: float = 0.95  # lambda of GAE [paper; ppo2; CleanRL]
     value_clip: float | None = (
-        0.2  # V within this of V_old; none: off [ppo2; CleanRL; not in paper]
+        0.2  # V within this of V_old, None: off [ppo2; CleanRL; not in paper]
     )
     value_coef: float = 0.5  # c_V on half the squared error [ppo2; CleanRL; SB3 has no half]
     entropy_coef: float = 0.0  # c_H [paper and ppo2 on MuJoCo; CleanRL]
     max_grad_norm: float = 0.5  # joint norm of actor and critic [ppo2; CleanRL]
-    adam_eps: float = 1e-5  # [ppo2; CleanRL; not PyTorch's 1e-8]
+    adam_eps: float = 1e-5  # denominator's constant [ppo2; CleanRL; PyTorch's default is 1e-8]
     normalize_advantage: bool = True  # per minibatch [ppo2; CleanRL; SB3]
     target_kl: float | None = None  # KL (k3, nats) that ends a seed's epochs [CleanRL: off]
     total_steps: int = 1_000_000  # environment steps of each seed [paper; CleanRL]
@@ -73,7 +73,7 @@ class Config:
     num_steps: int = 2048  # T, steps per environment and iteration [paper; ppo2; CleanRL]
     normalize_obs: bool = True  # running mean and std, clipped to +-10 [ppo2; CleanRL]
     normalize_reward: bool = True  # by the std of the discounted return, +-10 [ppo2; CleanRL]
-    bootstrap_on_truncation: bool = True  # [SB3, Spinning Up; ppo2 and CleanRL: false]
+    bootstrap_on_truncation: bool = True  # [SB3; Spinning Up; ppo2 and CleanRL: False]
     hidden: tuple[int, ...] = (64, 64)  # widths of actor and of critic [paper; ppo2; CleanRL]
     activation: str = "tanh"  # tanh or relu [paper; ppo2; CleanRL]
     orthogonal_init: bool = True  # gains sqrt 2, policy head 0.01, value head 1 [ppo2; CleanRL]
@@ -81,28 +81,30 @@ class Config:
 
     def __post_init__(self) -> None:
         m, b = self.batch_size, self.num_minibatches
-        if min(self.num_envs, self.num_steps, self.epochs, b) < 1 or not self.hidden:
-            raise ValueError(
-                "num_envs, num_steps, epochs, num_minibatches, hidden: at least 1 each"
-            )
+        if min(self.num_envs, self.num_steps, self.epochs, b, *self.hidden) < 1:
+            raise ValueError(f"{self}: envs, steps, epochs, minibatches, widths must be 1 or more")
         if m % b:
             near = min((d for d in range(1, m + 1) if m % d == 0), key=lambda d: abs(d - b))
-            raise ValueError(f"num_minibatches {b} does not divide the {m} transitions; use {near}")
+            raise ValueError(f"num_minibatches {b} does not divide {m} transitions; use {near}")
         if self.normalize_advantage and m == b:
-            raise ValueError(f"num_minibatches {b} leaves 1 transition each: no std to divide by")
+            raise ValueError(f"num_minibatches {b} leaves 1 transition each; use {b // 2}")
         if self.total_steps < m:
-            raise ValueError(f"total_steps {self.total_steps} is less than one rollout of {m}")
-        if not (0 < self.discount <= 1 and 0 <= self.gae_lambda <= 1):
-            raise ValueError(
-                f"discount {self.discount}, gae_lambda {self.gae_lambda}: not in [0, 1]"
-            )
+            raise ValueError(f"total_steps {self.total_steps} is less than one rollout; use {m}")
         if self.target_kl is not None and self.epochs == 1:
-            raise ValueError(
-                f"target_kl {self.target_kl} is inert with 1 epoch; use epochs 2 or more"
-            )
-        positive = (self.clip, self.learning_rate, self.max_grad_norm, self.adam_eps)
-        if min(positive) <= 0 or (self.value_clip or 1) <= 0 or (self.target_kl or 1) <= 0:
-            raise ValueError("clip, learning_rate, max_grad_norm, ...: must be greater than 0")
+            raise ValueError(f"target_kl {self.target_kl} is inert with epochs 1; use 2 or more")
+        for name in (
+            "clip",
+            "learning_rate",
+            "max_grad_norm",
+            "adam_eps",
+            "value_clip",
+            "target_kl",
+        ):
+            if getattr(self, name) is not None and getattr(self, name) <= 0:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be greater than 0")
+        for name in ("discount", "gae_lambda"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must lie in [0, 1]")
         if self.activation not in ("tanh", "relu"):
             raise ValueError(f"activation {self.activation!r} is unknown; use 'tanh' or 'relu'")
 
@@ -111,81 +113,71 @@ class Config:
         return self.num_envs * self.num_steps
 
     @property
-    def minibatches_per_call(self) -> int:
-        return math.gcd(self.num_minibatches, 4)  # fewer, larger compiled calls [measured]
-
-    @property
     def iterations(self) -> int:
         return self.total_steps // self.batch_size
+
+    @property
+    def minibatches_per_call(self) -> int:
+        return math.gcd(self.num_minibatches, 4)  # fewer, larger compiled calls
 
 
 # ------------------------------------------------------------------------------------ 3. Presets
 
-_ZOO = {"anneal_lr": False, "value_clip": None, "value_coef": 1.0, "num_steps": 512}
-_WIDE = {"hidden": (256, 256), "activation": "relu", "orthogonal_init": False, "log_std_init": -2.0}
+_RAW = dict(normalize_obs=False, normalize_reward=False)
+_WIDE = dict(hidden=(256, 256), activation="relu", orthogonal_init=False, log_std_init=-2.0)
 
 
-def _zoo(mbs: int, discount: float, lam: float, lr: float, c_h: float, clip: float, **more) -> dict:
-    columns = {"num_minibatches": mbs, "discount": discount, "gae_lambda": lam}
-    return _ZOO | columns | {"learning_rate": lr, "entropy_coef": c_h, "clip": clip} | more
+def _zoo(n, t, batch, gamma, lam, lr, c_h, clip, epochs, norm, c_v, million=1, **more) -> dict:
+    """A row of rl-baselines3-zoo's hyperparams/ppo.yml, in its order. SB3 cuts a batch larger than
+    the rollout down to it, halves no squared error, clips no value, keeps lr constant."""
+    return dict(num_envs=n, num_steps=t, num_minibatches=max(1, n * t // batch), discount=gamma,
+                gae_lambda=lam, learning_rate=lr, entropy_coef=c_h, clip=clip, epochs=epochs,
+                max_grad_norm=norm, value_coef=2 * c_v, value_clip=None, anneal_lr=False,
+                total_steps=round(million * 1e6), **more)  # fmt: skip
 
 
 # preset -> task family ("*": any task) -> what differs from the defaults
 PRESETS: dict[str, dict[str, dict]] = {
-    "mujoco": {"*": {}},  # the defaults above: baselines ppo2, CleanRL ppo_continuous_action.py
-    "classic": {  # CleanRL ppo.py: CartPole, Acrobot, MountainCar
-        "*": {
-            "total_steps": 500_000, "num_envs": 4, "num_steps": 128, "num_minibatches": 4,
-            "epochs": 4, "learning_rate": 2.5e-4, "entropy_coef": 0.01, "normalize_obs": False,
-            "normalize_reward": False,
-        },
-        "Pendulum": _zoo(64, 0.9, 0.95, 1e-3, 0.0, 0.2, total_steps=100_000, num_envs=4,
-                         num_steps=1024, normalize_obs=False, normalize_reward=False),  # zoo; no gSDE
+    "mujoco": {"*": {}},  # the defaults: baselines ppo2, CleanRL ppo_continuous_action.py
+    "classic": {
+        "*": dict(total_steps=500_000, num_envs=4, num_steps=128, epochs=4, num_minibatches=4,
+                  learning_rate=2.5e-4, entropy_coef=0.01, **_RAW),  # CleanRL ppo.py
+        "Pendulum": _zoo(4, 1024, 64, .9, .95, 1e-3, 0, .2, 10, .5, .5, .1, **_RAW),  # not gSDE
     },
-    # rl-baselines3-zoo hyperparams/ppo.yml. Its batch size is given as minibatches per rollout, its
-    # value coefficient doubled (SB3 has no half). InvertedDoublePendulum's batch of 512 exceeds its
-    # rollout of 128, which SB3 turns into one minibatch of 128; likewise InvertedPendulum.
     "mujoco-tuned": {
-        "HalfCheetah": _zoo(8, 0.98, 0.92, 2.0633e-5, 4.01762e-4, 0.1, epochs=20, max_grad_norm=0.8,
-                            value_coef=2 * 0.58096, **_WIDE),
-        "Hopper": _zoo(16, 0.999, 0.99, 9.80828e-5, 0.00229519, 0.2, epochs=5, max_grad_norm=0.7,
-                       value_coef=2 * 0.835671, **_WIDE),
-        "Walker2d": _zoo(16, 0.99, 0.95, 5.05041e-5, 5.85045e-4, 0.1, epochs=20, max_grad_norm=1.0,
-                         value_coef=2 * 0.871923),
-        "Humanoid": _zoo(2, 0.95, 0.9, 3.56987e-5, 0.00238306, 0.3, epochs=5, max_grad_norm=2.0,
-                         value_coef=2 * 0.431892, total_steps=10_000_000, **_WIDE),
-        "Swimmer": _zoo(16, 0.9999, 0.98, 6e-4, 0.0, 0.2, num_envs=4, num_steps=1024),
-        "Ant": _zoo(32, 0.99, 0.95, 3e-4, 0.0, 0.2, num_steps=2048),
-        "InvertedDoublePendulum": _zoo(1, 0.98, 0.8, 1.55454e-4, 1.05057e-6, 0.4, num_steps=128,
-                                       value_coef=2 * 0.695929),
-        "InvertedPendulum": _zoo(1, 0.999, 0.9, 2.22425e-4, 1.37976e-7, 0.4, num_steps=32, epochs=5,
-                                 max_grad_norm=0.3, value_coef=2 * 0.19816),
-        "Reacher": _zoo(16, 0.9, 1.0, 1.04019e-4, 7.52585e-8, 0.3, epochs=5, max_grad_norm=0.9,
-                        value_coef=2 * 0.950368),
+        "HalfCheetah": _zoo(1, 512, 64, .98, .92, 2.0633e-5, 4.01762e-4, .1, 20, .8, .58096, **_WIDE),
+        "Hopper": _zoo(1, 512, 32, .999, .99, 9.80828e-5, .00229519, .2, 5, .7, .835671, **_WIDE),
+        "Walker2d": _zoo(1, 512, 32, .99, .95, 5.05041e-5, 5.85045e-4, .1, 20, 1, .871923),
+        "Humanoid": _zoo(1, 512, 256, .95, .9, 3.56987e-5, .00238306, .3, 5, 2, .431892, 10, **_WIDE),
+        "Swimmer": _zoo(4, 1024, 256, .9999, .98, 6e-4, 0, .2, 10, .5, .5),
+        "Ant": _zoo(1, 2048, 64, .99, .95, 3e-4, 0, .2, 10, .5, .5),
+        "InvertedDoublePendulum":
+            _zoo(1, 128, 512, .98, .8, 1.55454e-4, 1.05057e-6, .4, 10, .5, .695929),
+        "InvertedPendulum": _zoo(1, 32, 64, .999, .9, 2.22425e-4, 1.37976e-7, .4, 5, .3, .19816),
+        "Reacher": _zoo(1, 512, 32, .9, 1.0, 1.04019e-4, 7.52585e-8, .3, 5, .9, .950368),
     },
 }  # fmt: skip
 
 # --------------------------------------------------------------------------------- 5. Objectives
 
 
+def probability_ratio(log_prob: Tensor, old_log_prob: Tensor) -> Tensor:
+    """rho = pi_theta(a|s) / pi_old(a|s). [S, B] -> [S, B]."""
+    return (log_prob - old_log_prob).clamp(-20, 20).exp()
+
+
 def clipped_surrogate(
     log_prob: Tensor, old_log_prob: Tensor, advantage: Tensor, clip: float
 ) -> Tensor:
-    """L_pi = mean max(-A rho, -A clip(rho, 1 - eps, 1 + eps)), equation 7 negated.
-
-    log_prob, old_log_prob, advantage [S, B] -> [S].
-    """
-    ratio = (log_prob - old_log_prob).clamp(-20, 20).exp()
+    """L_pi = mean max(-A rho, -A clip(rho, 1 - eps, 1 + eps)), equation 7 negated. [S, B] -> [S]."""
+    ratio = probability_ratio(log_prob, old_log_prob)
     return torch.maximum(-advantage * ratio, -advantage * ratio.clamp(1 - clip, 1 + clip)).mean(1)
 
 
 def value_loss(
     value: Tensor, old_value: Tensor, target: Tensor, value_clip: float | None
 ) -> Tensor:
-    """L_V = mean max((V - R)^2, (V_old + clip(V - V_old, -eps, eps) - R)^2) / 2, as ppo2 has it.
-
-    value, old_value, target [S, B] -> [S].
-    """
+    """L_V = mean max((V - R)^2, (V_old + clip(V - V_old) - R)^2) / 2, as ppo2. [S, B] -> [S]."""
     error = (value - target) ** 2
     if value_clip is not None:
         clipped = old_value + (value - old_value).clamp(-value_clip, value_clip)
@@ -195,13 +187,13 @@ def value_loss(
 
 def approximate_kl(log_prob: Tensor, old_log_prob: Tensor) -> Tensor:
     """k3 estimate of KL(pi_old || pi_theta): mean((rho - 1) - log rho) >= 0. [S, B] -> [S]."""
-    log_ratio = (log_prob - old_log_prob).clamp(-20, 20)
-    return (log_ratio.exp() - 1 - log_ratio).mean(1)
+    ratio = probability_ratio(log_prob, old_log_prob)
+    return (ratio - 1 - ratio.log()).mean(1)
 
 
 def clip_fraction(log_prob: Tensor, old_log_prob: Tensor, clip: float) -> Tensor:
     """Share of samples whose ratio left 1 +- eps. [S, B] -> [S]."""
-    ratio = (log_prob - old_log_prob).clamp(-20, 20).exp()
+    ratio = probability_ratio(log_prob, old_log_prob)
     return ((ratio - 1).abs() > clip).float().mean(1)
 
 
@@ -224,18 +216,6 @@ class Learner:
     policy: ActorCritic
     adam: AdamState
     scaler: RewardScaler
-
-    def state_dict(self) -> dict:
-        return {
-            "policy": self.policy.state_dict(),
-            "adam": self.adam._asdict(),
-            "scaler": self.scaler.state_dict(),
-        }
-
-    def load_state_dict(self, state: dict) -> None:
-        self.policy.load_state_dict(state["policy"])
-        self.adam = AdamState(**state["adam"])
-        self.scaler.load_state_dict(state["scaler"])
 
 
 class Batch(NamedTuple):
@@ -291,16 +271,14 @@ def with_advantage(config: Config, policy: ActorCritic, rollout: Rollout) -> Bat
     def flat(x: np.ndarray) -> Tensor:  # [S, T, N, ...] -> [S, M, ...]
         return torch.from_numpy(x).flatten(1, 2)
 
-    obs, action = flat(rollout.obs), flat(rollout.action)
+    obs, next_obs, action = flat(rollout.obs), flat(rollout.next_obs), flat(rollout.action)
     old_log_prob = policy.distribution(policy.theta, obs).log_prob(action)  # (2)
     value, next_value = (
-        policy.value(policy.theta, x).unflatten(1, rollout.reward.shape[1:]).numpy()
-        for x in (obs, flat(rollout.next_obs))
+        policy.value(policy.theta, x).view(rollout.reward.shape).numpy() for x in (obs, next_obs)
     )
-    advantage, target = gae(  # (3)
-        *(rollout.reward, value, next_value, rollout.terminated, rollout.truncated),
-        *(config.discount, config.gae_lambda, config.bootstrap_on_truncation),
-    )
+    ends = (rollout.terminated, rollout.truncated)
+    how = (config.discount, config.gae_lambda, config.bootstrap_on_truncation)
+    advantage, target = gae(rollout.reward, value, next_value, *ends, *how)  # (3)
     return Batch(obs, action, old_log_prob, *map(flat, (value, advantage, target)))
 
 
@@ -313,7 +291,7 @@ def minibatch_steps(
     active: Tensor,
     part: Batch,
 ) -> tuple[Tensor, AdamState, dict[str, Tensor]]:
-    """A few minibatches in one call, which a compiler may fuse: pure, [S, P] in and out."""
+    """A few minibatches in one call, which a compiler may fuse. Pure: [S, P] in, [S, P] out."""
     for minibatch in part.chunks(config.minibatches_per_call):
         if config.normalize_advantage:
             minibatch = minibatch._replace(advantage=standardise(minibatch.advantage))  # (7)
@@ -328,33 +306,28 @@ def loss(
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """L = L_pi - c_H H + c_V L_V [S], and its parts."""
     pi, value = policy.distribution(theta, batch.obs), policy.value(theta, batch.obs)
-    log_prob = pi.log_prob(batch.action)
-    surrogate = clipped_surrogate(log_prob, batch.old_log_prob, batch.advantage, config.clip)
-    regression = value_loss(value, batch.old_value, batch.target, config.value_clip)
-    entropy = pi.entropy().mean(1)
+    log_prob, old_log_prob = pi.log_prob(batch.action), batch.old_log_prob
     metrics = {
-        "policy_loss": surrogate,
-        "value_loss": regression,
-        "entropy": entropy,
-        "kl": approximate_kl(log_prob, batch.old_log_prob),
-        "clip_fraction": clip_fraction(log_prob, batch.old_log_prob, config.clip),
+        "policy_loss": clipped_surrogate(log_prob, old_log_prob, batch.advantage, config.clip),
+        "value_loss": value_loss(value, batch.old_value, batch.target, config.value_clip),
+        "entropy": pi.entropy().mean(1),
+        "kl": approximate_kl(log_prob, old_log_prob),
+        "clip_fraction": clip_fraction(log_prob, old_log_prob, config.clip),
     }
-    return surrogate - config.entropy_coef * entropy + config.value_coef * regression, metrics
+    total = metrics["policy_loss"] - config.entropy_coef * metrics["entropy"]
+    return total + config.value_coef * metrics["value_loss"], metrics
 
 
 # -------------------------------------------------------------------------------------- 7. Train
 
 
 def train(config: Config, run) -> None:
-    """Train on `run.task` for all of `run.seeds`; `run` logs, evaluates and saves (rlsuite train)."""
+    """Train on `run.task` for all `run.seeds`; `run` logs, evaluates, saves and resumes."""
     envs = run.environments(config.num_envs)
     policy = ActorCritic(
         *(envs.obs_size, envs.action_size, envs.discrete, run.streams["init"]),
-        hidden=config.hidden,
-        activation=config.activation,
-        normalize_obs=config.normalize_obs,
-        orthogonal_init=config.orthogonal_init,
-        log_std_init=config.log_std_init,
+        *(config.hidden, config.activation, config.normalize_obs),
+        *(config.orthogonal_init, config.log_std_init),
     )
     scaler = RewardScaler(len(run.seeds), config.num_envs, config.discount, config.normalize_reward)
     learner = Learner(policy, AdamState.zeros(policy.theta), scaler)
