@@ -28,7 +28,7 @@ class Rollout:
     terminated: np.ndarray
     truncated: np.ndarray
     next_obs: np.ndarray
-    physics_seconds: float = 0.0  # wall time spent inside the environments
+    seconds: dict[str, float]  # wall time of the collection: physics, inference
 
     @property
     def ended(self) -> np.ndarray:
@@ -52,7 +52,7 @@ class Collector:
     def collect(self, steps: int, rngs: list[np.random.Generator]) -> Rollout:
         """`steps` transitions per environment; sampling noise comes from each slot's own stream."""
         policy, envs, normalizer = self.policy, self.envs, self.policy.normalizer
-        act, rows, physics = policy.actor(), [], 0.0
+        began, physics, rows, act = perf_counter(), 0.0, [], policy.actor()
         shape = (steps, self.obs.shape[1], policy.action_size)
         noise = np.stack([policy.noise(rng, shape) for rng in rngs])
         for t in range(steps):
@@ -70,8 +70,9 @@ class Collector:
             ends = (step.terminated, step.truncated)
             rows.append((obs, action, step.reward, step.cost, *ends, next_obs))
         columns = (np.stack(column, 1) for column in zip(*rows, strict=True))
-        rollout = Rollout(*columns, physics_seconds=physics)
+        rollout = Rollout(*columns, seconds={})
         rollout.reward = self.scaler.scale(rollout.reward, rollout.ended)
+        rollout.seconds = {"physics": physics, "inference": perf_counter() - began - physics}
         return rollout
 
 

@@ -22,7 +22,6 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from time import perf_counter
-from types import ModuleType
 
 import numpy as np
 import torch
@@ -64,6 +63,8 @@ class Run:
         self._seconds: dict[str, float] = {}
         self._wall_before = 0.0
         self._display: Display | None = None
+        self._board: SummaryWriter | None = None
+        self._training = self._evaluating = None
 
     # ------------------------------------------------------------- what an algorithm calls
 
@@ -93,21 +94,15 @@ class Run:
         self._board = SummaryWriter(str(self.folder), purge_step=first * steps_each + 1)
         self._started = perf_counter()
         self._speed_base = (perf_counter(), first * steps_each)
-        try:
-            for k in range(first, total):
-                self.step = (k + 1) * steps_each
-                yield k
-                if _due(k, total, self.settings.evaluations):
-                    self._evaluate(learner.policy)
-                self.at_boundary = _due(k, total, self.settings.checkpoints)
-                if self.at_boundary:
-                    self._save(k + 1, learner)
-            self._finish()
-        finally:
-            self._display.close()
-            self._board.close()
-            self._training.close()
-            self._evaluating.close()
+        for k in range(first, total):
+            self.step = (k + 1) * steps_each
+            yield k
+            if _due(k, total, self.settings.evaluations):
+                self._evaluate(learner.policy)
+            self.at_boundary = _due(k, total, self.settings.checkpoints)
+            if self.at_boundary:
+                self._save(k + 1, learner)
+        self._finish()
 
     def log(self, metrics: dict[str, torch.Tensor], seconds: dict[str, float]) -> None:
         """Record one iteration: metrics [S], and the seconds spent in each kind of work."""
@@ -133,6 +128,12 @@ class Run:
     def say(self, text: str) -> None:
         """A message to the user, above the progress bar."""
         self._display.say(text) if self._display else print(text, file=sys.stderr)
+
+    def close(self) -> None:
+        """Stop the progress bar, the environments and the logs, however the run ended."""
+        for part in (self._display, self._board, self._training, self._evaluating):
+            if part is not None:
+                part.close()
 
     # ------------------------------------------------------------------ between iterations
 
@@ -296,16 +297,19 @@ def reopen(folder: Path, algorithm: str | None = None) -> Run:
             f"type: rlsuite train {about['algorithm']} --resume {folder}"
         )
     module = algorithms.load(about["algorithm"])
-    config = _from_json(module.Config, about["config"])
-    return Run(folder, about["algorithm"], config, _from_json(Settings, about["settings"]))
+    config = from_json(module.Config, about["config"])
+    return Run(folder, about["algorithm"], config, from_json(Settings, about["settings"]))
 
 
 def execute(run: Run) -> None:
     """Train `run` from wherever it stands to its end."""
     torch.set_num_threads(run.settings.torch_threads)
-    module: ModuleType = algorithms.load(run.algorithm)
-    module.train(run.config, run)
+    module = algorithms.load(run.algorithm)
+    try:
+        module.train(run.config, run)
+    finally:
+        run.close()
 
 
-def _from_json(cls: type, values: dict):
+def from_json(cls: type, values: dict):
     return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})

@@ -45,7 +45,7 @@ from torch import Tensor
 from rlsuite.core.networks import ActorCritic
 from rlsuite.core.normalizers import RewardScaler
 from rlsuite.core.optim import AdamState, adam_step, clip_grad_norm, gradient, linear_decay
-from rlsuite.core.rollouts import Collector, Rollout, gae
+from rlsuite.core.rollouts import Collector, gae
 
 # ------------------------------------------------------------------------------------- 2. Config
 
@@ -59,9 +59,7 @@ class Config:
     anneal_lr: bool = True  # linearly to lr_0/K [ppo2; CleanRL; constant in the paper]
     discount: float = 0.99  # gamma, per step [paper; ppo2; CleanRL]
     gae_lambda: float = 0.95  # lambda of GAE [paper; ppo2; CleanRL]
-    value_clip: float | None = (
-        0.2  # V within this of V_old, None: off [ppo2; CleanRL; not in paper]
-    )
+    value_clip: float | None = 0.2  # V within this of V_old; None: off [ppo2; CleanRL; paper: off]
     value_coef: float = 0.5  # c_V on half the squared error [ppo2; CleanRL; SB3 has no half]
     entropy_coef: float = 0.0  # c_H [paper and ppo2 on MuJoCo; CleanRL]
     max_grad_norm: float = 0.5  # joint norm of actor and critic [ppo2; CleanRL]
@@ -156,6 +154,7 @@ PRESETS: dict[str, dict[str, dict]] = {
         "InvertedPendulum": _zoo(1, 32, 64, .999, .9, 2.22425e-4, 1.37976e-7, .4, 5, .3, .19816),
         "Reacher": _zoo(1, 512, 32, .9, 1.0, 1.04019e-4, 7.52585e-8, .3, 5, .9, .950368),
     },
+    "smoke": {"*": dict(total_steps=2048, num_steps=128, num_minibatches=4, epochs=2)},  # ours
 }  # fmt: skip
 
 # --------------------------------------------------------------------------------- 5. Objectives
@@ -236,6 +235,26 @@ class Batch(NamedTuple):
         return [Batch(*parts) for parts in zip(*(x.chunk(count, 1) for x in self), strict=True)]
 
 
+def experience(
+    config: Config, policy: ActorCritic, collector: Collector, rngs: list[np.random.Generator]
+) -> tuple[Batch, dict[str, float]]:
+    """A rollout and what the old policy says of it, flattened to M = T N transitions per seed."""
+
+    def flat(x: np.ndarray) -> Tensor:  # [S, T, N, ...] -> [S, M, ...]
+        return torch.from_numpy(x).flatten(1, 2)
+
+    rollout = collector.collect(config.num_steps, rngs)  # (1)
+    obs, next_obs, action = flat(rollout.obs), flat(rollout.next_obs), flat(rollout.action)
+    old_log_prob = policy.distribution(policy.theta, obs).log_prob(action)  # (2)
+    value, next_value = (
+        policy.value(policy.theta, x).view(rollout.reward.shape).numpy() for x in (obs, next_obs)
+    )
+    ends = (rollout.terminated, rollout.truncated)
+    how = (config.discount, config.gae_lambda, config.bootstrap_on_truncation)
+    advantage, target = gae(rollout.reward, value, next_value, *ends, *how)  # (3)
+    return Batch(obs, action, old_log_prob, *map(flat, (value, advantage, target))), rollout.seconds
+
+
 def iterate(
     config: Config, learner: Learner, collector: Collector, streams, k: int, step: Callable
 ) -> tuple[dict[str, Tensor], dict[str, float]]:
@@ -244,9 +263,7 @@ def iterate(
     `step` is `minibatch_steps` of this policy and config, compiled or not.
     """
     policy, start = learner.policy, perf_counter()
-    rollout = collector.collect(config.num_steps, streams["action"])  # (1)
-    collected = perf_counter()
-    batch = with_advantage(config, policy, rollout)
+    batch, seconds = experience(config, policy, collector, streams["action"])
     decay = linear_decay(k, config.iterations) if config.anneal_lr else 1.0
     lr = torch.tensor(config.learning_rate * decay)  # (4)
     active = torch.ones(len(policy.theta))
@@ -261,25 +278,7 @@ def iterate(
             policy.theta.copy_(theta)
     residual, spread = (batch.target - batch.old_value).var(1), batch.target.var(1)
     metrics = metrics | {"explained_variance": 1 - residual / spread.clamp(min=1e-8)}
-    seconds = {"physics": rollout.physics_seconds, "learning": perf_counter() - collected}
-    return metrics, seconds | {"inference": collected - start - rollout.physics_seconds}
-
-
-def with_advantage(config: Config, policy: ActorCritic, rollout: Rollout) -> Batch:
-    """What the old policy says of its rollout, flattened to M = T N transitions per seed."""
-
-    def flat(x: np.ndarray) -> Tensor:  # [S, T, N, ...] -> [S, M, ...]
-        return torch.from_numpy(x).flatten(1, 2)
-
-    obs, next_obs, action = flat(rollout.obs), flat(rollout.next_obs), flat(rollout.action)
-    old_log_prob = policy.distribution(policy.theta, obs).log_prob(action)  # (2)
-    value, next_value = (
-        policy.value(policy.theta, x).view(rollout.reward.shape).numpy() for x in (obs, next_obs)
-    )
-    ends = (rollout.terminated, rollout.truncated)
-    how = (config.discount, config.gae_lambda, config.bootstrap_on_truncation)
-    advantage, target = gae(rollout.reward, value, next_value, *ends, *how)  # (3)
-    return Batch(obs, action, old_log_prob, *map(flat, (value, advantage, target)))
+    return metrics, seconds | {"learning": perf_counter() - start - sum(seconds.values())}
 
 
 def minibatch_steps(

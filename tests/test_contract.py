@@ -1,0 +1,242 @@
+"""What every algorithm promises. One joins by being registered and having a `smoke` preset."""
+
+import csv
+import dataclasses
+import inspect
+import json
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from rlsuite import algorithms
+from rlsuite.core.saving import load_policy
+from rlsuite.experiments import run as runs
+from rlsuite.experiments.settings import field_comments, preset
+
+NAMES = list(algorithms.ALGORITHMS)
+EVERY = pytest.mark.parametrize("name", NAMES)
+CONTINUOUS, DISCRETE = "InvertedPendulum-v4", "CartPole-v1"
+
+
+def rows(folder: Path, name: str = "evaluations.csv") -> list[dict]:
+    """Rows of a CSV file without the wall time, the one column that no rerun repeats."""
+    with open(folder / name, newline="") as file:
+        return [
+            {k: v for k, v in row.items() if k != "wall_seconds"} for row in csv.DictReader(file)
+        ]
+
+
+def tensors(folder: Path) -> dict[str, torch.Tensor]:
+    policy, _ = load_policy(folder)
+    return policy.state_dict()
+
+
+def assert_same_run(a: Path, b: Path) -> None:
+    """Policy, normaliser, every evaluation episode and every CSV row, bit for bit."""
+    left, right = tensors(a), tensors(b)
+    assert left.keys() == right.keys()
+    assert all(torch.equal(left[key], right[key]) for key in left)
+    assert rows(a) == rows(b)
+    assert rows(a, "progress.csv") == rows(b, "progress.csv")
+    with np.load(a / "evaluations.npz") as x, np.load(b / "evaluations.npz") as y:
+        assert x.files == y.files
+        assert all(np.array_equal(x[key], y[key]) for key in x.files)
+
+
+# ------------------------------------------------------------------------------ configuration
+
+
+@EVERY
+def test_config_survives_a_round_trip_through_json(name: str) -> None:
+    module = algorithms.load(name)
+    for table in module.PRESETS.values():
+        for family, values in table.items():
+            config = module.Config(**preset_values(table, family, values))
+            text = json.dumps(dataclasses.asdict(config))
+            assert runs.from_json(module.Config, json.loads(text)) == config
+
+
+def preset_values(table: dict, family: str, values: dict) -> dict:
+    return values if family == "*" else table.get("*", {}) | values
+
+
+@EVERY
+def test_every_config_field_says_what_it_is_and_where_its_number_comes_from(name: str) -> None:
+    config_class = algorithms.load(name).Config
+    comments = field_comments(config_class)
+    for field in dataclasses.fields(config_class):
+        text = comments.get(field.name, "")
+        assert "[" in text and text.endswith("]"), f"{field.name}: {text!r} names no [source]"
+
+
+# --------------------------------------------------------------------------------- objectives
+
+
+def extreme_arguments(function, scale: float) -> dict:
+    """[2, 6] tensors of +-scale for tensor parameters, a typical number for the others."""
+    generator = np.random.default_rng(0)
+    arguments = {}
+    for parameter in inspect.signature(function).parameters.values():
+        if parameter.annotation is torch.Tensor:
+            signs = generator.choice([-1.0, 0.0, 1.0], size=(2, 6))
+            tensor = torch.tensor(signs * scale, dtype=torch.float32)
+            arguments[parameter.name] = tensor.requires_grad_()
+        else:
+            arguments[parameter.name] = 0.2
+    return arguments
+
+
+@EVERY
+@pytest.mark.parametrize("scale", [0.0, 1e-30, 1.0, 1e3, 1e6])
+def test_objectives_are_per_seed_and_finite_at_extremes(name: str, scale: float) -> None:
+    for function in algorithms.load(name).OBJECTIVES:
+        arguments = extreme_arguments(function, scale)
+        value = function(**arguments)
+        assert value.shape == (2,), function.__name__
+        assert value.isfinite().all(), function.__name__
+        if value.requires_grad:
+            value.sum().backward()
+            gradients = [a.grad for a in arguments.values() if isinstance(a, torch.Tensor)]
+            assert all(g is None or g.isfinite().all() for g in gradients), function.__name__
+
+
+@EVERY
+def test_objectives_couple_no_seeds(name: str) -> None:
+    """Whatever seed 1 holds, seed 0's value and gradient keep their bits."""
+    for function in algorithms.load(name).OBJECTIVES:
+        values, gradients = [], []
+        for other in (1.0, 50.0):
+            arguments = extreme_arguments(function, 1.0)
+            for tensor in (a for a in arguments.values() if isinstance(a, torch.Tensor)):
+                tensor.data[1] *= other
+            value = function(**arguments)
+            if value.requires_grad:
+                value.sum().backward()
+            values.append(value[0].item())
+            parts = [a.grad for a in arguments.values() if isinstance(a, torch.Tensor)]
+            gradients.append([g[0].tolist() for g in parts if g is not None])
+        assert values[0] == values[1] and gradients[0] == gradients[1], function.__name__
+
+
+# ----------------------------------------------------------------------------------- training
+
+
+@EVERY
+@pytest.mark.parametrize("env", [CONTINUOUS, DISCRETE])
+def test_a_seed_alone_equals_the_same_seed_in_company(name, env, short_runs) -> None:
+    alone = short_runs.train("alone", name, env, seeds=(3,))
+    company = short_runs.train("company", name, env, seeds=(0, 1, 2, 3, 4))
+    a, b = tensors(alone), tensors(company)
+    for key in a:
+        assert torch.equal(a[key][0], b[key][3]), key
+    assert rows(alone) == [row for row in rows(company) if row["seed"] == "3"]
+
+
+@EVERY
+def test_different_seeds_differ(name, short_runs) -> None:
+    folder = short_runs.train("run", name, CONTINUOUS, seeds=(0, 1, 2))
+    theta = tensors(folder)["theta"]
+    assert not torch.equal(theta[0], theta[1]) and not torch.equal(theta[1], theta[2])
+    last = [row["training_return"] for row in rows(folder)[-3:]]
+    assert len(set(last)) == 3
+
+
+@EVERY
+def test_training_moves_its_own_parameters_and_no_global_state(name, short_runs) -> None:
+    run = short_runs.create("run", name, CONTINUOUS)
+    torch_state, numpy_state = torch.get_rng_state(), np.random.get_state()[1].copy()
+    untouched = torch.ones(3, requires_grad=True)
+    runs.execute(run)
+    assert torch.equal(torch.get_rng_state(), torch_state), "draw from the run's streams instead"
+    assert np.array_equal(np.random.get_state()[1], numpy_state)
+    assert untouched.grad is None
+    theta = tensors(run.folder)["theta"]
+    fresh = short_runs.create("fresh", name, CONTINUOUS)
+    start = initial_theta(name, fresh)
+    moved = (theta != start).float().mean()
+    assert moved > 0.99, "every parameter of the policy is trained"
+
+
+def initial_theta(name: str, run: runs.Run) -> torch.Tensor:
+    """The parameters before the first iteration: `iterations` never yields."""
+    caught = {}
+
+    def iterations(total, steps_each, learner):
+        caught["theta"] = learner.policy.theta.clone()
+        return iter(())
+
+    run.iterations = iterations
+    runs.execute(run)
+    return caught["theta"]
+
+
+@EVERY
+def test_saved_policy_acts_the_same_in_a_new_process(name, short_runs) -> None:
+    folder = short_runs.train("run", name, CONTINUOUS)
+    child = """
+import sys, numpy as np
+from rlsuite.core.saving import load_policy
+policy, _ = load_policy(sys.argv[1])
+obs = np.random.default_rng(7).standard_normal((2, 5, policy.spec["obs_size"]))
+action = policy.actor()(policy.normalizer.normalize(obs), 0.0)
+print(action.astype(np.float32).tobytes().hex())
+"""
+    command = [sys.executable, "-c", child, str(folder)]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    policy, _ = load_policy(folder)
+    obs = np.random.default_rng(7).standard_normal((2, 5, policy.spec["obs_size"]))
+    action = policy.actor()(policy.normalizer.normalize(obs), 0.0)
+    assert action.astype(np.float32).tobytes().hex() == printed
+
+
+# ------------------------------------------------------------------------------------- resume
+
+
+def kill_when(process: subprocess.Popen, folder: Path, lines: int) -> None:
+    """SIGKILL once progress.csv has so many lines; fails if the run ends before."""
+    path = folder / "progress.csv"
+    while not path.exists() or path.read_text().count("\n") < lines:
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.002)
+    process.kill()
+    process.wait()
+
+
+@EVERY
+@pytest.mark.parametrize("engine", ["gymnasium", "envpool"])
+def test_killed_three_times_and_resumed_equals_uninterrupted(name, engine, short_runs) -> None:
+    env = CONTINUOUS if engine == "gymnasium" else DISCRETE
+    settings = {"engine": engine, "checkpoints": 4, "total_steps": 8192}
+    whole = short_runs.train("whole", name, env, **settings)
+    broken = short_runs.create("broken", name, env, **settings).folder
+    total = (whole / "progress.csv").read_text().count("\n")
+    generator = random.Random(len(engine))
+    # The three moments lie in the second, third and fourth quarter, so that each is new ground
+    for quarter in (1, 2, 3):
+        moment = int(total * (quarter + generator.random() * 0.8) / 4)
+        kill_when(short_runs.start(broken), broken, moment)
+        assert not (broken / "finished").exists()
+    last = short_runs.start(broken)
+    assert last.wait() == 0, last.stderr.read()
+    assert_same_run(whole, broken)
+
+
+@EVERY
+def test_checkpoint_cut_short_is_refused_and_the_one_before_is_used(
+    name, short_runs, capsys
+) -> None:
+    whole = short_runs.train("whole", name, CONTINUOUS)
+    damaged = short_runs.train("damaged", name, CONTINUOUS)
+    (damaged / "finished").unlink()
+    newest = sorted((damaged / "checkpoint").glob("*.ckpt"))[-1]
+    newest.write_bytes(newest.read_bytes()[: newest.stat().st_size // 2])
+    runs.execute(runs.reopen(damaged))
+    said = capsys.readouterr().err
+    assert "cut short" in said and newest.name in said.replace("\n", "")
+    assert_same_run(whole, damaged)

@@ -1,0 +1,60 @@
+"""The reading test: how much a stranger has to open and read to have read an algorithm."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+from rlsuite import algorithms
+
+PACKAGE = Path(algorithms.__file__).parent.parent
+MOST_SHARED, MOST_LINES = 5, 900
+
+
+def shared_modules(path: Path) -> set[Path]:
+    """Every module of ours that `path` imports, and what those import in turn."""
+    found: set[Path] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("rlsuite"):
+            module = PACKAGE.parent / Path(*node.module.split(".")).with_suffix(".py")
+            assert module.exists(), (
+                f"{path.name} imports from a package, {node.module}: name a module"
+            )
+            found |= {module} | shared_modules(module)
+    return found
+
+
+def lines(path: Path) -> int:
+    return len(path.read_text().splitlines())
+
+
+def test_ppo_end_to_end_is_one_file_and_five_modules() -> None:
+    ppo = PACKAGE / "algorithms" / "on_policy" / "ppo.py"
+    modules = shared_modules(ppo)
+    total = lines(ppo) + sum(map(lines, modules))
+    assert len(modules) <= MOST_SHARED, sorted(m.name for m in modules)
+    assert total <= MOST_LINES, {m.name: lines(m) for m in {ppo, *modules}}
+
+
+@pytest.mark.parametrize("name", algorithms.ALGORITHMS)
+def test_half_of_the_file_is_the_algorithm(name: str) -> None:
+    """Docstring box, networks, objectives and update against everything."""
+    source = Path(algorithms.load(name).__file__).read_text()
+    box = len(ast.get_docstring(ast.parse(source), clean=False).splitlines()) + 1
+    sections = re.split(r"^(?=# -{10,} \d\.)", source, flags=re.MULTILINE)
+    paper = sum(len(s.splitlines()) for s in sections if re.match(r"# -+ [456]\.", s))
+    assert (box + paper) / len(source.splitlines()) >= 0.5
+
+
+@pytest.mark.parametrize("name", algorithms.ALGORITHMS)
+def test_algorithms_know_only_what_lies_below_them(name: str) -> None:
+    """They import neither one another nor experiments."""
+    for module in shared_modules(Path(algorithms.load(name).__file__)):
+        assert module.relative_to(PACKAGE).parts[0] in ("core", "envs", "datasets"), module
+
+
+def test_core_imports_nothing_of_ours_but_core() -> None:
+    for path in (PACKAGE / "core").glob("*.py"):
+        for module in shared_modules(path):
+            assert module.parent.name == "core", (path.name, module.name)
