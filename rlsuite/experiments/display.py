@@ -22,7 +22,7 @@ class Display:
             self.bar.start()
 
     def say(self, text: str) -> None:
-        self.console.print(text, highlight=False, markup=False)
+        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def update(self, returns: list[float], speed: float, seconds: Mapping[str, float]) -> None:
         """`returns` of the seeds that have any; `speed` in environment steps/s of all seeds."""

@@ -307,6 +307,11 @@ def execute(run: Run) -> None:
     module = algorithms.load(run.algorithm)
     try:
         module.train(run.config, run)
+    except envs.EnvironmentFault as fault:
+        raise RunError(
+            f"{fault}, before step {run.step} of the run. The last checkpoint is intact: mend the "
+            f"environment, then add --resume {run.folder}"
+        ) from fault
     finally:
         run.close()
 
