@@ -50,24 +50,28 @@ def load_policy(folder: Path) -> tuple[ActorCritic, dict]:
     folder = folder if (folder / "policy.json").exists() else folder / "policy"
     try:
         about = json.loads((folder / "policy.json").read_text())
-        tensors = load_file(folder / "policy.safetensors")
-    except (OSError, json.JSONDecodeError, SafetensorError) as error:
+        return _assemble(about, load_file(folder / "policy.safetensors")), about
+    except (OSError, ValueError, SafetensorError, LookupError, TypeError, RuntimeError) as error:
         raise ValueError(
-            f"{folder} holds no readable policy ({error}); name a run folder"
+            f"{folder} holds no readable policy ({type(error).__name__}: {error}); name a run folder"
         ) from None
-    if about.get("kind") not in KINDS:
-        raise ValueError(f"{folder}: policy kind {about.get('kind')!r} is not one of {list(KINDS)}")
+
+
+def _assemble(about: dict, tensors: dict[str, torch.Tensor]) -> ActorCritic:
+    if about["kind"] not in KINDS:
+        raise ValueError(f"policy kind {about['kind']!r} is not one of {list(KINDS)}")
     seeds = len(tensors["normalizer.mean"])
     rngs = [np.random.default_rng(0) for _ in range(seeds)]  # drawn over by the saved weights
     policy = KINDS[about["kind"]](rngs=rngs, **about["spec"])
     for name, view in policy.layout.views(policy.theta).items():
+        if tensors[name].shape != view.shape:  # a copy would broadcast
+            raise ValueError(f"{name} is {list(tensors[name].shape)}, not {list(view.shape)}")
         view.copy_(tensors[name])
     statistics = {
         k.removeprefix("normalizer."): v for k, v in tensors.items() if k.startswith("normalizer.")
     }
     policy.normalizer.load_state_dict(statistics)
-    policy.eval()
-    return policy, about
+    return policy.eval()
 
 
 def select_seed(policy: ActorCritic, slot: int) -> ActorCritic:

@@ -1,5 +1,6 @@
 """Checkpoints that survive: a kill at any instant, a full disk, a file cut short."""
 
+import contextlib
 import dataclasses
 import hashlib
 import io
@@ -23,10 +24,10 @@ def save(folder: Path, iteration: int, state: dict) -> None:
     The file is the state behind its SHA-256; it gets its name only once it is flushed to disk.
     Raises CheckpointError, with earlier checkpoints intact, if it cannot be written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{iteration:09d}.ckpt"
     partial = path.with_suffix(".partial")
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         buffer = io.BytesIO()
         torch.save(state, buffer)
         with open(partial, "wb") as file:
@@ -37,7 +38,8 @@ def save(folder: Path, iteration: int, state: dict) -> None:
         os.replace(partial, path)
         _flush_folder(folder)
     except OSError as error:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # there may be none, or no permission to remove it
+            partial.unlink()
         raise CheckpointError(
             f"could not write {path} ({error.strerror or error}); earlier checkpoints are intact: "
             "make room or fix the permissions, then run the same command with --resume"

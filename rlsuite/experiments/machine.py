@@ -64,7 +64,7 @@ def compiled(function: Callable, say: Callable[[str], None]) -> Callable:
     """
     cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "rlsuite" / "compiled"
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache))
-    fast = torch.compile(function, dynamic=False, fullgraph=True, options={"cpp_wrapper": True})
+    how = {"dynamic": False, "fullgraph": True, "options": {"cpp_wrapper": True}}
     chosen: list[Callable] = []
 
     def call(*args):
@@ -72,6 +72,7 @@ def compiled(function: Callable, say: Callable[[str], None]) -> Callable:
             return chosen[0](*args)
         say("compiling the update: up to half a minute the first time, a few seconds from cache")
         try:
+            fast = torch.compile(function, **how)
             result = fast(*args)
             chosen.append(fast)
         except Exception as error:  # any failure of the compiler: the plain function still works

@@ -30,6 +30,7 @@ from torch.utils.tensorboard import SummaryWriter
 from rlsuite import algorithms, envs
 from rlsuite.core.saving import save_policy
 from rlsuite.core.streams import Streams
+from rlsuite.envs.tasks import choose_engine
 from rlsuite.experiments import checkpoint, machine
 from rlsuite.experiments.display import Display, spread
 from rlsuite.experiments.evaluation import Evaluation, evaluate
@@ -271,6 +272,9 @@ def create(
         "config": dataclasses.asdict(config),
         "sources": field_comments(module.Config),
         "config_hash": config_hash(algorithm, config, settings),
+        "engine": choose_engine(
+            settings.env, len(settings.seeds) * getattr(config, "num_envs", 1), settings.engine
+        ),
         "commit": machine.git_commit(),
         "versions": machine.versions(),
         "hardware": machine.hardware(),

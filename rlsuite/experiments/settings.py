@@ -11,6 +11,7 @@ from types import ModuleType
 
 COMPILE_WISHES = ("auto", "on", "off")
 ENGINES = ("auto", "envpool", "gymnasium")
+CLASSIC = ("CartPole", "Acrobot", "Pendulum", "MountainCar", "MountainCarContinuous")
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,13 @@ def preset(module: ModuleType, name: str, task: str) -> dict:
     if family not in table and "*" not in table:
         raise ValueError(f"preset {name!r} has no entry for {task}; it has {', '.join(table)}")
     return table.get("*", {}) | table.get(family, {})
+
+
+def default_preset(module: ModuleType, task: str) -> str:
+    """`classic` for the classic-control tasks where the algorithm has it, else its first preset."""
+    if task_family(task) in CLASSIC and "classic" in module.PRESETS:
+        return "classic"
+    return next(iter(module.PRESETS))
 
 
 def task_family(task: str) -> str:

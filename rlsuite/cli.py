@@ -1,0 +1,345 @@
+"""The command `rlsuite`. Each command is a function; its flags are made from dataclasses by tyro.
+
+Heavy modules are imported inside the commands, so that `rlsuite --help` answers at once.
+"""
+
+import dataclasses
+import difflib
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated
+
+PUBLISHED = Path(__file__).parent.parent / "results" / "published"
+
+
+def train(argv: list[str]) -> None:
+    """Train an algorithm on a task for several seeds at once, or go on with a run."""
+    from rlsuite import algorithms
+    from rlsuite.experiments import run, settings
+
+    name, rest = _algorithm_first("train", argv)
+    if "--resume" in rest:
+        run.execute(run.reopen(_resume_folder(rest), name))
+        return
+    if name is None:
+        raise ValueError(
+            f"which algorithm? type: rlsuite train {' | '.join(algorithms.ALGORITHMS)}"
+        )
+    module = algorithms.load(name)
+    env, preset = _value(rest, "--env"), _value(rest, "--preset")
+    if env is None and not {"-h", "--help"} & set(rest):
+        raise ValueError(f"which task? type: rlsuite train {name} --env Hopper-v4")
+    env = env or "Hopper-v4"
+    preset = preset or settings.default_preset(module, env)
+    _require_task(env)
+    defaults = module.Config(**settings.preset(module, preset, env))
+    flags = _flags(settings.Settings(env), defaults, preset)
+    chosen = dataclasses.asdict(_parse(f"rlsuite train {name}", flags, rest))
+    run_settings = settings.Settings(
+        **{f.name: chosen[f.name] for f in dataclasses.fields(settings.Settings)}
+        | {"seeds": settings.parse_seeds(chosen["seeds"])}
+    )
+    config = module.Config(**{f.name: chosen[f.name] for f in dataclasses.fields(module.Config)})
+    folder = chosen["folder"] or _free_folder(Path("runs"), f"{name}-{env.replace(':', '-')}")
+    command = shlex.join(["rlsuite", "train", *argv])
+    new = run.create(folder, name, config, run_settings, preset, command)
+    new.say(f"preset {preset}; {config.iterations} iterations; everything goes to {folder}")
+    run.execute(new)
+
+
+@dataclasses.dataclass
+class Evaluate:
+    """Evaluate a saved policy in environments of its own."""
+
+    episodes: int = 10  # of each seed
+    env: str | None = None  # another task of the same shapes, e.g. Hopper-v5
+    sampled: bool = False  # sample actions; the default is the policy's mode
+    seed: int = 0  # of the evaluation's own random streams
+    out: Path | None = None  # also write a CSV: seed, episode, return, cost, length
+
+
+def evaluate(argv: list[str]) -> None:
+    """Evaluate a saved policy in environments of its own."""
+    from rlsuite import envs
+    from rlsuite.core.saving import load_policy
+    from rlsuite.core.streams import Streams
+    from rlsuite.experiments.display import spread
+    from rlsuite.experiments.evaluation import evaluate as run_episodes
+
+    folder, rest = _folder_first("evaluate", argv)
+    options = _parse("rlsuite evaluate FOLDER", Evaluate, rest)
+    policy, about = load_policy(folder)
+    task = options.env or about["task"]
+    seeds = about["seeds"]
+    _require_task(task)
+    pool = envs.make(task, seeds, options.episodes)
+    if (pool.obs_size, pool.action_size) != (policy.spec["obs_size"], policy.action_size):
+        raise ValueError(f"{task} has other observations or actions than {about['task']}")
+    streams = Streams([options.seed + 1_000_003 * seed for seed in seeds])
+    rngs = streams["action"] if options.sampled else None
+    env_seeds = streams.integers("evaluation", options.episodes)
+    result = run_episodes(policy, pool, env_seeds, rngs)
+    pool.close()
+    for slot, seed in enumerate(seeds):
+        print(f"seed {seed}: return {spread(result.returns[slot].tolist())} over episodes")
+    means = result.returns.mean(1).tolist()
+    print(
+        f"{task}, {options.episodes} episodes each: return {spread(means)} over {len(seeds)} seeds"
+    )
+    if options.out:
+        lines = ["seed,episode,return,cost,length"]
+        for slot, seed in enumerate(seeds):
+            columns = (result.returns[slot], result.costs[slot], result.lengths[slot])
+            for episode, (ret, cost, length) in enumerate(zip(*columns, strict=True)):
+                lines.append(f"{seed},{episode},{ret},{cost},{int(length)}")
+        options.out.write_text("\n".join(lines) + "\n")
+
+
+@dataclasses.dataclass
+class Record:
+    """Write a video of a saved policy."""
+
+    out: Path = Path("policy.mp4")  # the MP4 to write
+    seed: int | None = None  # which of the run's seeds; the first if not given
+    episodes: int = 1  # one after the other
+
+
+def record(argv: list[str]) -> None:
+    """Write a video of a saved policy; no display is needed."""
+    from rlsuite.experiments.recording import record as film
+
+    folder, rest = _folder_first("record", argv)
+    options = _parse("rlsuite record FOLDER", Record, rest)
+    print(f"wrote {film(folder, options.out, options.seed, options.episodes)}")
+
+
+@dataclasses.dataclass
+class Sweep:
+    """Algorithms x tasks x seeds, as local processes or on Ray. Other flags go to every run."""
+
+    envs: tuple[str, ...]  # tasks, e.g. --envs Hopper-v4 Walker2d-v4
+    folder: Path = Path("runs/sweep")  # where the run folders go; the same one continues a sweep
+    results: Path | None = None  # also export rows, e.g. to results/mujoco-1m
+    jobs: int | None = None  # at once; default: one for each core
+    ray: str | None = None  # address of a Ray cluster, or local
+
+
+def sweep(argv: list[str]) -> None:
+    """Run algorithms x tasks x seeds as jobs; start it again to resume what was interrupted."""
+    import os
+
+    import tyro
+
+    from rlsuite import algorithms
+    from rlsuite.experiments import sweep as jobs_module
+    from rlsuite.experiments.run import RunError
+
+    count = next((i for i, x in enumerate(argv) if x.startswith("-")), len(argv))
+    names, rest = argv[:count], argv[count:]
+    options, flags = tyro.cli(
+        Sweep, args=rest, prog="rlsuite sweep ALGORITHM...", return_unknown_args=True
+    )
+    if not names:
+        raise ValueError("which algorithms? type: rlsuite sweep ppo --envs Hopper-v4")
+    for name in names:
+        algorithms.load(name)
+    for task in options.envs:
+        _require_task(task)
+    jobs = jobs_module.plan(options.folder, names, options.envs, flags)
+    at_once = options.jobs or len(os.sched_getaffinity(0))
+    if options.ray:
+        failed = jobs_module.run_on_ray(jobs, options.ray, at_once, print, options.results)
+    else:
+        failed = jobs_module.run_local(jobs, at_once, print, options.results)
+    if failed:
+        raise RunError(
+            f"{len(failed)} of {len(jobs)} jobs failed: {', '.join(j.name for j in failed)}"
+        )
+
+
+@dataclasses.dataclass
+class Export:
+    """Copy the rows of finished runs to a benchmark's results."""
+
+    results: Path  # the benchmark's folder, e.g. results/mujoco-1m
+
+
+def export(argv: list[str]) -> None:
+    """Copy the rows of finished runs, with their manifests, to a benchmark's results."""
+    from rlsuite.experiments.results import export as export_one
+
+    count = next((i for i, x in enumerate(argv) if x.startswith("-")), len(argv))
+    options = _parse("rlsuite export FOLDER...", Export, argv[count:])
+    for folder in argv[:count]:
+        print(f"wrote {export_one(Path(folder), options.results)}")
+
+
+@dataclasses.dataclass
+class Evidence:
+    """From a run folder or a benchmark's results."""
+
+    out: Path | None = None  # where to write; default: beside the source
+    published: Path = PUBLISHED  # folder with the published values
+
+
+def table(argv: list[str]) -> None:
+    """Write tables (Markdown, LaTeX, CSV): ours with intervals beside published values."""
+    from rlsuite.experiments import tables
+
+    source, options = _evidence("table", argv)
+    paths = tables.write(source, options.out or source / "tables", options.published)
+    print((options.out or source / "tables") / "tables.md", "\n")
+    print(next(p for p in paths if p.suffix == ".md").read_text())
+
+
+def plot(argv: list[str]) -> None:
+    """Write learning curves (PNG) with intervals and published values."""
+    from rlsuite.experiments import curves
+
+    source, options = _evidence("plot", argv)
+    for path in curves.write(source, options.out or source / "curves", options.published):
+        print(f"wrote {path}")
+
+
+def report(argv: list[str]) -> None:
+    """Write one self-contained HTML page with tables and curves."""
+    from rlsuite.experiments import report as report_module
+
+    source, options = _evidence("report", argv)
+    out = options.out or source / "report.html"
+    print(f"wrote {report_module.write(source, out, options.published)}")
+
+
+def algorithms(argv: list[str]) -> None:
+    """List the algorithms: paper, presets, file."""
+    from rlsuite import algorithms as registry
+
+    for name in registry.ALGORITHMS:
+        module = registry.load(name)
+        title = (module.__doc__ or "").splitlines()[0]
+        length = len(Path(module.__file__).read_text().splitlines())
+        print(f"{name:10} {title}\n{'':10} presets: {', '.join(module.PRESETS)}")
+        print(f"{'':10} {module.__name__.replace('.', '/')}.py, {length} lines")
+
+
+# ------------------------------------------------------------------------------------- parsing
+
+
+def _flags(settings, config, preset: str) -> type:
+    """A dataclass of all flags of `train`: the run's, then the algorithm's, with their comments."""
+    import tyro
+
+    from rlsuite.experiments.settings import field_comments
+
+    fields = []
+    for source in (settings, config):
+        helps = field_comments(type(source))
+        for field in dataclasses.fields(source):
+            kind, value = field.type, getattr(source, field.name)
+            if field.name == "seeds":  # one word says which: see settings.parse_seeds
+                kind, value = str, "5"
+            elif field.name == "env":
+                helps["env"] = "task, e.g. Hopper-v4, or MODULE:ID for one of your own"
+            kind = Annotated[kind, tyro.conf.arg(help=helps.get(field.name, ""))]
+            fields.append((field.name, kind, dataclasses.field(default=value)))
+    extra = {
+        "preset": (str, preset, "named set of defaults; explicit flags come on top"),
+        "folder": (Path | None, None, "run folder; default: runs/ALGORITHM-TASK-NUMBER"),
+        "resume": (Path | None, None, "go on with this run folder; no other flag goes with it"),
+    }
+    for name, (kind, value, text) in extra.items():
+        annotated = Annotated[kind, tyro.conf.arg(help=text)]
+        fields.append((name, annotated, dataclasses.field(default=value)))
+    return dataclasses.make_dataclass("Train", fields)
+
+
+def _parse(prog: str, flags: type, argv: list[str]):
+    import tyro
+
+    return tyro.cli(flags, args=argv, prog=prog)
+
+
+def _evidence(command: str, argv: list[str]) -> tuple[Path, Evidence]:
+    source, rest = _folder_first(command, argv)
+    return source, _parse(f"rlsuite {command} SOURCE", Evidence, rest)
+
+
+def _algorithm_first(command: str, argv: list[str]) -> tuple[str | None, list[str]]:
+    if argv and not argv[0].startswith("-"):
+        return argv[0], argv[1:]
+    return None, argv
+
+
+def _folder_first(command: str, argv: list[str]) -> tuple[Path, list[str]]:
+    if {"-h", "--help"} & set(argv):
+        return Path(), [x for x in argv if x.startswith("-")]
+    if not argv or argv[0].startswith("-"):
+        raise ValueError(f"which folder? type: rlsuite {command} FOLDER")
+    if not Path(argv[0]).is_dir():
+        raise ValueError(f"{argv[0]} is not a folder; type: rlsuite {command} FOLDER")
+    return Path(argv[0]), argv[1:]
+
+
+def _resume_folder(argv: list[str]) -> Path:
+    if len(argv) != 2 or argv[0] != "--resume":
+        raise ValueError(
+            f"--resume takes a run folder and nothing else (got {shlex.join(argv)}): the settings "
+            "come from the folder. Type: rlsuite train --resume FOLDER"
+        )
+    return Path(argv[1])
+
+
+def _value(argv: list[str], flag: str) -> str | None:
+    """The value of `flag` in `--flag value` or `--flag=value`, before tyro parses the rest."""
+    for i, word in enumerate(argv):
+        if word == flag and i + 1 < len(argv):
+            return argv[i + 1]
+        if word.startswith(flag + "="):
+            return word.removeprefix(flag + "=")
+    return None
+
+
+def _require_task(task: str) -> None:
+    from rlsuite.envs.tasks import choose_engine
+
+    if ":" in task and "" not in sys.path:
+        sys.path.insert(0, "")  # a user's own module lies where they are
+    choose_engine(task, 1)
+
+
+def _free_folder(parent: Path, name: str) -> Path:
+    return next(
+        parent / f"{name}-{number}"
+        for number in range(1, 1_000_000)
+        if not (parent / f"{name}-{number}").exists()
+    )
+
+
+COMMANDS = {
+    function.__name__: function
+    for function in (train, evaluate, record, sweep, export, table, plot, report, algorithms)
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; the exit code. 2: not understood, 1: failed, 130: interrupted."""
+    argv = sys.argv[1:] if argv is None else argv
+    if not argv or argv[0] in ("-h", "--help"):
+        print("rlsuite COMMAND [...], rlsuite COMMAND --help for its flags\n")
+        for name, function in COMMANDS.items():
+            print(f"  {name:11} {(function.__doc__ or '').splitlines()[0]}")
+        return 0 if argv else 2
+    if argv[0] not in COMMANDS:
+        near = difflib.get_close_matches(argv[0], COMMANDS) or list(COMMANDS)
+        print(f"rlsuite: unknown command {argv[0]!r}; use {' or '.join(near)}", file=sys.stderr)
+        return 2
+    try:
+        COMMANDS[argv[0]](argv[1:])
+    except KeyboardInterrupt:
+        print("\ninterrupted; go on with: rlsuite train --resume FOLDER", file=sys.stderr)
+        return 130
+    except (ValueError, ImportError, RuntimeError, OSError) as error:
+        print(f"rlsuite {argv[0]}: {error}", file=sys.stderr)
+        return 2 if isinstance(error, ValueError) else 1
+    return 0

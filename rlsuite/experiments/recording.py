@@ -1,0 +1,76 @@
+"""A saved policy on video. Rendering is by software; no display is needed."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+
+from rlsuite.core.saving import load_policy, select_seed
+from rlsuite.experiments.run import RunError
+
+RENDERERS = ("egl", "osmesa")
+
+
+def record(folder: Path, out: Path, seed: int | None = None, episodes: int = 1) -> Path:
+    """Write an MP4 of `episodes` episodes of the deterministic policy of `seed` (default: first).
+
+    Raises RunError for a seed that was not trained, a task that cannot be drawn, or where no
+    software renderer is installed.
+    """
+    policy, about = load_policy(folder)
+    seeds = about["seeds"]
+    if seed is not None and seed not in seeds:
+        raise RunError(f"seed {seed} is not in {folder}; it has {', '.join(map(str, seeds))}")
+    policy = select_seed(policy, 0 if seed is None else seeds.index(seed))
+    env = _drawable(about["task"])
+    import imageio  # after the renderer is chosen, which must come before anything imports MuJoCo
+
+    out.parent.mkdir(parents=True, exist_ok=True)
+    fps = env.metadata.get("render_fps", 30)
+    act, shape = policy.actor(), (1, 1, -1)
+    # macro_block_size 1 keeps the picture's size; yuv420p needs it even, which renderers give
+    with imageio.get_writer(out, fps=fps, macro_block_size=2) as video:
+        for episode in range(episodes):
+            obs, _ = env.reset(seed=episode)
+            ended = False
+            video.append_data(env.render())
+            while not ended:
+                flat = np.asarray(obs, np.float64).reshape(shape)
+                action = act(policy.normalizer.normalize(flat), 0.0)[0, 0]
+                if not policy.discrete:
+                    low, high = env.action_space.low, env.action_space.high
+                    action = np.clip(action.reshape(low.shape), low, high)
+                obs, _, terminated, truncated, _ = env.step(action)
+                ended = terminated or truncated
+                video.append_data(env.render())
+    env.close()
+    return out
+
+
+def _drawable(task: str):
+    """The task with pictures, from whichever software renderer works."""
+    os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
+    if "MUJOCO_GL" not in os.environ and "DISPLAY" not in os.environ:
+        os.environ["MUJOCO_GL"] = _renderer()
+    import gymnasium
+
+    try:
+        env = gymnasium.make(task, render_mode="rgb_array", disable_env_checker=True)
+        env.reset(seed=0)
+        env.render()
+    except Exception as error:  # drivers fail in many ways; each means that nothing can be drawn
+        raise RunError(
+            f"{task} cannot be drawn ({type(error).__name__}: {error}); for MuJoCo tasks install a "
+            "software renderer: apt-get install libegl1 libgl1-mesa-dri, or libosmesa6"
+        ) from error
+    return env
+
+
+def _renderer() -> str:
+    import ctypes.util
+
+    libraries = {"egl": "EGL", "osmesa": "OSMesa"}
+    for name in RENDERERS:
+        if ctypes.util.find_library(libraries[name]):
+            return name
+    return RENDERERS[0]
