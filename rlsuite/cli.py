@@ -20,7 +20,7 @@ def train(argv: list[str]) -> None:
 
     name, rest = _algorithm_first("train", argv)
     if "--resume" in rest:
-        run.execute(run.reopen(_resume_folder(rest), name))
+        _execute(run.reopen(_resume_folder(rest), name))
         return
     if name is None:
         raise ValueError(
@@ -45,7 +45,16 @@ def train(argv: list[str]) -> None:
     command = shlex.join(["rlsuite", "train", *argv])
     new = run.create(folder, name, config, run_settings, preset, command)
     new.say(f"preset {preset}; {config.iterations} iterations; everything goes to {folder}")
-    run.execute(new)
+    _execute(new)
+
+
+def _execute(new) -> None:
+    from rlsuite.experiments.run import execute
+
+    try:
+        execute(new)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"rlsuite train --resume {new.folder}") from None
 
 
 @dataclasses.dataclass
@@ -336,8 +345,9 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     try:
         COMMANDS[argv[0]](argv[1:])
-    except KeyboardInterrupt:
-        print("\ninterrupted; go on with: rlsuite train --resume FOLDER", file=sys.stderr)
+    except KeyboardInterrupt as interrupt:
+        again = str(interrupt) or shlex.join(["rlsuite", *argv])
+        print(f"\ninterrupted; go on with: {again}", file=sys.stderr)
         return 130
     except (ValueError, ImportError, RuntimeError, OSError) as error:
         print(f"rlsuite {argv[0]}: {error}", file=sys.stderr)

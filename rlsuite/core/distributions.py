@@ -2,7 +2,7 @@
 
 | symbol | shape | meaning |
 |---|---|---|
-| mean, log_std | [S, B, A], [S, 1, A] or [S, B, A] | parameters of a Gaussian per action dimension |
+| mean, log_std | [S, B, A], [S, 1, A] or [S, B, A] | of a Gaussian per action dimension |
 | logits | [S, B, A] | unnormalised log-probabilities of A discrete actions |
 | action | [S, B, A] or [S, B] (discrete) | what was sampled, before the environment clips it |
 | log_prob, entropy, kl | [S, B] | summed over action dimensions, in nats |

@@ -85,7 +85,7 @@ class RewardScaler(RunningStatistics):
         self.return_.zero_()
 
     def scale(self, reward: np.ndarray, ended: np.ndarray) -> np.ndarray:
-        """Scale rewards [S, T, N] with the statistics as of each step; `ended` is true at any end."""
+        """Scale rewards [S, T, N] with the statistics as of each step; `ended`: at any end."""
         if not self.enabled:
             return reward.astype(np.float32)
         returns = np.empty(reward.shape)

@@ -2,8 +2,8 @@
 
 | symbol | shape | meaning |
 |---|---|---|
-| obs, next_obs | [S, T, N, O] | normalised s_t and the true s_{t+1} (the last one of an episode too) |
-| action | [S, T, N, A] or [S, T, N] | the raw sample; the environment received it clipped to its box |
+| obs, next_obs | [S, T, N, O] | normalised s_t and the true s_{t+1} (an episode's last, too) |
+| action | [S, T, N, A] or [S, T, N] | the raw sample; the environment gets it clipped |
 | reward, cost | [S, T, N] | scaled reward for training; raw cost |
 | terminated, truncated | [S, T, N] | how step t ended the episode, if it did |
 
@@ -38,7 +38,7 @@ class Rollout:
 class Collector:
     """Steps `envs` with a policy's stochastic actions and remembers where it stopped.
 
-    `envs` needs `reset(env_seeds)`, `step(action)`, `action_low` and `action_high`; see rlsuite.envs.
+    `envs` needs `reset(env_seeds)`, `step(action)`, `action_low`, `action_high`: rlsuite.envs.
     """
 
     def __init__(self, envs, policy: ActorCritic, scaler: RewardScaler) -> None:

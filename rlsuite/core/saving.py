@@ -52,9 +52,9 @@ def load_policy(folder: Path) -> tuple[ActorCritic, dict]:
         about = json.loads((folder / "policy.json").read_text())
         return _assemble(about, load_file(folder / "policy.safetensors")), about
     except (OSError, ValueError, SafetensorError, LookupError, TypeError, RuntimeError) as error:
-        raise ValueError(
-            f"{folder} holds no readable policy ({type(error).__name__}: {error}); name a run folder"
-        ) from None
+        reason = f"{type(error).__name__}: {error}"
+        why = f"{type(error).__name__}: {error}"
+        raise ValueError(f"{folder} holds no readable policy ({why}); name a run folder") from None
 
 
 def _assemble(about: dict, tensors: dict[str, torch.Tensor]) -> ActorCritic:

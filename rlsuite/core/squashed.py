@@ -12,7 +12,7 @@ from rlsuite.core.distributions import DiagGaussian
 
 @dataclass
 class TanhGaussian:
-    """tanh of a diagonal Gaussian: actions in (-1, 1)^A. Densities are those of the squashed action."""
+    """tanh of a diagonal Gaussian: actions in (-1, 1)^A, densities of the squashed action."""
 
     mean: Tensor
     log_std: Tensor

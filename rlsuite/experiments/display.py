@@ -1,4 +1,4 @@
-"""One line that tells how a run is going; on a terminal a live bar, elsewhere a line now and then."""
+"""How a run is going: on a terminal a live bar, elsewhere a line now and then."""
 
 from collections.abc import Mapping
 

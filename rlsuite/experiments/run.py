@@ -290,7 +290,7 @@ def create(
 
 
 def reopen(folder: Path, algorithm: str | None = None) -> Run:
-    """The run that `folder` holds, to go on with. RunError if it is none, or another algorithm's."""
+    """The run that `folder` holds, to go on with. RunError if it is none or another's."""
     try:
         about = json.loads((folder / "config.json").read_text())
     except (OSError, json.JSONDecodeError):

@@ -143,10 +143,12 @@ PRESETS: dict[str, dict[str, dict]] = {
         "Pendulum": _zoo(4, 1024, 64, .9, .95, 1e-3, 0, .2, 10, .5, .5, .1, **_RAW),  # not gSDE
     },
     "mujoco-tuned": {
-        "HalfCheetah": _zoo(1, 512, 64, .98, .92, 2.0633e-5, 4.01762e-4, .1, 20, .8, .58096, **_WIDE),
+        "HalfCheetah": _zoo(1, 512, 64, .98, .92, 2.0633e-5, 4.01762e-4,
+                            .1, 20, .8, .58096, **_WIDE),
         "Hopper": _zoo(1, 512, 32, .999, .99, 9.80828e-5, .00229519, .2, 5, .7, .835671, **_WIDE),
         "Walker2d": _zoo(1, 512, 32, .99, .95, 5.05041e-5, 5.85045e-4, .1, 20, 1, .871923),
-        "Humanoid": _zoo(1, 512, 256, .95, .9, 3.56987e-5, .00238306, .3, 5, 2, .431892, 10, **_WIDE),
+        "Humanoid": _zoo(1, 512, 256, .95, .9, 3.56987e-5, .00238306, .3, 5, 2,
+                         .431892, 10, **_WIDE),
         "Swimmer": _zoo(4, 1024, 256, .9999, .98, 6e-4, 0, .2, 10, .5, .5),
         "Ant": _zoo(1, 2048, 64, .99, .95, 3e-4, 0, .2, 10, .5, .5),
         "InvertedDoublePendulum":
@@ -168,7 +170,7 @@ def probability_ratio(log_prob: Tensor, old_log_prob: Tensor) -> Tensor:
 def clipped_surrogate(
     log_prob: Tensor, old_log_prob: Tensor, advantage: Tensor, clip: float
 ) -> Tensor:
-    """L_pi = mean max(-A rho, -A clip(rho, 1 - eps, 1 + eps)), equation 7 negated. [S, B] -> [S]."""
+    """L_pi = mean max(-A rho, -A clip(rho, 1 - eps, 1 + eps)), -(equation 7). [S, B] -> [S]."""
     ratio = probability_ratio(log_prob, old_log_prob)
     return torch.maximum(-advantage * ratio, -advantage * ratio.clamp(1 - clip, 1 + clip)).mean(1)
 
