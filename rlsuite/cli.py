@@ -10,7 +10,11 @@ import sys
 from pathlib import Path
 from typing import Annotated
 
-PUBLISHED = Path(__file__).parent.parent / "results" / "published"
+HERE = Path(__file__).parent
+# In a checkout the published values lie in results/; an installed package carries them along
+PUBLISHED = next(
+    (p for p in (HERE.parent / "results/published", HERE / "published") if p.is_dir()), HERE
+)
 
 
 def train(argv: list[str]) -> None:

@@ -17,7 +17,7 @@ import torch
 from rlsuite import algorithms
 from rlsuite.core.saving import load_policy
 from rlsuite.experiments import run as runs
-from rlsuite.experiments.settings import field_comments, preset
+from rlsuite.experiments.settings import field_comments
 
 NAMES = list(algorithms.ALGORITHMS)
 EVERY = pytest.mark.parametrize("name", NAMES)

@@ -1,4 +1,4 @@
-"""Faults in the middle of a run: it stops with a clear message, and nothing already saved is lost."""
+"""Faults in the middle of a run: a clear message, and nothing already saved is lost."""
 
 import errno
 import os

@@ -52,7 +52,6 @@ def load_policy(folder: Path) -> tuple[ActorCritic, dict]:
         about = json.loads((folder / "policy.json").read_text())
         return _assemble(about, load_file(folder / "policy.safetensors")), about
     except (OSError, ValueError, SafetensorError, LookupError, TypeError, RuntimeError) as error:
-        reason = f"{type(error).__name__}: {error}"
         why = f"{type(error).__name__}: {error}"
         raise ValueError(f"{folder} holds no readable policy ({why}); name a run folder") from None
 

@@ -1,0 +1,70 @@
+"""The tanh-Gaussian: a density on (-1, 1), exact where it saturates."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import distributions as reference
+
+from rlsuite.core.squashed import TanhGaussian
+
+S, B, A = 2, 5, 3
+
+
+def draw(seed: int, *shape: int) -> torch.Tensor:
+    return torch.from_numpy(np.random.default_rng(seed).standard_normal(shape))
+
+
+def test_log_prob_by_hand():
+    # pre-tanh 0: log N(0; 0, 1) - log(1 - 0) = -0.918939
+    unit = TanhGaussian(torch.zeros(1, 1, 1), torch.zeros(1, 1, 1))
+    action, log_prob = unit.sample(torch.zeros(1, 1, 1))
+    assert action.item() == 0
+    assert log_prob.item() == pytest.approx(-0.918939, abs=2e-6)
+    # pre-tanh 20, where tanh is 1 in float32: log(1 - tanh^2) = 2 log 2 - 40 = -38.613706, so
+    # log_prob = -0.918939 - 200 + 38.613706 = -162.305233
+    action, log_prob = unit.sample(torch.full((1, 1, 1), 20.0))
+    assert action.item() == 1
+    assert log_prob.item() == pytest.approx(-162.305233, abs=1e-4)
+
+
+@pytest.mark.parametrize("log_std_shape", [(S, 1, A), (S, B, A)])
+def test_log_prob_equals_torch(log_std_shape):
+    mean, log_std, noise = draw(0, S, B, A), 0.3 * draw(1, *log_std_shape), draw(2, S, B, A)
+    p = TanhGaussian(mean, log_std)
+    action, log_prob = p.sample(noise)
+    normal = reference.Normal(mean, log_std.exp().expand_as(mean))
+    squashed = reference.TransformedDistribution(normal, reference.TanhTransform())
+    assert log_prob.shape == (S, B)
+    torch.testing.assert_close(action, torch.tanh(mean + log_std.exp() * noise))
+    torch.testing.assert_close(log_prob, squashed.log_prob(action).sum(-1))
+    torch.testing.assert_close(p.log_prob(action), log_prob)
+    torch.testing.assert_close(p.mode(), torch.tanh(mean))
+
+
+def test_the_density_integrates_to_one():
+    grid = torch.linspace(-1, 1, 20_001, dtype=torch.float64)[1:-1].view(1, -1, 1)
+    p = TanhGaussian(torch.full_like(grid, 0.4), torch.full((1, 1, 1), -0.5, dtype=torch.float64))
+    assert torch.trapezoid(p.log_prob(grid).exp(), grid[..., 0]).item() == pytest.approx(
+        1, abs=1e-4
+    )
+
+
+def test_the_log_prob_of_an_action_at_the_edge_is_finite_with_its_gradient():
+    mean = torch.zeros(1, 2, 1, requires_grad=True)
+    log_prob = TanhGaussian(mean, torch.zeros(1, 1, 1)).log_prob(torch.tensor([[[1.0], [-1.0]]]))
+    (slope,) = torch.autograd.grad(log_prob.sum(), mean)
+    # The pre-image is cut at atanh(1 - 1e-6) = 7.25: slope (x - mean)/var = +-7.25, to float32
+    assert torch.isfinite(log_prob).all()
+    torch.testing.assert_close(slope.flatten(), torch.tensor([7.25, -7.25]), atol=0.05, rtol=0)
+
+
+def test_kl_by_hand_and_by_monte_carlo():
+    # Squashing both leaves KL(N(0,1) || N(1,2)) = log 2 + 2/8 - 1/2 = 0.443147
+    p = TanhGaussian(torch.zeros(1, 1, 1), torch.zeros(1, 1, 1))
+    q = TanhGaussian(torch.ones(1, 1, 1), torch.full((1, 1, 1), math.log(2)))
+    assert p.kl(q).item() == pytest.approx(0.443147, abs=2e-6)
+    action, log_prob = p.sample(draw(3, 1, 400_000, 1).float())
+    estimate = (log_prob - q.log_prob(action)).mean()
+    assert estimate.item() == pytest.approx(0.443147, rel=0.01)
