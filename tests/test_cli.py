@@ -86,7 +86,10 @@ def test_default_preset_and_default_folder() -> None:
         (["train", "ppo", "--env", "Hoper-v4"], "did you mean Hopper-v4"),
         (["train", "ppo", "--env", "Hopper-v4", "--preset", "mujco"], "use one of: mujoco"),
         (["train", "ppo", "--env", "Pusher-v5", "--preset", "mujoco-tuned"], "no entry for Pusher"),
-        (["train", "ppo", "--env", "CartPole-v1", "--num-minibatches", "3"], "does not divide 512"),
+        (
+            ["train", "ppo", "--env", "CartPole-v1", "--num-minibatches", "3"],
+            "num_minibatches 3 splits 512 transitions badly; use 4",
+        ),
         (["train", "ppo", "--env", "CartPole-v1", "--seeds", "1,1"], "seeds [1] are repeated"),
         (["train", "ppo", "--env", "CartPole-v1", "--seeds", "x"], "seeds 'x' not understood"),
         (["train", "ppo", "--env", "CartPole-v1", "--engine", "brax"], "'brax' is unknown"),

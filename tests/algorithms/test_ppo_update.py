@@ -235,15 +235,49 @@ def test_metrics_of_an_iteration():
     assert metrics.keys() == parts.keys() | {"grad_norm", "explained_variance"}
 
 
-def test_truncations_are_bootstrapped_unless_switched_off():
-    targets = []
-    for bootstrap in (True, False):
-        s = setting(bootstrap_on_truncation=bootstrap)
-        run(s)
-        part = s.step.calls[0].part
-        targets.append((part.target, part.obs))
-    assert torch.equal(targets[0][1], targets[1][1])
-    assert not torch.equal(targets[0][0], targets[1][0])
+@pytest.mark.parametrize("bootstrap", [True, False])
+def test_advantages_are_those_of_the_rollout(bootstrap):
+    s = setting(bootstrap_on_truncation=bootstrap, num_steps=64, total_steps=128)
+    collect, kept = s.collector.collect, []
+    s.collector.collect = lambda *args: kept.append(collect(*args)) or kept[0]
+    run(s)
+    (rollout,), theta = kept, s.step.calls[0].theta
+    obs, next_obs, action = (
+        torch.from_numpy(x).flatten(1, 2) for x in (rollout.obs, rollout.next_obs, rollout.action)
+    )
+    value, next_value = (s.policy.value(theta, x).view(2, 64, 2).numpy() for x in (obs, next_obs))
+    dead = rollout.terminated if bootstrap else rollout.ended
+    assert rollout.terminated.any()
+    assert rollout.truncated.any()
+    expected, future = np.empty((2, 64, 2)), 0.0
+    for t in reversed(range(64)):
+        delta = rollout.reward[:, t] + 0.99 * next_value[:, t] * (1 - dead[:, t]) - value[:, t]
+        expected[:, t] = future = delta + 0.99 * 0.95 * (1 - rollout.ended[:, t]) * future
+    # The update was given them shuffled: sort both by what no two transitions share
+    given = Batch(*(torch.cat(x, 1) for x in zip(*(c.part for c in s.step.calls[:2]), strict=True)))
+    key = s.policy.distribution(theta, obs).log_prob(action)
+    for ours, theirs in (
+        (given.advantage, torch.from_numpy(expected).flatten(1)),
+        (given.target, torch.from_numpy(expected + value).flatten(1)),
+        (given.old_value, torch.from_numpy(value).flatten(1)),
+        (given.old_log_prob, key),
+    ):
+        ours = ours.gather(1, given.old_log_prob.argsort(1))
+        theirs = theirs.gather(1, key.argsort(1))
+        torch.testing.assert_close(ours, theirs.float(), rtol=1e-4, atol=1e-5)
+
+
+def test_a_seed_iterates_to_the_same_bits_alone_and_in_company():
+    company, alone = setting(seeds=(3, 4, 5)), setting(seeds=(4,))
+    for k in range(3):
+        theirs, mine = run(company, k), run(alone, k)
+        assert all(torch.equal(mine[name][0], theirs[name][1]) for name in theirs)
+    assert len(alone.step.calls) == len(company.step.calls)
+    for ours, all_of_them in zip(alone.step.calls, company.step.calls, strict=True):
+        assert torch.equal(ours.theta[0], all_of_them.theta[1])
+        for x, y in zip(ours.part, all_of_them.part, strict=True):
+            assert torch.equal(x[0], y[1])
+    assert torch.equal(alone.policy.theta[0], company.policy.theta[1])
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")

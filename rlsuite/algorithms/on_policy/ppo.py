@@ -81,11 +81,11 @@ class Config:
         m, b = self.batch_size, self.num_minibatches
         if min(self.num_envs, self.num_steps, self.epochs, b, *self.hidden) < 1:
             raise ValueError(f"{self}: envs, steps, epochs, minibatches, widths must be 1 or more")
-        if m % b:
-            near = min((d for d in range(1, m + 1) if m % d == 0), key=lambda d: abs(d - b))
-            raise ValueError(f"num_minibatches {b} does not divide {m} transitions; use {near}")
-        if self.normalize_advantage and m == b:
-            raise ValueError(f"num_minibatches {b} leaves 1 transition each; use {b // 2}")
+        least = 2 if self.normalize_advantage else 1  # transitions: a std needs two
+        if m % b or m // b < least:
+            sizes = [d for d in range(least, m + 1) if m % d == 0]
+            near = min((m // d for d in sizes), key=lambda count: abs(count - b), default=1)
+            raise ValueError(f"num_minibatches {b} splits {m} transitions badly; use {near}")
         if self.total_steps < m:
             raise ValueError(f"total_steps {self.total_steps} is less than one rollout; use {m}")
         if self.target_kl is not None and self.epochs == 1:
@@ -98,7 +98,7 @@ class Config:
             "value_clip",
             "target_kl",
         ):
-            if getattr(self, name) is not None and getattr(self, name) <= 0:
+            if getattr(self, name) is not None and not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be greater than 0")
         for name in ("discount", "gae_lambda"):
             if not 0 <= getattr(self, name) <= 1:
