@@ -1,0 +1,121 @@
+"""`make reproduce`: PPO on Hopper-v4, 5 seeds of a million steps, beside the published value.
+
+Each part of the seeds is one public `rlsuite train` command in a process of its own. Called again,
+it goes on with what is unfinished and trains nothing that is finished.
+"""
+
+import csv
+import ctypes
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rlsuite import cli
+
+# How the work is divided. The batch of an iteration is NUM_ENVS x NUM_STEPS = 2048 transitions.
+SEEDS = (0, 1, 2, 3, 4)
+PROCESSES = 1
+NUM_ENVS, NUM_STEPS = 1, 2048
+ENGINE = "auto"
+
+FOLDER = Path("runs", "reproduce")
+PUBLISHED = Path(__file__).parents[1] / "results" / "published"
+
+
+def commands(folder: Path, more: Sequence[str] = ()) -> dict[Path, list[str]]:
+    """Run folder -> the arguments of `rlsuite` that begin it or go on with it; none if finished.
+
+    more: further flags of `rlsuite train`.
+    """
+    found = {}
+    for part in range(PROCESSES):
+        seeds = SEEDS[part::PROCESSES]
+        # A name for every way of dividing the work, so that none goes on with another's run.
+        name = f"seeds-{'-'.join(map(str, seeds))}-{ENGINE}-{NUM_ENVS}x{NUM_STEPS}"
+        run = folder / name
+        if (run / "finished").exists():
+            found[run] = []
+        elif (run / "config.json").exists():
+            found[run] = ["train", "--resume", str(run)]
+        else:
+            flags = {"env": "Hopper-v4", "preset": "mujoco", "folder": run, "engine": ENGINE}
+            flags |= {"seeds": ",".join(map(str, seeds)) + ",", "num-envs": NUM_ENVS}
+            flags |= {"num-steps": NUM_STEPS}
+            words = [str(word) for flag in flags.items() for word in (f"--{flag[0]}", flag[1])]
+            found[run] = ["train", "ppo", *words, *more]
+    return found
+
+
+def train(folder: Path, more: Sequence[str] = ()) -> list[Path]:
+    """Train what is left to train: the first part here, with its bar, the others beside it.
+
+    Returns every run folder. Exits with the command's code if one fails or is interrupted.
+    """
+    todo = {run: argv for run, argv in commands(folder, more).items() if argv}
+    cores = sorted(os.sched_getaffinity(0))
+    shares = {run: cores[n :: len(todo)] or cores for n, run in enumerate(todo)}
+    here, beside = list(todo)[:1], {}
+    folder.mkdir(parents=True, exist_ok=True)
+    for run, argv in todo.items():
+        print("$", shlex.join(["rlsuite", *argv]), flush=True)
+        if run not in here:
+            with open(f"{run}.log", "a") as log:
+                beside[run] = subprocess.Popen(
+                    [sys.executable, "-m", "rlsuite", *argv],
+                    stdout=log,
+                    stderr=log,
+                    preexec_fn=lambda run=run: _settle(shares[run]),
+                )
+    code = 0
+    for run in here:
+        os.sched_setaffinity(0, shares[run])
+        code = cli.main(todo[run])
+    for run, process in beside.items():
+        if code == 0 and process.poll() is None:
+            print(f"waiting for {run}", flush=True)
+        code = code or process.wait()
+    if code:
+        sys.exit(code)
+    return list(commands(folder, more))
+
+
+def _settle(cores: Sequence[int]) -> None:
+    """In a new process: stay on `cores`, and end with the process that began this one."""
+    os.sched_setaffinity(0, cores)
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # 1: PR_SET_PDEATHSIG
+
+
+def merge(runs: Sequence[Path], folder: Path) -> Path:
+    """Write the rows of all `runs`, and a manifest, as one run: what tables and curves read."""
+    rows, seeds, lines = [], [], []
+    for run in runs:
+        with (run / "evaluations.csv").open(newline="") as stream:
+            header, *part = csv.reader(stream)
+        about = json.loads((run / "config.json").read_text())
+        rows += part
+        seeds += about["settings"]["seeds"]
+        lines.append(about["command"])
+    about["settings"]["seeds"], about["command"] = sorted(seeds), " & ".join(lines)
+    folder.mkdir(exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(about, indent=2))
+    with (folder / "evaluations.csv").open("w", newline="") as stream:
+        csv.writer(stream).writerows([header, *rows])
+    return folder
+
+
+def main(folder: Path = FOLDER, more: Sequence[str] = ()) -> None:
+    """Train, then print the table and write it, its curves and a report; paths come last."""
+    runs = train(folder, more)
+    source = merge(runs, folder / "all-seeds")
+    for command in ("table", "plot", "report"):
+        if code := cli.main([command, str(source), "--published", str(PUBLISHED)]):
+            sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,45 @@
+"""Packaging. `constraints.txt` has the exact versions that the tests run with."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+VERSION = re.search(r'^__version__ = "(.+)"$', (HERE / "rlsuite/__init__.py").read_text(), re.M)[1]
+
+setup(
+    name="rlsuite",
+    version=VERSION,
+    description="Reinforcement-learning papers, one file each, trained on many seeds at once",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="MIT",
+    author="rlsuite contributors",
+    python_requires=">=3.11",
+    packages=[*find_packages(include=["rlsuite", "rlsuite.*"]), "rlsuite.published"],
+    # The published values lie in results/ in a checkout and in rlsuite/published once installed.
+    package_dir={"rlsuite.published": "results/published"},
+    package_data={"rlsuite.published": ["*.csv"]},
+    entry_points={"console_scripts": ["rlsuite = rlsuite.cli:main"]},
+    # The lowest versions that the tests were run with; older ones may work, nobody has tried.
+    install_requires=[
+        "torch>=2.13.0",
+        "numpy>=2.0.2",
+        "gymnasium>=1.2.0",
+        "pygame-ce>=2.5.2",  # with it Gymnasium draws CartPole and its like
+        "mujoco>=3.6.0,<4",  # EnvPool holds 3.6.0; with 4.0.0 the two engines' physics differ
+        "envpool>=1.2.5; sys_platform == 'linux'",  # elsewhere: Gymnasium alone
+        "tensorboard>=2.20.0",
+        "safetensors>=0.5.0",
+        "tyro>=1.0.0",
+        "rich>=13.9.0",
+        "matplotlib>=3.9.0",
+        "imageio>=2.36.0",
+        "imageio-ffmpeg>=0.6.0",
+    ],
+    extras_require={
+        "ray": ["ray>=2.50.0"],
+        "dev": ["pytest>=8.4.0", "pytest-cov>=6.2.0", "pytest-timeout>=2.4.0", "ruff>=0.14.0"],
+    },
+)
