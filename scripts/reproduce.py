@@ -5,17 +5,16 @@ it goes on with what is unfinished and trains nothing that is finished.
 """
 
 import csv
-import ctypes
 import json
 import os
 import shlex
-import signal
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from rlsuite import cli
+from rlsuite.experiments.sweep import settle
 
 # How the work is divided. The batch of an iteration is NUM_ENVS x NUM_STEPS = 2048 transitions.
 SEEDS = (0, 1, 2, 3, 4)
@@ -69,7 +68,7 @@ def train(folder: Path, more: Sequence[str] = ()) -> list[Path]:
                     [sys.executable, "-m", "rlsuite", *argv],
                     stdout=log,
                     stderr=log,
-                    preexec_fn=lambda run=run: _settle(shares[run]),
+                    preexec_fn=lambda run=run: settle(shares[run]),
                 )
     code = 0
     for run in here:
@@ -82,12 +81,6 @@ def train(folder: Path, more: Sequence[str] = ()) -> list[Path]:
     if code:
         sys.exit(code)
     return list(commands(folder, more))
-
-
-def _settle(cores: Sequence[int]) -> None:
-    """In a new process: stay on `cores`, and end with the process that began this one."""
-    os.sched_setaffinity(0, cores)
-    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # 1: PR_SET_PDEATHSIG
 
 
 def merge(runs: Sequence[Path], folder: Path) -> Path:

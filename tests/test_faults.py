@@ -127,3 +127,13 @@ def test_all_checkpoints_damaged_is_said_and_nothing_is_truncated(short_runs) ->
     with pytest.raises(checkpoint.CheckpointError, match=r"every checkpoint .* is damaged"):
         runs.execute(runs.reopen(folder))
     assert (folder / "progress.csv").read_bytes() == (before / "progress.csv").read_bytes()
+
+
+def test_folder_in_which_another_process_trains_is_refused(short_runs) -> None:
+    folder = short_runs.create("run", "ppo", "Faulty-v0").folder
+    held = runs._lock(folder)
+    with pytest.raises(runs.RunError, match=r"another process is training in"):
+        runs.execute(runs.reopen(folder))
+    os.close(held)
+    runs.execute(runs.reopen(folder))
+    assert (folder / "finished").exists()

@@ -1,6 +1,8 @@
 """A saved policy on video. Rendering is by software; no display is needed."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +30,7 @@ def record(folder: Path, out: Path, seed: int | None = None, episodes: int = 1) 
     out.parent.mkdir(parents=True, exist_ok=True)
     fps = env.metadata.get("render_fps", 30)
     act, shape = policy.actor(), (1, 1, -1)
-    # macro_block_size 1 keeps the picture's size; yuv420p needs it even, which renderers give
+    # Pictures of the usual players have an even width and height
     with imageio.get_writer(out, fps=fps, macro_block_size=2) as video:
         for episode in range(episodes):
             obs, _ = env.reset(seed=episode)
@@ -50,7 +52,7 @@ def record(folder: Path, out: Path, seed: int | None = None, episodes: int = 1) 
 def _drawable(task: str):
     """The task with pictures, from whichever software renderer works."""
     os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
-    if "MUJOCO_GL" not in os.environ and "DISPLAY" not in os.environ:
+    if not {"MUJOCO_GL", "DISPLAY"} & set(os.environ):
         os.environ["MUJOCO_GL"] = _renderer()
     import gymnasium
 
@@ -61,16 +63,16 @@ def _drawable(task: str):
     except Exception as error:  # drivers fail in many ways; each means that nothing can be drawn
         raise RunError(
             f"{task} cannot be drawn ({type(error).__name__}: {error}); for MuJoCo tasks install a "
-            "software renderer: apt-get install libegl1 libgl1-mesa-dri, or libosmesa6"
+            "software renderer: apt-get install libosmesa6"
         ) from error
     return env
 
 
 def _renderer() -> str:
-    import ctypes.util
-
-    libraries = {"egl": "EGL", "osmesa": "OSMesa"}
+    """The first software renderer that MuJoCo draws with: a library may be there and fail."""
     for name in RENDERERS:
-        if ctypes.util.find_library(libraries[name]):
+        command = [sys.executable, "-c", "import mujoco; mujoco.GLContext(8, 8).make_current()"]
+        environment = os.environ | {"MUJOCO_GL": name}
+        if subprocess.run(command, env=environment, capture_output=True).returncode == 0:
             return name
-    return RENDERERS[0]
+    return RENDERERS[-1]

@@ -14,6 +14,7 @@ seeds drawn from the run's own streams. So a killed and resumed run repeats an u
 
 import csv
 import dataclasses
+import fcntl
 import json
 import math
 import os
@@ -309,6 +310,7 @@ def execute(run: Run) -> None:
     """Train `run` from wherever it stands to its end."""
     torch.set_num_threads(run.settings.torch_threads)
     module = algorithms.load(run.algorithm)
+    lock = _lock(run.folder)
     try:
         module.train(run.config, run)
     except envs.EnvironmentFault as fault:
@@ -318,6 +320,18 @@ def execute(run: Run) -> None:
         ) from fault
     finally:
         run.close()
+        os.close(lock)
+
+
+def _lock(folder: Path) -> int:
+    """Hold `folder` for this process, which ends with it. RunError if another one trains there."""
+    descriptor = os.open(folder / "lock", os.O_CREAT | os.O_RDWR)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise RunError(f"another process is training in {folder}; wait for it, or end it") from None
+    return descriptor
 
 
 def from_json(cls: type, values: dict):

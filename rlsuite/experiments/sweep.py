@@ -3,7 +3,9 @@
 A sweep can be stopped and started again: finished jobs are skipped, interrupted ones resume.
 """
 
+import ctypes
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -134,11 +136,21 @@ def run_on_ray(
 
 
 def _start(job: Job, cores: Sequence[int] | None, log) -> subprocess.Popen:
-    pin = (lambda: os.sched_setaffinity(0, cores)) if cores else None
     # Its own session: an interrupt at the terminal reaches the sweep alone, which then ends it
     return subprocess.Popen(
-        *(job.command(),), stdout=log, stderr=log, preexec_fn=pin, start_new_session=True
+        job.command(),
+        stdout=log,
+        stderr=log,
+        preexec_fn=lambda: settle(cores),
+        start_new_session=True,
     )
+
+
+def settle(cores: Sequence[int] | None) -> None:
+    """In a new process: stay on `cores`, and end with the process that began this one."""
+    if cores:
+        os.sched_setaffinity(0, cores)
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # 1: PR_SET_PDEATHSIG
 
 
 def _conclude(
