@@ -7,6 +7,7 @@ from setuptools import find_packages, setup
 
 HERE = Path(__file__).parent
 VERSION = re.search(r'^__version__ = "(.+)"$', (HERE / "rlsuite/__init__.py").read_text(), re.M)[1]
+RAY = "ray>=2.50.0"
 
 setup(
     name="rlsuite",
@@ -39,7 +40,7 @@ setup(
         "imageio-ffmpeg>=0.6.0",
     ],
     extras_require={
-        "ray": ["ray>=2.50.0"],
-        "dev": ["pytest>=8.4.0", "pytest-cov>=6.2.0", "pytest-timeout>=2.4.0", "ruff>=0.14.0"],
+        "ray": [RAY],
+        "dev": [RAY, "pytest>=8.4.0", "pytest-cov>=6.2.0", "pytest-timeout>=2.4.0", "ruff>=0.14.0"],
     },
 )

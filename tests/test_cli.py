@@ -160,7 +160,14 @@ def test_interrupt_says_how_to_go_on_and_resume_finishes() -> None:
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     words = ["train", "ppo", "--env", "CartPole-v1", *SMOKE, "--total-steps", "65536"]
     command = [sys.executable, "-m", "rlsuite", *words, "--folder", "run"]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
+    # Started in the background, a shell's child ignores interrupts, and so would its own child
+    process = subprocess.Popen(
+        command,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     while not list(Path("run/checkpoint").glob("*.ckpt")):
         assert process.poll() is None, process.stderr.read()
         time.sleep(0.01)
