@@ -18,7 +18,7 @@ from rlsuite.experiments.sweep import settle
 
 # How the work is divided. The batch of an iteration is NUM_ENVS x NUM_STEPS = 2048 transitions.
 SEEDS = (0, 1, 2, 3, 4)
-PROCESSES = 1
+PROCESSES = 2  # of one core each: faster than one process whose five seeds share two
 NUM_ENVS, NUM_STEPS = 1, 2048
 ENGINE = "auto"
 
