@@ -35,12 +35,13 @@ class RunningStatistics(nn.Module):
         mean, var, count = self.mean.numpy(), self.var.numpy(), self.count.numpy()
         n = batch.shape[1]
         batch_mean = np.add.reduce(batch, 1) / n
-        spread = batch - batch_mean[:, None]
         total = count + n
         delta = batch_mean - mean
         # M2 = M2_old + M2_batch + delta^2 * count * n / total, all divided by total
         var *= count
-        var += np.add.reduce(spread * spread, 1)
+        if n > 1:  # one row has no spread
+            spread = batch - batch_mean[:, None]
+            var += np.add.reduce(spread * spread, 1)
         var += delta * delta * (count * n / total)
         var /= total
         mean += delta * (n / total)
@@ -66,7 +67,7 @@ class ObservationNormalizer(RunningStatistics):
             return obs.astype(np.float32)
         mean, var = self.mean.numpy(), self.var.numpy()
         z = (obs - mean[:, None]) / np.sqrt(var + EPSILON)[:, None]
-        return np.minimum(np.maximum(z, -CLIP), CLIP).astype(np.float32)
+        return np.minimum(np.maximum(z, -CLIP, out=z), CLIP, out=z).astype(np.float32)
 
 
 class RewardScaler(RunningStatistics):
