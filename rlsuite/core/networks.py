@@ -22,8 +22,6 @@ from torch import Tensor, nn
 from rlsuite.core.distributions import Categorical, DiagGaussian
 from rlsuite.core.normalizers import ObservationNormalizer
 
-Weights = dict[str, Tensor]
-
 
 class Layout:
     """Names and shapes of the P columns of theta, in order."""
@@ -33,10 +31,9 @@ class Layout:
         self.sizes = [math.prod(shape) for shape in shapes.values()]
         self.size = sum(self.sizes)
 
-    def views(self, theta: Tensor) -> Weights:
+    def views(self, theta: Tensor) -> dict[str, Tensor]:
         """{name: [S, *shape]}, all views: what is written through them is written to theta."""
-        columns = theta.split(self.sizes, 1)
-        named = zip(self.shapes.items(), columns, strict=True)
+        named = zip(self.shapes.items(), theta.split(self.sizes, 1), strict=True)
         return {name: column.unflatten(1, shape) for (name, shape), column in named}
 
 
@@ -67,7 +64,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return torch.baddbmm(bias, x, weight.mT)
 
 
-def mlp(weights: Weights, name: str, x: Tensor, depth: int, activation: str) -> Tensor:
+def mlp(weights: dict[str, Tensor], name: str, x: Tensor, depth: int, activation: str) -> Tensor:
     """[S, B, in] -> [S, B, out] through `depth` linear layers, no activation after the last."""
     for i in range(depth):
         x = linear(x, weights[f"{name}.{i}.weight"], weights[f"{name}.{i}.bias"])
@@ -94,6 +91,8 @@ class ActorCritic(nn.Module):
 
     A policy is whole: raw observations in, actions out, nothing else needed to evaluate or save it.
     Continuous actions: Gaussian with a state-independent log_std; discrete: categorical.
+    The actor's columns of theta come first, `actor_size` of them, the critic's last: what reads
+    one of the two also takes its columns alone.
     """
 
     def __init__(
@@ -114,14 +113,19 @@ class ActorCritic(nn.Module):
         self.spec = dict(zip(names, values, strict=True))  # what a copy is built from
         self.discrete, self.activation, self.depth = discrete, activation, len(hidden) + 1
         self.action_size = action_size
-        shapes = mlp_shapes("actor", (obs_size, *hidden, action_size))
-        shapes |= {} if discrete else {"log_std": (1, action_size)}
-        shapes |= mlp_shapes("critic", (obs_size, *hidden, 1))
-        self.layout = Layout(shapes)
+        actor, critic = self.actor_shapes(obs_size, hidden), (obs_size, *hidden, 1)
+        self.actor_layout, self.critic_layout = Layout(actor), Layout(mlp_shapes("critic", critic))
+        self.layout = Layout(actor | self.critic_layout.shapes)
+        self.actor_size = self.actor_layout.size
         self.normalizer = ObservationNormalizer(len(rngs), obs_size, normalize_obs)
         self.theta = nn.Parameter(torch.empty(len(rngs), self.layout.size), requires_grad=False)
         for row, rng in zip(self.theta, rngs, strict=True):
             self._initialise(row[None], rng, orthogonal_init, log_std_init)
+
+    def actor_shapes(self, obs_size: int, hidden: Sequence[int]) -> dict[str, tuple[int, ...]]:
+        """Shapes of all that decides the actions."""
+        shapes = mlp_shapes("actor", (obs_size, *hidden, self.action_size))
+        return shapes | ({} if self.discrete else {"log_std": (1, self.action_size)})
 
     def _initialise(
         self, row: Tensor, rng: np.random.Generator, orthogonal_init: bool, log_std: float
@@ -144,7 +148,7 @@ class ActorCritic(nn.Module):
 
     def distribution(self, theta: Tensor, obs: Tensor) -> DiagGaussian | Categorical:
         """pi_theta(. | s) at normalised observations [S, B, O]."""
-        weights = self.layout.views(theta)
+        weights = self.actor_layout.views(theta[:, : self.actor_size])
         output = mlp(weights, "actor", obs, self.depth, self.activation)
         if self.discrete:
             return Categorical(output)
@@ -152,12 +156,17 @@ class ActorCritic(nn.Module):
 
     def value(self, theta: Tensor, obs: Tensor) -> Tensor:
         """V_theta(s) [S, B] at normalised observations [S, B, O]."""
-        return mlp(self.layout.views(theta), "critic", obs, self.depth, self.activation)[..., 0]
+        weights = self.critic_layout.views(theta[:, -self.critic_layout.size :])
+        return mlp(weights, "critic", obs, self.depth, self.activation)[..., 0]
 
     def noise(self, rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
         """What `actor` needs to sample: standard normal, or Gumbel for discrete actions."""
         draw = rng.gumbel(size=shape) if self.discrete else rng.standard_normal(shape)
         return draw.astype(np.float32)
+
+    def applied(self, action: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+        """What the environment gets: the raw action cut to its box; a discrete one as it is."""
+        return action if self.discrete else np.minimum(np.maximum(action, low), high)
 
     def actor(self) -> Callable[[np.ndarray, np.ndarray | float], np.ndarray]:
         """`act(obs, noise)`: normalised [S, N, O] and noise [S, N, A] -> raw action, in NumPy.

@@ -54,12 +54,7 @@ def clip_grad_norm(grad: Tensor, max_norm: float) -> tuple[Tensor, Tensor]:
 
 
 def adam_step(
-    theta: Tensor,
-    grad: Tensor,
-    state: AdamState,
-    lr: Tensor,
-    active: Tensor,
-    eps: float = 1e-8,
+    theta: Tensor, grad: Tensor, state: AdamState, lr: Tensor, active: Tensor, eps: float = 1e-8
 ) -> tuple[Tensor, AdamState]:
     """Adam (Kingma & Ba 2015) as torch.optim.Adam computes it, for the active rows only.
 
@@ -70,16 +65,12 @@ def adam_step(
     steps = state.steps + on
     first = BETA_1 * state.first + (1 - BETA_1) * grad
     second = BETA_2 * state.second + (1 - BETA_2) * grad * grad
-    # In float64: 1 - 0.999 loses four digits in float32
-    correction_1 = (1 - BETA_1**steps).to(theta.dtype)
-    correction_2 = (1 - BETA_2**steps).to(theta.dtype)
+    # In float64: 1 - 0.999 loses four digits in float32. as_strided changes nothing but makes the
+    # compiler compute these powers once per row, where it would once per parameter
+    correction_1 = (1 - BETA_1**steps).to(theta.dtype).as_strided(steps.shape, (1, 1))
+    correction_2 = (1 - BETA_2**steps).to(theta.dtype).as_strided(steps.shape, (1, 1))
     new = theta - lr * (first / correction_1) / ((second / correction_2).sqrt() + eps)
     kept = AdamState(
         torch.where(on, first, state.first), torch.where(on, second, state.second), steps
     )
     return torch.where(on, new, theta), kept
-
-
-def linear_decay(iteration: int, total: int) -> float:
-    """1 at the first of `total` iterations (numbered from 0), 1/total at the last, never 0."""
-    return 1.0 - iteration / total

@@ -5,15 +5,16 @@
 | obs, next_obs | [S, T, N, O] | normalised s_t and the true s_{t+1} (an episode's last, too) |
 | action | [S, T, N, A] or [S, T, N] | the raw sample; the environment gets it clipped |
 | reward, cost | [S, T, N] | scaled reward for training; raw cost |
-| terminated, truncated | [S, T, N] | how step t ended the episode, if it did |
-
-All rows are real transitions: the environments reset at once, so there is nothing to mask.
+| terminated, truncated | [S, T, N] | how step t ended the episode; no row is fake, none is masked |
 """
 
 from dataclasses import dataclass
 from time import perf_counter
+from typing import NamedTuple
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from rlsuite.core.networks import ActorCritic
 from rlsuite.core.normalizers import RewardScaler
@@ -30,16 +31,9 @@ class Rollout:
     next_obs: np.ndarray
     seconds: dict[str, float]  # wall time of the collection: physics, inference
 
-    @property
-    def ended(self) -> np.ndarray:
-        return self.terminated | self.truncated
-
 
 class Collector:
-    """Steps `envs` with a policy's stochastic actions and remembers where it stopped.
-
-    `envs` needs `reset(env_seeds)`, `step(action)`, `action_low`, `action_high`: rlsuite.envs.
-    """
+    """Steps `envs` (of rlsuite.envs) with a policy's stochastic actions, from where it stopped."""
 
     def __init__(self, envs, policy: ActorCritic, scaler: RewardScaler) -> None:
         self.envs, self.policy, self.scaler = envs, policy, scaler
@@ -57,9 +51,7 @@ class Collector:
         noise = np.stack([policy.noise(rng, shape) for rng in rngs])
         for t in range(steps):
             obs, action = self.obs, act(self.obs, noise[:, t])
-            applied = action  # log-probs need the raw sample, the environment one within its box
-            if not policy.discrete:
-                applied = np.minimum(np.maximum(action, envs.action_low), envs.action_high)
+            applied = policy.applied(action, envs.action_low, envs.action_high)
             start = perf_counter()
             step = envs.step(applied)
             physics += perf_counter() - start
@@ -71,7 +63,7 @@ class Collector:
             rows.append((obs, action, step.reward, step.cost, *ends, next_obs))
         columns = (np.stack(column, 1) for column in zip(*rows, strict=True))
         rollout = Rollout(*columns, seconds={})
-        rollout.reward = self.scaler.scale(rollout.reward, rollout.ended)
+        rollout.reward = self.scaler.scale(rollout.reward, rollout.terminated | rollout.truncated)
         rollout.seconds = {"physics": physics, "inference": perf_counter() - began - physics}
         return rollout
 
@@ -103,3 +95,55 @@ def gae(
         advantage[:, t] = running
     # R_t = A_t + V(s_t), the TD(lam) target
     return advantage, advantage + value
+
+
+class Batch(NamedTuple):
+    """M = T N transitions of each seed, or a minibatch of B, for tensors: [S, B, ...]."""
+
+    obs: Tensor
+    action: Tensor
+    old_log_prob: Tensor  # under the policy that acted
+    old_value: Tensor  # of the critic at that time
+    advantage: Tensor
+    target: Tensor
+
+    def take(self, index: Tensor) -> "Batch":
+        """Each seed's own rows, `index` [S, B]."""
+        return Batch(*(x[torch.arange(len(index))[:, None], index] for x in self))
+
+    def chunks(self, count: int) -> list["Batch"]:
+        return [Batch(*parts) for parts in zip(*(x.chunk(count, 1) for x in self), strict=True)]
+
+    def explained_variance(self) -> Tensor:
+        """1 - var(R - V_old) / var(R): 1 for a perfect critic, 0 for a constant one. [S]."""
+        return 1 - (self.target - self.old_value).var(1) / self.target.var(1).clamp(min=1e-8)
+
+
+def experience(
+    policy: ActorCritic, rollout: Rollout, discount: float, lam: float, bootstrap: bool, scale=1.0
+) -> Batch:
+    """A rollout and what the policy that made it says of it, flattened to M = T N per seed.
+
+    The critic's output times `scale` (float32 [S, 1, 1] or 1) is in units of the reward, as are
+    advantages and targets; `old_value` is the bare output. `bootstrap`: truncations, as in `gae`.
+    """
+
+    def flat(x: np.ndarray) -> Tensor:  # [S, T, N, ...] -> [S, M, ...]
+        return torch.from_numpy(x).flatten(1, 2)
+
+    obs, next_obs, action = flat(rollout.obs), flat(rollout.next_obs), flat(rollout.action)
+    old_log_prob = policy.distribution(policy.theta, obs).log_prob(action)
+    value, next_value = (
+        policy.value(policy.theta, x).view(rollout.reward.shape).numpy() for x in (obs, next_obs)
+    )
+    ends = (rollout.terminated, rollout.truncated)
+    scaled = (scale * v for v in (value, next_value))
+    advantage, target = gae(rollout.reward, *scaled, *ends, discount, lam, bootstrap)
+    return Batch(obs, action, old_log_prob, *map(flat, (value, advantage, target)))
+
+
+def standardise(advantage: Tensor) -> Tensor:
+    """Zero mean, unit standard deviation over the B given, per seed. [S, B] -> [S, B]."""
+    centred = advantage - advantage.mean(1, keepdim=True)
+    variance = (centred * centred).sum(1, keepdim=True) / (advantage.shape[1] - 1)
+    return centred / (variance.sqrt() + 1e-8)

@@ -39,9 +39,7 @@ def evaluate(
             0.0 if noise_rngs is None else np.stack([policy.noise(g, shape) for g in noise_rngs])
         )
         action = act(normalizer.normalize(obs), noise)
-        if not policy.discrete:
-            action = np.clip(action, envs.action_low, envs.action_high)
-        obs = envs.step(action).obs
+        obs = envs.step(policy.applied(action, envs.action_low, envs.action_high)).obs
         for episode in envs.episodes():  # the first one of each environment counts
             place = (episode.slot, episode.copy)
             if np.isnan(result["ret"][place]):

@@ -8,17 +8,15 @@ import torch
 from ppo_setting import Drift, draw, drift_registered, run, setting
 
 from rlsuite.algorithms.on_policy.ppo import (
-    Batch,
     approximate_kl,
     clip_fraction,
     clipped_surrogate,
     loss,
-    standardise,
     value_loss,
 )
 from rlsuite.core.normalizers import ObservationNormalizer, RunningStatistics
 from rlsuite.core.optim import gradient
-from rlsuite.core.rollouts import gae
+from rlsuite.core.rollouts import Batch, gae, standardise
 
 
 @pytest.fixture(autouse=True)
@@ -47,7 +45,7 @@ def test_clipped_surrogate_by_hand():
     # max(-A rho, -A clip rho) = max(-2, -1.2), max(2, 1.2), max(-.5, -.8), max(.5, .8)
     #                          = -1.2, 2, -0.5, 0.8; mean 0.275
     ratio, advantage = column(2.0, 2.0, 0.5, 0.5), column(1.0, -1.0, 1.0, -1.0)
-    got = clipped_surrogate(ratio.log(), column(0.0, 0.0, 0.0, 0.0), advantage, clip=0.2)
+    got = clipped_surrogate(ratio.log(), advantage, clip=0.2)
     torch.testing.assert_close(got, torch.tensor([0.275]))
 
 
@@ -62,11 +60,11 @@ def test_value_loss_by_hand():
 
 def test_diagnostics_by_hand():
     # log ratios log 2 and 0: k3 = (2 - 1 - log 2 + 0)/2 = 0.153426; one of two left 1 +- 0.2
-    log_prob, old = column(0.6931472, -1.0), column(0.0, -1.0)
-    torch.testing.assert_close(approximate_kl(log_prob, old), torch.tensor([0.1534264]))
-    assert clip_fraction(log_prob, old, clip=0.2).tolist() == [0.5]
+    log_ratio = column(0.6931472, 0.0)
+    torch.testing.assert_close(approximate_kl(log_ratio), torch.tensor([0.1534264]))
+    assert clip_fraction(log_ratio, clip=0.2).tolist() == [0.5]
     # The log ratio is cut at 20, so that nothing overflows: e^20 = 4.851652e8
-    far = clipped_surrogate(column(1000.0), column(0.0), column(-1.0), clip=0.2)
+    far = clipped_surrogate(column(1000.0), column(-1.0), clip=0.2)
     torch.testing.assert_close(far, torch.tensor([4.851652e8]))
 
 
@@ -133,15 +131,15 @@ def test_invariant_02_first_gradient_is_the_policy_gradient():
     ],
 )
 def test_invariant_03_gradient_is_zero_beyond_the_clip(log_ratio, advantage, moves):
-    log_prob = (log_ratio + 0.05 * draw(0, 2, 6).abs().clamp(max=1)).requires_grad_()
-    surrogate = clipped_surrogate(log_prob, torch.zeros(2, 6), advantage * torch.ones(2, 6), 0.2)
-    (grad,) = torch.autograd.grad(surrogate.sum(), log_prob)
+    log_ratios = (log_ratio + 0.05 * draw(0, 2, 6).abs().clamp(max=1)).requires_grad_()
+    surrogate = clipped_surrogate(log_ratios, advantage * torch.ones(2, 6), 0.2)
+    (grad,) = torch.autograd.grad(surrogate.sum(), log_ratios)
     assert (grad != 0).all() if moves else (grad == 0).all()
 
 
 def test_invariant_04_maximum_of_negatives_is_minus_the_minimum():
     log_ratio, advantage = 0.5 * draw(1, 1000, 1), draw(2, 1000, 1)  # slots of one transition
-    got = clipped_surrogate(log_ratio, torch.zeros(1000, 1), advantage, clip=0.2)
+    got = clipped_surrogate(log_ratio, advantage, clip=0.2)
     ratio, a = np.exp(log_ratio.numpy()), advantage.numpy()
     expected = -np.minimum(a * ratio, a * ratio.clip(0.8, 1.2))[:, 0]
     np.testing.assert_allclose(got, expected, rtol=1e-5)
@@ -218,8 +216,8 @@ def test_invariant_08_k3_is_the_kl_in_expectation():
     x = torch.from_numpy(np.random.default_rng(12).standard_normal((1, 1_000_000)))
     old = torch.distributions.Normal(0.0, 1.0).log_prob(x)
     new = torch.distributions.Normal(0.5, 1.2).log_prob(x)
-    assert approximate_kl(new, old).item() == pytest.approx(0.116349, rel=0.01)
-    each = approximate_kl((new - old).view(-1, 1).float(), torch.zeros(1_000_000, 1))
+    assert approximate_kl(new - old).item() == pytest.approx(0.116349, rel=0.01)
+    each = approximate_kl((new - old).view(-1, 1).float())
     assert (each >= 0).all()
 
 

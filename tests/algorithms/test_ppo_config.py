@@ -11,6 +11,7 @@ from rlsuite.experiments.settings import field_comments, preset
 
 # Section 3.1, column CleanRL: 1 x 2048, 10 epochs of 32 minibatches (of 64)
 CLEANRL_CONTINUOUS = {
+    "objective": "clip", "kl_coef": 3.0,  # the second is of no account with the first
     "total_steps": 1_000_000, "num_envs": 1, "num_steps": 2048, "epochs": 10, "num_minibatches": 32,
     "learning_rate": 3e-4, "anneal_lr": True, "adam_eps": 1e-5, "discount": 0.99,
     "gae_lambda": 0.95, "clip": 0.2, "value_clip": 0.2, "value_coef": 0.5, "entropy_coef": 0.0,
@@ -88,7 +89,10 @@ def test_no_preset_of_a_family_goes_unchecked():
     assert set(PRESETS["mujoco-tuned"]) == set(ZOO)
     assert set(PRESETS["mujoco"]) == {"*"}
     assert set(PRESETS["classic"]) == {"*", "Pendulum"}
-    assert set(PRESETS) == {"mujoco", "classic", "mujoco-tuned", "smoke"}
+    longer = {"mujoco-3m": 3_000_000, "mujoco-10m": 10_000_000}
+    assert set(PRESETS) == {"mujoco", "classic", "mujoco-tuned", "smoke", *longer}
+    for name, steps in longer.items():
+        assert config_of(name, "Own-v0") == CLEANRL_CONTINUOUS | {"total_steps": steps}
     assert config_of("smoke", "Own-v0")["total_steps"] < 10_000
 
 
@@ -125,7 +129,7 @@ SMALL = {"num_envs": 2, "num_steps": 4, "num_minibatches": 2, "total_steps": 8}
         ({"discount": 1.01}, r"discount is 1.01; it must lie in \[0, 1\]"),
         ({"discount": float("nan")}, r"discount is nan; it must lie in \[0, 1\]"),
         ({"gae_lambda": -0.5}, r"gae_lambda is -0.5; it must lie in \[0, 1\]"),
-        ({"activation": "gelu"}, "activation 'gelu' is unknown; use 'tanh' or 'relu'"),
+        ({"activation": "gelu"}, "activation 'gelu' is unknown; use one of .'tanh', 'relu'."),
     ],
     ids=lambda x: next(iter(x)) if isinstance(x, dict) else "",
 )

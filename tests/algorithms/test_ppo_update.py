@@ -13,15 +13,10 @@ import torch
 from ppo_setting import draw, drift_registered, run, setting
 from torch import nn
 
-from rlsuite.algorithms.on_policy.ppo import (
-    Batch,
-    Config,
-    loss,
-    minibatch_steps,
-    standardise,
-)
+from rlsuite.algorithms.on_policy.ppo import Config, loss, minibatch_steps
 from rlsuite.core.networks import ActorCritic
 from rlsuite.core.optim import AdamState, gradient
+from rlsuite.core.rollouts import Batch, standardise
 from rlsuite.experiments import machine
 
 
@@ -246,13 +241,14 @@ def test_advantages_are_those_of_the_rollout(bootstrap):
         torch.from_numpy(x).flatten(1, 2) for x in (rollout.obs, rollout.next_obs, rollout.action)
     )
     value, next_value = (s.policy.value(theta, x).view(2, 64, 2).numpy() for x in (obs, next_obs))
-    dead = rollout.terminated if bootstrap else rollout.ended
+    dead = rollout.terminated if bootstrap else rollout.terminated | rollout.truncated
     assert rollout.terminated.any()
     assert rollout.truncated.any()
+    ended = rollout.terminated | rollout.truncated
     expected, future = np.empty((2, 64, 2)), 0.0
     for t in reversed(range(64)):
         delta = rollout.reward[:, t] + 0.99 * next_value[:, t] * (1 - dead[:, t]) - value[:, t]
-        expected[:, t] = future = delta + 0.99 * 0.95 * (1 - rollout.ended[:, t]) * future
+        expected[:, t] = future = delta + 0.99 * 0.95 * (1 - ended[:, t]) * future
     # The update was given them shuffled: sort both by what no two transitions share
     given = Batch(*(torch.cat(x, 1) for x in zip(*(c.part for c in s.step.calls[:2]), strict=True)))
     key = s.policy.distribution(theta, obs).log_prob(action)

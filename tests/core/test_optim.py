@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from rlsuite.core.optim import AdamState, adam_step, clip_grad_norm, gradient, linear_decay
+from rlsuite.core.optim import AdamState, adam_step, clip_grad_norm, gradient
 
 
 def draw(seed: int, *shape: int) -> torch.Tensor:
@@ -90,7 +90,7 @@ def test_adam_with_a_mask_equals_torch_per_seed(eps):
     state = AdamState.zeros(theta)
     for step in range(steps):
         grad = draw(100 + step, seeds, size) * 10.0 ** rng.integers(-4, 2)
-        lr = 0.01 * linear_decay(step, steps)
+        lr = 0.01 * (1 - step / steps)
         active = torch.from_numpy(on[step]).float()
         theta, state = adam_step(theta, grad, state, torch.tensor(lr), active, eps=eps)
         for s in np.flatnonzero(on[step]):
@@ -157,8 +157,3 @@ def test_a_slot_gets_the_same_bits_alone_and_in_company():
     together = trained(slice(0, 10))
     for s in range(10):
         assert torch.equal(trained(slice(s, s + 1))[0], together[s])
-
-
-def test_linear_decay_by_hand():
-    assert [linear_decay(k, 4) for k in range(4)] == [1.0, 0.75, 0.5, 0.25]
-    assert linear_decay(487, 488) == pytest.approx(1 / 488)

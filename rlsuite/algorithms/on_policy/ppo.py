@@ -3,16 +3,15 @@
 For iterations k = 1..K, for S seeds at once, each with its own everything:
 
     (1)  run pi_old for T steps in N environments: M = N T transitions
-    (2)  log pi_old(a|s), V_old(s) and V_old(s') for all of them
-    (3)  advantages A and value targets R by GAE(discount, lambda)
-    (4)  lr <- lr_0 (1 - (k-1)/K)
+    (2)  log pi_old(a|s), V_old(s), and by GAE(discount, lambda) advantages A and value targets R
+    (3)  lr <- lr_0 (1 - (k-1)/K)
     for epoch = 1..E:
-    (5)      a seed whose last minibatch had KL > target_kl sits out the rest
-    (6)      shuffle the M transitions; for each minibatch:
-    (7)          A <- (A - mean A) / (std A + 1e-8)
-    (8)          grad of L = L_pi - c_H H + c_V L_V
-    (9)          grad <- grad min(1, 0.5 / |grad|), over actor and critic jointly
-    (10)         theta <- Adam(theta, grad, lr)
+    (4)      a seed whose last minibatch had KL > target_kl sits out the rest
+    (5)      shuffle the M transitions; for each minibatch:
+    (6)          A <- (A - mean A) / (std A + 1e-8)
+    (7)          grad of L = L_pi - c_H H + c_V L_V
+    (8)          grad <- grad min(1, 0.5 / |grad|), over actor and critic jointly
+    (9)          theta <- Adam(theta, grad, lr)
 
 | symbol | variable | shape | meaning |
 |---|---|---|---|
@@ -28,7 +27,8 @@ Departures from CleanRL's ppo_continuous_action.py and baselines' ppo2, whose se
 a time limit is bootstrapped from the true final observation (`bootstrap_on_truncation=False` is
 theirs); environments restart at every checkpoint, so that a resumed run repeats exactly; the log
 ratio is clamped to +-20, so that no loss overflows; the observation statistics see what the policy
-acts on, not final observations.
+acts on, not final observations. The penalty of `objective="kl"` has a fixed weight (the paper's
+third variant) and estimates the KL from the samples, without bias, where the paper integrates it.
 """
 
 import math
@@ -36,7 +36,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from time import perf_counter
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -44,15 +43,17 @@ from torch import Tensor
 
 from rlsuite.core.networks import ActorCritic
 from rlsuite.core.normalizers import RewardScaler
-from rlsuite.core.optim import AdamState, adam_step, clip_grad_norm, gradient, linear_decay
-from rlsuite.core.rollouts import Collector, gae
+from rlsuite.core.optim import AdamState, adam_step, clip_grad_norm, gradient
+from rlsuite.core.rollouts import Batch, Collector, experience, standardise
 
 # ------------------------------------------------------------------------------------- 2. Config
 
 
 @dataclass(frozen=True)
 class Config:
+    objective: str = "clip"  # clip [paper; ppo2; CleanRL], kl [paper] or drift [arXiv 2210.05639]
     clip: float = 0.2  # eps of the ratio's interval [paper; ppo2; CleanRL]
+    kl_coef: float = 3.0  # weight of objective="kl"'s penalty [paper: best of 0.3, 1, 3 and 10]
     epochs: int = 10  # E, passes over the rollout [paper; ppo2; CleanRL]
     num_minibatches: int = 32  # per epoch, of 64 transitions each [paper; ppo2; CleanRL]
     learning_rate: float = 3e-4  # lr_0 of Adam [paper; ppo2; CleanRL]
@@ -90,21 +91,16 @@ class Config:
             raise ValueError(f"total_steps {self.total_steps} is less than one rollout; use {m}")
         if self.target_kl is not None and self.epochs == 1:
             raise ValueError(f"target_kl {self.target_kl} is inert with epochs 1; use 2 or more")
-        for name in (
-            "clip",
-            "learning_rate",
-            "max_grad_norm",
-            "adam_eps",
-            "value_clip",
-            "target_kl",
-        ):
+        positive = ("clip", "learning_rate", "max_grad_norm", "adam_eps", "value_clip", "target_kl")
+        for name in (*positive, "kl_coef"):
             if getattr(self, name) is not None and not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be greater than 0")
         for name in ("discount", "gae_lambda"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must lie in [0, 1]")
-        if self.activation not in ("tanh", "relu"):
-            raise ValueError(f"activation {self.activation!r} is unknown; use 'tanh' or 'relu'")
+        for name, known in (("activation", ("tanh", "relu")), ("objective", tuple(SURROGATES))):
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name} {getattr(self, name)!r} is unknown; use one of {known}")
 
     @property
     def batch_size(self) -> int:
@@ -122,12 +118,11 @@ class Config:
 # ------------------------------------------------------------------------------------ 3. Presets
 
 _RAW = dict(normalize_obs=False, normalize_reward=False)
-_WIDE = dict(hidden=(256, 256), activation="relu", orthogonal_init=False, log_std_init=-2.0)
+_W = dict(hidden=(256, 256), activation="relu", orthogonal_init=False, log_std_init=-2.0)
 
 
 def _zoo(n, t, batch, gamma, lam, lr, c_h, clip, epochs, norm, c_v, million=1, **more) -> dict:
-    """A row of rl-baselines3-zoo's hyperparams/ppo.yml, in its order. SB3 cuts a batch larger than
-    the rollout down to it, halves no squared error, clips no value, keeps lr constant."""
+    """A row of rl-baselines3-zoo's ppo.yml: SB3 halves no squared error and cuts large batches."""
     return dict(num_envs=n, num_steps=t, num_minibatches=max(1, n * t // batch), discount=gamma,
                 gae_lambda=lam, learning_rate=lr, entropy_coef=c_h, clip=clip, epochs=epochs,
                 max_grad_norm=norm, value_coef=2 * c_v, value_clip=None, anneal_lr=False,
@@ -137,18 +132,17 @@ def _zoo(n, t, batch, gamma, lam, lr, c_h, clip, epochs, norm, c_v, million=1, *
 # preset -> task family ("*": any task) -> what differs from the defaults
 PRESETS: dict[str, dict[str, dict]] = {
     "mujoco": {"*": {}},  # the defaults: baselines ppo2, CleanRL ppo_continuous_action.py
+    **{f"mujoco-{n}m": {"*": dict(total_steps=n * 1_000_000)} for n in (3, 10)},  # lr decays over n
     "classic": {
         "*": dict(total_steps=500_000, num_envs=4, num_steps=128, epochs=4, num_minibatches=4,
                   learning_rate=2.5e-4, entropy_coef=0.01, **_RAW),  # CleanRL ppo.py
         "Pendulum": _zoo(4, 1024, 64, .9, .95, 1e-3, 0, .2, 10, .5, .5, .1, **_RAW),  # not gSDE
     },
     "mujoco-tuned": {
-        "HalfCheetah": _zoo(1, 512, 64, .98, .92, 2.0633e-5, 4.01762e-4,
-                            .1, 20, .8, .58096, **_WIDE),
-        "Hopper": _zoo(1, 512, 32, .999, .99, 9.80828e-5, .00229519, .2, 5, .7, .835671, **_WIDE),
+        "HalfCheetah": _zoo(1, 512, 64, .98, .92, 2.0633e-5, 4.01762e-4, .1, 20, .8, .58096, **_W),
+        "Hopper": _zoo(1, 512, 32, .999, .99, 9.80828e-5, .00229519, .2, 5, .7, .835671, **_W),
         "Walker2d": _zoo(1, 512, 32, .99, .95, 5.05041e-5, 5.85045e-4, .1, 20, 1, .871923),
-        "Humanoid": _zoo(1, 512, 256, .95, .9, 3.56987e-5, .00238306, .3, 5, 2,
-                         .431892, 10, **_WIDE),
+        "Humanoid": _zoo(1, 512, 256, .95, .9, 3.56987e-5, .00238306, .3, 5, 2, .431892, 10, **_W),
         "Swimmer": _zoo(4, 1024, 256, .9999, .98, 6e-4, 0, .2, 10, .5, .5),
         "Ant": _zoo(1, 2048, 64, .99, .95, 3e-4, 0, .2, 10, .5, .5),
         "InvertedDoublePendulum":
@@ -162,50 +156,50 @@ PRESETS: dict[str, dict[str, dict]] = {
 # --------------------------------------------------------------------------------- 5. Objectives
 
 
-def probability_ratio(log_prob: Tensor, old_log_prob: Tensor) -> Tensor:
-    """rho = pi_theta(a|s) / pi_old(a|s). [S, B] -> [S, B]."""
-    return (log_prob - old_log_prob).clamp(-20, 20).exp()
-
-
-def clipped_surrogate(
-    log_prob: Tensor, old_log_prob: Tensor, advantage: Tensor, clip: float
-) -> Tensor:
+def clipped_surrogate(log_ratio: Tensor, advantage: Tensor, clip: float) -> Tensor:
     """L_pi = mean max(-A rho, -A clip(rho, 1 - eps, 1 + eps)), -(equation 7). [S, B] -> [S]."""
-    ratio = probability_ratio(log_prob, old_log_prob)
+    ratio = log_ratio.clamp(-20, 20).exp()
     return torch.maximum(-advantage * ratio, -advantage * ratio.clamp(1 - clip, 1 + clip)).mean(1)
 
 
-def value_loss(
-    value: Tensor, old_value: Tensor, target: Tensor, value_clip: float | None
-) -> Tensor:
+def penalised_surrogate(log_ratio: Tensor, advantage: Tensor, kl_coef: float) -> Tensor:
+    """L_pi = mean -A rho + beta KL(pi_old || pi_theta), -(equation 8). [S, B] -> [S]."""
+    ratio = log_ratio.clamp(-20, 20).exp()
+    return (-advantage * ratio).mean(1) + kl_coef * approximate_kl(log_ratio)
+
+
+def drift_surrogate(log_ratio: Tensor, advantage: Tensor) -> Tensor:
+    """L_pi = mean -A rho + D: the drift of Discovered Policy Optimisation. [S, B] -> [S].
+
+    D = relu(x - c tanh(x/c)): x = A (rho - 1), c = 2 for A >= 0; x = A log rho, c = 0.6 for A < 0.
+    """
+    log_ratio, good = log_ratio.clamp(-20, 20), advantage >= 0
+    x, c = torch.where(good, log_ratio.exp() - 1, log_ratio) * advantage, torch.where(good, 2, 0.6)
+    return (torch.relu(x - c * torch.tanh(x / c)) - advantage * log_ratio.exp()).mean(1)
+
+
+def value_loss(value: Tensor, old_value: Tensor, target: Tensor, clip: float | None) -> Tensor:
     """L_V = mean max((V - R)^2, (V_old + clip(V - V_old) - R)^2) / 2, as ppo2. [S, B] -> [S]."""
     error = (value - target) ** 2
-    if value_clip is not None:
-        clipped = old_value + (value - old_value).clamp(-value_clip, value_clip)
+    if clip is not None:
+        clipped = old_value + (value - old_value).clamp(-clip, clip)
         error = torch.maximum(error, (clipped - target) ** 2)
     return 0.5 * error.mean(1)
 
 
-def approximate_kl(log_prob: Tensor, old_log_prob: Tensor) -> Tensor:
+def approximate_kl(log_ratio: Tensor) -> Tensor:
     """k3 estimate of KL(pi_old || pi_theta): mean((rho - 1) - log rho) >= 0. [S, B] -> [S]."""
-    ratio = probability_ratio(log_prob, old_log_prob)
-    return (ratio - 1 - ratio.log()).mean(1)
+    log_ratio = log_ratio.clamp(-20, 20)
+    return (log_ratio.expm1() - log_ratio).mean(1)
 
 
-def clip_fraction(log_prob: Tensor, old_log_prob: Tensor, clip: float) -> Tensor:
+def clip_fraction(log_ratio: Tensor, clip: float) -> Tensor:
     """Share of samples whose ratio left 1 +- eps. [S, B] -> [S]."""
-    ratio = probability_ratio(log_prob, old_log_prob)
-    return ((ratio - 1).abs() > clip).float().mean(1)
+    return ((log_ratio.clamp(-20, 20).exp() - 1).abs() > clip).float().mean(1)
 
 
-def standardise(advantage: Tensor) -> Tensor:
-    """Zero mean, unit standard deviation over the minibatch, per seed. [S, B] -> [S, B]."""
-    centred = advantage - advantage.mean(1, keepdim=True)
-    variance = (centred * centred).sum(1, keepdim=True) / (advantage.shape[1] - 1)
-    return centred / (variance.sqrt() + 1e-8)
-
-
-OBJECTIVES = (clipped_surrogate, value_loss, approximate_kl, clip_fraction)
+SURROGATES = {"clip": clipped_surrogate, "kl": penalised_surrogate, "drift": drift_surrogate}
+OBJECTIVES = (*SURROGATES.values(), value_loss, approximate_kl, clip_fraction)
 
 # ------------------------------------------------------------------------------------- 6. Update
 
@@ -219,68 +213,29 @@ class Learner:
     scaler: RewardScaler
 
 
-class Batch(NamedTuple):
-    """All M transitions, or a minibatch of B: [S, B, ...]."""
-
-    obs: Tensor
-    action: Tensor
-    old_log_prob: Tensor
-    old_value: Tensor
-    advantage: Tensor
-    target: Tensor
-
-    def take(self, index: Tensor) -> "Batch":
-        """Each seed's own rows, `index` [S, B]."""
-        return Batch(*(x[torch.arange(len(index))[:, None], index] for x in self))
-
-    def chunks(self, count: int) -> list["Batch"]:
-        return [Batch(*parts) for parts in zip(*(x.chunk(count, 1) for x in self), strict=True)]
-
-
-def experience(
-    config: Config, policy: ActorCritic, collector: Collector, rngs: list[np.random.Generator]
-) -> tuple[Batch, dict[str, float]]:
-    """A rollout and what the old policy says of it, flattened to M = T N transitions per seed."""
-
-    def flat(x: np.ndarray) -> Tensor:  # [S, T, N, ...] -> [S, M, ...]
-        return torch.from_numpy(x).flatten(1, 2)
-
-    rollout = collector.collect(config.num_steps, rngs)  # (1)
-    obs, next_obs, action = flat(rollout.obs), flat(rollout.next_obs), flat(rollout.action)
-    old_log_prob = policy.distribution(policy.theta, obs).log_prob(action)  # (2)
-    value, next_value = (
-        policy.value(policy.theta, x).view(rollout.reward.shape).numpy() for x in (obs, next_obs)
-    )
-    ends = (rollout.terminated, rollout.truncated)
-    how = (config.discount, config.gae_lambda, config.bootstrap_on_truncation)
-    advantage, target = gae(rollout.reward, value, next_value, *ends, *how)  # (3)
-    return Batch(obs, action, old_log_prob, *map(flat, (value, advantage, target))), rollout.seconds
-
-
 def iterate(
     config: Config, learner: Learner, collector: Collector, streams, k: int, step: Callable
 ) -> tuple[dict[str, Tensor], dict[str, float]]:
-    """Iteration k, from 0: metrics [S] of the last minibatch, and seconds per kind of work.
-
-    `step` is `minibatch_steps` of this policy and config, compiled or not.
-    """
+    """Iteration k, from 0: metrics [S], and seconds per kind of work; step: `minibatch_steps`."""
     policy, start = learner.policy, perf_counter()
-    batch, seconds = experience(config, policy, collector, streams["action"])
-    decay = linear_decay(k, config.iterations) if config.anneal_lr else 1.0
-    lr = torch.tensor(config.learning_rate * decay)  # (4)
+    rollout = collector.collect(config.num_steps, streams["action"])  # (1)
+    how = (config.discount, config.gae_lambda, config.bootstrap_on_truncation)
+    batch = experience(policy, rollout, *how)  # (2)
+    decay = 1 - k / config.iterations if config.anneal_lr else 1.0
+    lr = torch.tensor(config.learning_rate * decay)  # (3)
     active = torch.ones(len(policy.theta))
     metrics = {"kl": torch.zeros(len(active))}
     for _ in range(config.epochs):
         if config.target_kl is not None:
-            active = active * (metrics["kl"] <= config.target_kl)  # (5)
-        order = np.stack([rng.permutation(config.batch_size) for rng in streams["batch"]])  # (6)
+            active = active * (metrics["kl"] <= config.target_kl)  # (4)
+        order = np.stack([rng.permutation(config.batch_size) for rng in streams["batch"]])  # (5)
         shuffled = batch.take(torch.from_numpy(order))
         for part in shuffled.chunks(config.num_minibatches // config.minibatches_per_call):
             theta, learner.adam, metrics = step(policy.theta, learner.adam, lr, active, part)
             policy.theta.copy_(theta)
-    residual, spread = (batch.target - batch.old_value).var(1), batch.target.var(1)
-    metrics = metrics | {"explained_variance": 1 - residual / spread.clamp(min=1e-8)}
-    return metrics, seconds | {"learning": perf_counter() - start - sum(seconds.values())}
+    metrics = metrics | {"explained_variance": batch.explained_variance()}
+    collecting = sum(rollout.seconds.values())
+    return metrics, rollout.seconds | {"learning": perf_counter() - start - collecting}
 
 
 def minibatch_steps(
@@ -295,10 +250,10 @@ def minibatch_steps(
     """A few minibatches in one call, which a compiler may fuse. Pure: [S, P] in, [S, P] out."""
     for minibatch in part.chunks(config.minibatches_per_call):
         if config.normalize_advantage:
-            minibatch = minibatch._replace(advantage=standardise(minibatch.advantage))  # (7)
-        grad, metrics = gradient(partial(loss, policy, config, minibatch), theta)  # (8)
-        grad, metrics["grad_norm"] = clip_grad_norm(grad, config.max_grad_norm)  # (9)
-        theta, adam = adam_step(theta, grad, adam, lr, active, eps=config.adam_eps)  # (10)
+            minibatch = minibatch._replace(advantage=standardise(minibatch.advantage))  # (6)
+        grad, metrics = gradient(partial(loss, policy, config, minibatch), theta)  # (7)
+        grad, metrics["grad_norm"] = clip_grad_norm(grad, config.max_grad_norm)  # (8)
+        theta, adam = adam_step(theta, grad, adam, lr, active, eps=config.adam_eps)  # (9)
     return theta, adam, metrics
 
 
@@ -307,13 +262,14 @@ def loss(
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """L = L_pi - c_H H + c_V L_V [S], and its parts."""
     pi, value = policy.distribution(theta, batch.obs), policy.value(theta, batch.obs)
-    log_prob, old_log_prob = pi.log_prob(batch.action), batch.old_log_prob
+    log_ratio, advantage = pi.log_prob(batch.action) - batch.old_log_prob, batch.advantage
+    parameter = {"clip": [config.clip], "kl": [config.kl_coef], "drift": []}[config.objective]
     metrics = {
-        "policy_loss": clipped_surrogate(log_prob, old_log_prob, batch.advantage, config.clip),
+        "policy_loss": SURROGATES[config.objective](log_ratio, advantage, *parameter),
         "value_loss": value_loss(value, batch.old_value, batch.target, config.value_clip),
         "entropy": pi.entropy().mean(1),
-        "kl": approximate_kl(log_prob, old_log_prob),
-        "clip_fraction": clip_fraction(log_prob, old_log_prob, config.clip),
+        "kl": approximate_kl(log_ratio),
+        "clip_fraction": clip_fraction(log_ratio, config.clip),
     }
     total = metrics["policy_loss"] - config.entropy_coef * metrics["entropy"]
     return total + config.value_coef * metrics["value_loss"], metrics
