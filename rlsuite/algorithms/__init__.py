@@ -6,6 +6,9 @@ from types import ModuleType
 
 ALGORITHMS = {
     "ppo": "rlsuite.algorithms.on_policy.ppo",
+    "trpo": "rlsuite.algorithms.on_policy.trpo",
+    "mdpo": "rlsuite.algorithms.on_policy.mdpo",
+    "fixpo": "rlsuite.algorithms.on_policy.fixpo",
 }
 
 

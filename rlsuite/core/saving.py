@@ -14,9 +14,10 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from rlsuite.core.beta import BetaActorCritic
 from rlsuite.core.networks import ActorCritic
 
-KINDS = {"actor-critic": ActorCritic}
+KINDS = {"actor-critic": ActorCritic, "beta-actor-critic": BetaActorCritic}
 
 
 def save_policy(policy: ActorCritic, folder: Path, about: dict) -> None:
@@ -28,7 +29,8 @@ def save_policy(policy: ActorCritic, folder: Path, about: dict) -> None:
     statistics = policy.normalizer.state_dict()
     tensors |= {f"normalizer.{k}": v.clone() for k, v in statistics.items()}
     save_file(tensors, partial / "policy.safetensors")
-    description = {"kind": "actor-critic", "spec": policy.spec, **about}
+    kind = next(name for name, cls in KINDS.items() if cls is type(policy))
+    description = {"kind": kind, "spec": policy.spec, **about}
     (partial / "policy.json").write_text(json.dumps(description, indent=2))
     if folder.exists():
         # A rename cannot replace a full folder; the old one steps aside for an instant
@@ -75,7 +77,7 @@ def _assemble(about: dict, tensors: dict[str, torch.Tensor]) -> ActorCritic:
 
 def select_seed(policy: ActorCritic, slot: int) -> ActorCritic:
     """The policy of one slot alone, as a policy of one seed."""
-    alone = ActorCritic(rngs=[np.random.default_rng(0)], **policy.spec)
+    alone = type(policy)(rngs=[np.random.default_rng(0)], **policy.spec)
     with torch.no_grad():
         alone.theta.copy_(policy.theta[slot : slot + 1])
     statistics = policy.normalizer.state_dict()

@@ -41,7 +41,7 @@ def record(folder: Path, out: Path, seed: int | None = None, episodes: int = 1) 
                 action = act(policy.normalizer.normalize(flat), 0.0)[0, 0]
                 if not policy.discrete:
                     low, high = env.action_space.low, env.action_space.high
-                    action = np.clip(action.reshape(low.shape), low, high)
+                    action = policy.applied(action.reshape(low.shape), low, high)
                 obs, _, terminated, truncated, _ = env.step(action)
                 ended = terminated or truncated
                 video.append_data(env.render())

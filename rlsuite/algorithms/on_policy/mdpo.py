@@ -1,0 +1,291 @@
+"""MDPO: Mirror Descent Policy Optimization (Tomar et al. 2022, arXiv 2005.09814), on-policy form.
+
+For iterations k = 0..K-1, for S seeds at once, each with its own everything:
+
+    (1)  run pi_k for T steps in N environments: M = N T transitions
+    (2)  log pi_k(a|s), V_k(s), and by GAE(discount, lambda) advantages A and value targets R
+    (3)  t_k <- 1 - (k-1)/K, the step size of mirror descent: from 1 + 1/K down to 2/K
+    (4)  A <- (A - mean A) / (std A + 1e-8), over all M
+    repeat m times, on all M at once:
+    (5)      grad of -Psi, Psi = mean rho A - (1/t_k) mean KL(pi_theta || pi_k)
+    (6)      grad <- grad min(1, 0.5 / |grad|), over the actor alone
+    (7)      theta <- Adam(theta, grad, lr)
+    for epoch = 1..E:
+    (8)      shuffle the M transitions; for each minibatch:
+    (9)          Adam on the clipped squared error of V to R, which nothing else clips
+
+| symbol | variable | shape | meaning |
+|---|---|---|---|
+| theta | theta | [S, P] | all parameters: the actor's columns first, then the critic's |
+| rho | log_ratio | [S, M] | pi_theta(a|s) / pi_k(a|s), as a logarithm |
+| KL | kl | [S, M] | KL(pi_theta || pi_k) in closed form, the new policy first |
+| 1/t_k | penalty | | grows from about 1 to K/2: a run's length is part of the algorithm |
+| m | policy_steps | | gradient steps on the whole batch, never on minibatches |
+| A, R | advantage, target | [S, M] | GAE advantage and TD(lambda) value target |
+
+Departures from the official code (manantomar/Mirror-Descent-Policy-Optimization, mdpo_on), whose
+settings these are: a time limit is bootstrapped from the true final observation (theirs are not);
+1e-8 is added to std A; environments restart at every checkpoint, so that a resumed run repeats
+exactly; the log ratio is clamped to +-20, so that no loss overflows. The paper lists a decaying
+learning rate among its tricks, the code keeps it constant: as here.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from time import perf_counter
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rlsuite.core.networks import ActorCritic
+from rlsuite.core.normalizers import RewardScaler
+from rlsuite.core.optim import AdamState, adam_step, clip_grad_norm, gradient
+from rlsuite.core.rollouts import Batch, Collector, experience, standardise
+
+# ------------------------------------------------------------------------------------- 2. Config
+
+
+@dataclass(frozen=True)
+class Config:
+    policy_steps: int = 10  # m, full-batch steps per iteration [paper: best; code's example]
+    policy_lr: float = 3e-4  # of Adam, constant [code]
+    max_grad_norm: float = 0.5  # of the actor [code]
+    adam_eps: float = 1e-5  # denominator's constant, actor [code]
+    critic_lr: float = 3e-4  # of Adam, constant [code]
+    critic_epochs: int = 5  # E, passes over the rollout [code]
+    critic_minibatches: int = 16  # per epoch, of 128 transitions each [code; paper recalled]
+    critic_adam_eps: float = 1e-8  # denominator's constant, critic [stable-baselines, recalled]
+    value_clip: float | None = 0.2  # V within this of V_k; None: off [code; paper's trick]
+    discount: float = 0.99  # gamma, per step [paper; code]
+    gae_lambda: float = 0.95  # lambda of GAE [code; the paper's recalled]
+    total_steps: int = 1_000_000  # of each seed; t_k ends with it [ours; paper and code: 10M]
+    num_envs: int = 1  # N, environments per seed [code]
+    num_steps: int = 2048  # T, steps per environment and iteration [paper; code]
+    normalize_obs: bool = True  # running mean and std, clipped to +-10 [code; paper's trick]
+    normalize_reward: bool = True  # by the std of the discounted return, +-10 [code; paper's trick]
+    bootstrap_on_truncation: bool = True  # [ours, as SB3; code: False]
+    hidden: tuple[int, ...] = (64, 64)  # widths of actor and of critic [paper; code]
+    activation: str = "tanh"  # tanh or relu [code]
+    orthogonal_init: bool = True  # gains sqrt 2, policy head 0.01, value head 1 [code]
+    log_std_init: float = 0.0  # initial log sigma, state-independent [code, recalled]
+
+    def __post_init__(self) -> None:
+        m, b = self.batch_size, self.critic_minibatches
+        counts = (self.num_envs, self.num_steps, self.policy_steps, self.critic_epochs, b)
+        if min(*counts, *self.hidden) < 1:
+            raise ValueError(f"{self}: envs, steps, epochs, minibatches, widths must be 1 or more")
+        if m < 2:
+            raise ValueError(f"num_steps {self.num_steps} gives {m} transition; a std needs 2")
+        if m % b:
+            near = min((d for d in range(1, m + 1) if m % d == 0), key=lambda d: abs(d - b))
+            raise ValueError(f"critic_minibatches {b} does not divide {m} transitions; use {near}")
+        if self.total_steps < m:
+            raise ValueError(f"total_steps {self.total_steps} is less than one rollout; use {m}")
+        positive = ("policy_lr", "critic_lr", "max_grad_norm", "adam_eps", "critic_adam_eps")
+        for name in (*positive, "value_clip"):
+            if getattr(self, name) is not None and not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be greater than 0")
+        for name in ("discount", "gae_lambda"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must lie in [0, 1]")
+        if self.activation not in ("tanh", "relu"):
+            raise ValueError(f"activation {self.activation!r} is unknown; use 'tanh' or 'relu'")
+
+    @property
+    def batch_size(self) -> int:
+        return self.num_envs * self.num_steps
+
+    @property
+    def iterations(self) -> int:
+        return self.total_steps // self.batch_size
+
+    @property
+    def minibatches_per_call(self) -> int:
+        return math.gcd(self.critic_minibatches, 4)  # fewer, larger compiled calls
+
+
+# ------------------------------------------------------------------------------------ 3. Presets
+
+# Section 5.2 of the paper: "-M" has neither the code-level tricks nor GAE
+_MINIMAL = dict(value_clip=None, normalize_obs=False, normalize_reward=False,
+                orthogonal_init=False, gae_lambda=1.0)  # fmt: skip
+
+# preset -> task family ("*": any task) -> what differs from the defaults
+PRESETS: dict[str, dict[str, dict]] = {
+    "mujoco": {"*": {}},  # the paper's "loaded" settings over 1M steps
+    **{f"mujoco-{n}m": {"*": dict(total_steps=n * 1_000_000)} for n in (3, 10)},  # 10: the paper's
+    "mujoco-minimal": {"*": _MINIMAL},
+    **{
+        f"mujoco-minimal-{n}m": {"*": dict(total_steps=n * 1_000_000, **_MINIMAL)} for n in (3, 10)
+    },
+    "classic": {  # ours: the rollouts of PPO's preset, minibatches of 128
+        "*": dict(total_steps=500_000, num_envs=4, num_steps=128, critic_minibatches=4,
+                  normalize_obs=False, normalize_reward=False),
+    },
+    "smoke": {"*": dict(total_steps=2048, num_steps=128, policy_steps=3, critic_minibatches=4,
+                        critic_epochs=2)},  # ours
+}  # fmt: skip
+
+# --------------------------------------------------------------------------------- 5. Objectives
+
+
+def surrogate(log_ratio: Tensor, advantage: Tensor) -> Tensor:
+    """mean rho A, the linearised return. [S, B] -> [S]."""
+    return (log_ratio.clamp(-20, 20).exp() * advantage).mean(1)
+
+
+def mirror_descent(log_ratio: Tensor, advantage: Tensor, kl: Tensor, penalty: float) -> Tensor:
+    """Psi = mean rho A - (1/t_k) mean KL(pi_theta || pi_k), to maximise. [S, B] -> [S]."""
+    return surrogate(log_ratio, advantage) - penalty * kl.mean(1)
+
+
+def value_loss(value: Tensor, old_value: Tensor, target: Tensor, clip: float | None) -> Tensor:
+    """L_V = mean max((V - R)^2, (V_k + clip(V - V_k) - R)^2). [S, B] -> [S]."""
+    error = (value - target) ** 2
+    if clip is not None:
+        clipped = old_value + (value - old_value).clamp(-clip, clip)
+        error = torch.maximum(error, (clipped - target) ** 2)
+    return error.mean(1)
+
+
+def step_size(k: int, iterations: int) -> float:
+    """t_k = 1 - (k - 1)/K, greater than 0 for every k = 0..K-1."""
+    return 1 - (k - 1) / iterations
+
+
+OBJECTIVES = (surrogate, mirror_descent, value_loss)
+
+# ------------------------------------------------------------------------------------- 6. Update
+
+
+@dataclass
+class Learner:
+    """Everything that training changes, and so everything that a checkpoint holds."""
+
+    policy: ActorCritic
+    actor_adam: AdamState
+    critic_adam: AdamState
+    scaler: RewardScaler
+
+
+def iterate(
+    config: Config,
+    learner: Learner,
+    collector: Collector,
+    streams,
+    k: int,
+    policy_step: Callable,
+    critic_step: Callable,
+) -> tuple[dict[str, Tensor], dict[str, float]]:
+    """Iteration k, from 0: metrics [S], and seconds per kind of work.
+
+    The steps are `policy_step` and `critic_steps` of this policy and config, compiled or not.
+    """
+    policy, start = learner.policy, perf_counter()
+    rollout = collector.collect(config.num_steps, streams["action"])  # (1)
+    how = (config.discount, config.gae_lambda, config.bootstrap_on_truncation)
+    batch = experience(policy, rollout, *how)  # (2)
+    penalty = torch.tensor(1 / step_size(k, config.iterations))  # (3)
+    batch = batch._replace(advantage=standardise(batch.advantage))  # (4)
+    actor, critic = policy.theta.tensor_split([policy.actor_size], 1)
+    old = actor.clone()
+    for _ in range(config.policy_steps):
+        new, learner.actor_adam, metrics = policy_step(
+            actor, learner.actor_adam, old, penalty, batch
+        )
+        actor.copy_(new)
+    learner.critic_adam, metrics["value_loss"] = fit_critic(
+        config, critic, learner.critic_adam, batch, streams["batch"], critic_step
+    )
+    metrics = metrics | {"explained_variance": batch.explained_variance()}
+    metrics = metrics | {"penalty": penalty.expand(len(actor))}
+    collecting = sum(rollout.seconds.values())
+    return metrics, rollout.seconds | {"learning": perf_counter() - start - collecting}
+
+
+def policy_step(
+    policy: ActorCritic,
+    config: Config,
+    actor: Tensor,
+    adam: AdamState,
+    old: Tensor,
+    penalty: Tensor,
+    batch: Batch,
+) -> tuple[Tensor, AdamState, dict[str, Tensor]]:
+    """One ascent step on Psi with all M transitions. actor, old [S, P_actor]: pi_theta and pi_k."""
+
+    def loss(actor: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        pi, pi_k = policy.distribution(actor, batch.obs), policy.distribution(old, batch.obs)
+        log_ratio, kl = pi.log_prob(batch.action) - batch.old_log_prob, pi.kl(pi_k)
+        psi = mirror_descent(log_ratio, batch.advantage, kl, penalty)
+        return -psi, {"psi": psi, "kl": kl.mean(1), "entropy": pi.entropy().mean(1)}
+
+    grad, metrics = gradient(loss, actor)  # (5)
+    grad, metrics["grad_norm"] = clip_grad_norm(grad, config.max_grad_norm)  # (6)
+    lr, everyone = torch.tensor(config.policy_lr), torch.ones(len(actor))
+    actor, adam = adam_step(actor, grad, adam, lr, everyone, eps=config.adam_eps)  # (7)
+    return actor, adam, metrics
+
+
+def fit_critic(
+    config: Config,
+    critic: Tensor,
+    adam: AdamState,
+    batch: Batch,
+    rngs: list[np.random.Generator],
+    step: Callable,
+) -> tuple[AdamState, Tensor]:
+    """Move `critic` [S, P_critic], in place, towards the targets; its Adam and last loss [S]."""
+    for _ in range(config.critic_epochs):
+        order = np.stack([rng.permutation(config.batch_size) for rng in rngs])  # (8)
+        shuffled = batch.take(torch.from_numpy(order))
+        for part in shuffled.chunks(config.critic_minibatches // config.minibatches_per_call):
+            new, adam, error = step(critic, adam, part)
+            critic.copy_(new)
+    return adam, error
+
+
+def critic_steps(
+    policy: ActorCritic, config: Config, critic: Tensor, adam: AdamState, part: Batch
+) -> tuple[Tensor, AdamState, Tensor]:
+    """A few minibatches of regression in one call. critic [S, P_critic]; the last loss [S]."""
+
+    def loss(minibatch: Batch, critic: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        value = policy.value(critic, minibatch.obs)
+        error = value_loss(value, minibatch.old_value, minibatch.target, config.value_clip)
+        return error, {"value_loss": error}
+
+    lr, everyone = torch.tensor(config.critic_lr), torch.ones(len(critic))
+    for minibatch in part.chunks(config.minibatches_per_call):
+        grad, metrics = gradient(partial(loss, minibatch), critic)
+        critic, adam = adam_step(critic, grad, adam, lr, everyone, config.critic_adam_eps)  # (9)
+    return critic, adam, metrics["value_loss"]
+
+
+# -------------------------------------------------------------------------------------- 7. Train
+
+
+def train(config: Config, run) -> None:
+    """Train on `run.task` for all `run.seeds`; `run` logs, evaluates, saves and resumes."""
+    envs = run.environments(config.num_envs)
+    policy = ActorCritic(
+        *(envs.obs_size, envs.action_size, envs.discrete, run.streams["init"]),
+        *(config.hidden, config.activation, config.normalize_obs),
+        *(config.orthogonal_init, config.log_std_init),
+    )
+    scaler = RewardScaler(len(run.seeds), config.num_envs, config.discount, config.normalize_reward)
+    actor, critic = policy.theta.tensor_split([policy.actor_size], 1)
+    learner = Learner(policy, AdamState.zeros(actor), AdamState.zeros(critic), scaler)
+    collector = Collector(envs, policy, scaler)
+    gradient_steps = config.iterations * config.critic_epochs * config.critic_minibatches
+    steps = [
+        run.compiled(partial(function, policy, config), gradient_steps)
+        for function in (policy_step, critic_steps)
+    ]
+    for k in run.iterations(config.iterations, config.batch_size, learner):
+        if run.at_boundary:  # a checkpoint is an episode boundary: fresh environments
+            collector.restart(run.streams.integers("environment", config.num_envs))
+        run.log(*iterate(config, learner, collector, run.streams, k, *steps))

@@ -1,0 +1,334 @@
+"""TRPO: Trust Region Policy Optimization (Schulman et al. 2015, arXiv 1502.05477).
+
+For iterations k = 1..K, for S seeds at once, each with its own everything:
+
+    (1)  run pi_old for T steps in N environments: M = N T transitions
+    (2)  log pi_old(a|s), V(s), and by GAE(discount, lambda) advantages A and value targets R
+    (3)  A <- (A - mean A) / (std A + 1e-8), over all M
+    (4)  g = grad of L at theta_old, the surrogate to maximise
+    (5)  x = F^-1 g by conjugate gradients, F the Hessian of the mean KL(pi_old || pi) plus damping
+    (6)  s = x sqrt(2 delta / x^T F x): the quadratic model of the KL is delta
+    (7)  for j = 0..J-1: theta = theta_old + b^j s, until KL <= kappa delta and L >= L_old;
+         a seed that never gets there keeps theta_old, bit for bit
+    for epoch = 1..E:
+    (8)      shuffle the M transitions; for each minibatch:
+    (9)          Adam on the squared error of V to R
+
+| symbol | variable | shape | meaning |
+|---|---|---|---|
+| theta | actor, critic | [S, P_actor], [S, P_critic] | (4)-(7) know the actor alone |
+| L | surrogate | [S] | mean rho A, zero at theta_old |
+| KL | mean_kl | [S] | mean over states of KL(pi_old || pi_theta), closed form |
+| F v | fisher(v) | [S, P_actor] | Fisher-vector product, damping included |
+| g, x, s | grad, direction, step | [S, P_actor] | as above |
+| delta, kappa | max_kl, kl_slack | | size of the trust region; how far the line search lets it be |
+
+One Fisher-vector product serves all seeds: the Hessian of a sum of independent terms is block
+diagonal. Departures from sb3-contrib's TRPO, whose settings these are: the KL is the paper's
+KL(old || new) where sb3-contrib measures KL(new || old), with the same Hessian at theta_old;
+conjugate gradients start at zero; an improvement of exactly zero is accepted.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from time import perf_counter
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rlsuite.core.networks import ActorCritic
+from rlsuite.core.normalizers import RewardScaler
+from rlsuite.core.optim import AdamState, adam_step, gradient
+from rlsuite.core.rollouts import Batch, Collector, experience, standardise
+
+# ------------------------------------------------------------------------------------- 2. Config
+
+
+@dataclass(frozen=True)
+class Config:
+    max_kl: float = 0.01  # delta, nats, mean over states [paper; baselines; sb3-contrib]
+    cg_iterations: int = 25  # conjugate-gradient steps [zoo MuJoCo; sb3-contrib 15; baselines 10]
+    cg_damping: float = 0.1  # added to F's diagonal [baselines; sb3-contrib]
+    fisher_every: int = 1  # every so many transitions in F [sb3-contrib; baselines 5]
+    kl_slack: float = 1.0  # kappa, of the line search [sb3-contrib; baselines 1.5]
+    backtrack: float = 0.8  # b, factor between tries [sb3-contrib; baselines 0.5]
+    backtrack_tries: int = 10  # J [sb3-contrib; baselines]
+    critic_lr: float = 1e-3  # Adam, constant [sb3-contrib; baselines]
+    critic_epochs: int = 20  # E, passes over the rollout [zoo MuJoCo; sb3-contrib 10; baselines 5]
+    critic_minibatches: int = 16  # per epoch, of 128 transitions each [sb3-contrib]
+    adam_eps: float = 1e-8  # denominator's constant [PyTorch's default, as sb3-contrib]
+    discount: float = 0.99  # gamma, per step [sb3-contrib; baselines]
+    gae_lambda: float = 0.95  # lambda of GAE [sb3-contrib; baselines 0.98]
+    total_steps: int = 1_000_000  # environment steps of each seed [sb3-contrib's benchmark]
+    num_envs: int = 2  # N, environments per seed [zoo MuJoCo]
+    num_steps: int = 1024  # T, steps per environment and iteration [zoo MuJoCo]
+    normalize_obs: bool = True  # running mean and std, clipped to +-10 [zoo MuJoCo]
+    normalize_reward: bool = True  # by the std of the discounted return, +-10 [zoo MuJoCo]
+    bootstrap_on_truncation: bool = True  # [sb3-contrib; baselines: False]
+    hidden: tuple[int, ...] = (64, 64)  # widths of actor and of critic [sb3-contrib; baselines 32]
+    activation: str = "tanh"  # tanh or relu [sb3-contrib; baselines]
+    orthogonal_init: bool = True  # gains sqrt 2, policy head 0.01, value head 1 [sb3-contrib]
+    log_std_init: float = 0.0  # initial log sigma, state-independent [sb3-contrib; baselines]
+
+    def __post_init__(self) -> None:
+        m, b = self.batch_size, self.critic_minibatches
+        counts = (self.num_envs, self.num_steps, self.cg_iterations, self.backtrack_tries, b)
+        if min(*counts, self.critic_epochs, self.fisher_every, *self.hidden) < 1:
+            raise ValueError(f"{self}: envs, steps, iterations, tries, widths must be 1 or more")
+        if m < 2:
+            raise ValueError(f"num_steps {self.num_steps} gives {m} transition; a std needs 2")
+        if m % b:
+            near = min((d for d in range(1, m + 1) if m % d == 0), key=lambda d: abs(d - b))
+            raise ValueError(f"critic_minibatches {b} does not divide {m} transitions; use {near}")
+        if self.total_steps < m:
+            raise ValueError(f"total_steps {self.total_steps} is less than one rollout; use {m}")
+        for name in ("max_kl", "critic_lr", "adam_eps"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be greater than 0")
+        for name in ("discount", "gae_lambda", "backtrack"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must lie in [0, 1]")
+        for name in ("cg_damping", "kl_slack"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be 0 or greater")
+        if self.activation not in ("tanh", "relu"):
+            raise ValueError(f"activation {self.activation!r} is unknown; use 'tanh' or 'relu'")
+
+    @property
+    def batch_size(self) -> int:
+        return self.num_envs * self.num_steps
+
+    @property
+    def iterations(self) -> int:
+        return self.total_steps // self.batch_size
+
+    @property
+    def minibatches_per_call(self) -> int:
+        return math.gcd(self.critic_minibatches, 4)  # fewer, larger compiled calls
+
+
+# ------------------------------------------------------------------------------------ 3. Presets
+
+# rl-baselines3-zoo hyperparams/trpo.yml, which sb3-contrib's table was made with
+_TUNED = {"HalfCheetah": {"max_kl": 0.04}, "Swimmer": {"discount": 0.9999}}
+
+# preset -> task family ("*": any task) -> what differs from the defaults
+PRESETS: dict[str, dict[str, dict]] = {
+    "mujoco": {"*": {}, **_TUNED},
+    **{f"mujoco-{n}m": {"*": dict(total_steps=n * 1_000_000), **_TUNED} for n in (3, 10)},
+    "mujoco-baselines": {  # openai/baselines trpo_mpi, defaults.mujoco()
+        "*": dict(num_envs=1, num_steps=1024, cg_iterations=10, gae_lambda=0.98, fisher_every=5,
+                  kl_slack=1.5, backtrack=0.5, critic_epochs=5, hidden=(32, 32)),
+    },
+    "classic": {  # zoo: CartPole (500 after 100k steps); Acrobot and MountainCar normalise
+        "*": dict(total_steps=100_000, num_steps=512, critic_minibatches=8, cg_iterations=15,
+                  cg_damping=1e-3, gae_lambda=0.98, normalize_obs=False, normalize_reward=False),
+        "Acrobot": dict(num_steps=1024, critic_minibatches=16, cg_damping=0.1, gae_lambda=0.95,
+                        critic_epochs=10, normalize_obs=True, normalize_reward=True),
+    },
+    "smoke": {"*": dict(total_steps=2048, num_envs=1, num_steps=128, critic_minibatches=4,
+                        critic_epochs=2, cg_iterations=5)},  # ours
+}  # fmt: skip
+
+# --------------------------------------------------------------------------------- 5. Objectives
+
+
+def surrogate(log_ratio: Tensor, advantage: Tensor) -> Tensor:
+    """L = mean rho A, equation 14, to maximise. [S, B] -> [S]."""
+    return (log_ratio.clamp(-20, 20).exp() * advantage).mean(1)
+
+
+def value_loss(value: Tensor, target: Tensor) -> Tensor:
+    """L_V = mean (V - R)^2. [S, B] -> [S]."""
+    return ((value - target) ** 2).mean(1)
+
+
+OBJECTIVES = (surrogate, value_loss)
+
+# ------------------------------------------------------------------------------------- 6. Update
+
+
+@dataclass
+class Learner:
+    """Everything that training changes, and so everything that a checkpoint holds."""
+
+    policy: ActorCritic
+    adam: AdamState  # of the critic; the actor needs no optimiser
+    scaler: RewardScaler
+
+
+def iterate(
+    config: Config, learner: Learner, collector: Collector, streams, product, step
+) -> tuple[dict[str, Tensor], dict[str, float]]:
+    """One iteration: metrics [S], and seconds per kind of work.
+
+    `product` and `step` are `fisher_vector_product` and `critic_steps`, compiled or not.
+    """
+    policy, start = learner.policy, perf_counter()
+    rollout = collector.collect(config.num_steps, streams["action"])  # (1)
+    how = (config.discount, config.gae_lambda, config.bootstrap_on_truncation)
+    batch = experience(policy, rollout, *how)  # (2)
+    batch = batch._replace(advantage=standardise(batch.advantage))  # (3)
+    actor, critic = policy.theta.tensor_split([policy.actor_size], 1)
+    new, metrics = policy_step(policy, config, actor.clone(), batch, product)
+    actor.copy_(new)
+    learner.adam, metrics["value_loss"] = fit_critic(
+        config, critic, learner.adam, batch, streams["batch"], step
+    )
+    metrics = metrics | {"explained_variance": batch.explained_variance()}
+    collecting = sum(rollout.seconds.values())
+    return metrics, rollout.seconds | {"learning": perf_counter() - start - collecting}
+
+
+def policy_step(
+    policy: ActorCritic, config: Config, old: Tensor, batch: Batch, product: Callable
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """The natural gradient step from `old` [S, P_actor] on the whole batch, and metrics [S]."""
+    pi_old = policy.distribution(old, batch.obs)
+
+    def gain(actor: Tensor) -> tuple[Tensor, dict]:
+        log_prob = policy.distribution(actor, batch.obs).log_prob(batch.action)
+        return surrogate(log_prob - batch.old_log_prob, batch.advantage), {}
+
+    def mean_kl(actor: Tensor) -> Tensor:
+        return pi_old.kl(policy.distribution(actor, batch.obs)).mean(1)
+
+    grad, _ = gradient(gain, old)  # (4)
+    fisher = partial(product, old, batch.obs)
+    direction = conjugate_gradients(fisher, grad, config.cg_iterations)  # (5)
+    curvature = (direction * fisher(direction)).sum(1, keepdim=True)
+    step = direction * (2 * config.max_kl / curvature.clamp(min=1e-20)).sqrt()  # (6)
+    new, accepted, tries = line_search(config, old, step, gain, mean_kl)  # (7)
+    metrics = {
+        "kl": mean_kl(new),
+        "surrogate": gain(new)[0],
+        "expected_improvement": (grad * step).sum(1),
+        "accepted": accepted.float(),
+        "line_search_tries": tries,
+        "entropy": pi_old.entropy().mean(1),
+    }
+    return new, metrics
+
+
+def fisher_vector_product(
+    policy: ActorCritic, config: Config, old: Tensor, obs: Tensor, v: Tensor
+) -> Tensor:
+    """(F + damping I) v, [S, P_actor] -> [S, P_actor]; F is the Hessian of mean KL(pi_old || pi).
+
+    F = J^T H J: J the Jacobian of the distribution's parameters, H the Hessian of the KL in them.
+    Seeds share nothing, so the Hessian of their sum is block diagonal: one product serves them all.
+    """
+    obs = obs[:, :: config.fisher_every]
+    pi_old = policy.distribution(old, obs)
+
+    def parameters(actor: Tensor) -> tuple[Tensor, ...]:
+        return tuple(vars(policy.distribution(actor, obs)).values())
+
+    def slope(new: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return torch.func.grad(lambda new: pi_old.kl(type(pi_old)(*new)).mean(1).sum())(new)
+
+    at_old, moved = torch.func.jvp(parameters, (old,), (v,))
+    _, bent = torch.func.jvp(slope, (at_old,), (moved,))
+    _, pull_back = torch.func.vjp(parameters, old)
+    return pull_back(bent)[0] + config.cg_damping * v
+
+
+def conjugate_gradients(
+    product: Callable[[Tensor], Tensor], b: Tensor, iterations: int, tolerance: float = 1e-10
+) -> Tensor:
+    """x with product(x) = b for each row of [S, P]; a row stops once |residual|^2 < tolerance."""
+    x, residual, p = torch.zeros_like(b), b.clone(), b.clone()
+    square = (residual * residual).sum(1, keepdim=True)
+    for _ in range(iterations):
+        running = square >= tolerance
+        if not running.any():
+            break
+        z = product(p)
+        alpha = torch.where(running, square / (p * z).sum(1, keepdim=True), 0.0)
+        x, residual = x + alpha * p, residual - alpha * z
+        new_square = (residual * residual).sum(1, keepdim=True)
+        p = torch.where(running, residual + new_square / square * p, p)
+        square = torch.where(running, new_square, square)
+    return x
+
+
+def line_search(
+    config: Config, old: Tensor, step: Tensor, gain: Callable, mean_kl: Callable
+) -> tuple[Tensor, Tensor, Tensor]:
+    """(new [S, P_actor], accepted [S], tries [S]): each row's first acceptable point, or `old`."""
+    before, _ = gain(old)
+    new, accepted = old.clone(), torch.zeros(len(old), dtype=torch.bool)
+    tries = torch.zeros(len(old))
+    for j in range(config.backtrack_tries):
+        trial = old + config.backtrack**j * step
+        tries = tries + ~accepted
+        within = mean_kl(trial) <= config.kl_slack * config.max_kl  # false for NaN, too
+        better = gain(trial)[0] >= before
+        first = within & better & trial.isfinite().all(1) & ~accepted
+        new = torch.where(first[:, None], trial, new)
+        accepted = accepted | first
+        if accepted.all():
+            break
+    return new, accepted, tries
+
+
+def fit_critic(
+    config: Config,
+    critic: Tensor,
+    adam: AdamState,
+    batch: Batch,
+    rngs: list[np.random.Generator],
+    step: Callable,
+) -> tuple[AdamState, Tensor]:
+    """Move `critic` [S, P_critic], in place, towards the targets; its Adam and last loss [S]."""
+    for _ in range(config.critic_epochs):
+        order = np.stack([rng.permutation(config.batch_size) for rng in rngs])  # (8)
+        shuffled = batch.take(torch.from_numpy(order))
+        for part in shuffled.chunks(config.critic_minibatches // config.minibatches_per_call):
+            new, adam, error = step(critic, adam, part)
+            critic.copy_(new)
+    return adam, error
+
+
+def critic_steps(
+    policy: ActorCritic, config: Config, critic: Tensor, adam: AdamState, part: Batch
+) -> tuple[Tensor, AdamState, Tensor]:
+    """A few minibatches of regression in one call. critic [S, P_critic]; the last loss [S]."""
+
+    def loss(minibatch: Batch, critic: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        error = value_loss(policy.value(critic, minibatch.obs), minibatch.target)
+        return error, {"value_loss": error}
+
+    lr, everyone = torch.tensor(config.critic_lr), torch.ones(len(critic))
+    for minibatch in part.chunks(config.minibatches_per_call):
+        grad, metrics = gradient(partial(loss, minibatch), critic)
+        critic, adam = adam_step(critic, grad, adam, lr, everyone, config.adam_eps)  # (9)
+    return critic, adam, metrics["value_loss"]
+
+
+# -------------------------------------------------------------------------------------- 7. Train
+
+
+def train(config: Config, run) -> None:
+    """Train on `run.task` for all `run.seeds`; `run` logs, evaluates, saves and resumes."""
+    envs = run.environments(config.num_envs)
+    policy = ActorCritic(
+        *(envs.obs_size, envs.action_size, envs.discrete, run.streams["init"]),
+        *(config.hidden, config.activation, config.normalize_obs),
+        *(config.orthogonal_init, config.log_std_init),
+    )
+    scaler = RewardScaler(len(run.seeds), config.num_envs, config.discount, config.normalize_reward)
+    learner = Learner(policy, AdamState.zeros(policy.theta[:, policy.actor_size :]), scaler)
+    collector = Collector(envs, policy, scaler)
+    gradient_steps = config.iterations * config.critic_epochs * config.critic_minibatches
+    product, step = (
+        run.compiled(partial(function, policy, config), gradient_steps)
+        for function in (fisher_vector_product, critic_steps)
+    )
+    for _ in run.iterations(config.iterations, config.batch_size, learner):
+        if run.at_boundary:  # a checkpoint is an episode boundary: fresh environments
+            collector.restart(run.streams.integers("environment", config.num_envs))
+        run.log(*iterate(config, learner, collector, run.streams, product, step))

@@ -1,0 +1,8 @@
+"""FixPO, the thin script: `python scripts/fixpo.py --env Hopper-v4 --seeds 5`."""
+
+import sys
+
+from rlsuite.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main(["train", "fixpo", *sys.argv[1:]]))

@@ -1,0 +1,8 @@
+"""MDPO, the thin script: `python scripts/mdpo.py --env Hopper-v4 --seeds 5`."""
+
+import sys
+
+from rlsuite.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main(["train", "mdpo", *sys.argv[1:]]))

@@ -1,0 +1,8 @@
+"""TRPO, the thin script: `python scripts/trpo.py --env Hopper-v4 --seeds 5`."""
+
+import sys
+
+from rlsuite.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main(["train", "trpo", *sys.argv[1:]]))
