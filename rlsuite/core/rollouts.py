@@ -107,9 +107,10 @@ class Batch(NamedTuple):
     advantage: Tensor
     target: Tensor
 
-    def take(self, index: Tensor) -> "Batch":
-        """Each seed's own rows, `index` [S, B]."""
-        return Batch(*(x[torch.arange(len(index))[:, None], index] for x in self))
+    def shuffled(self, rngs: list[np.random.Generator]) -> "Batch":
+        """Each seed's rows in an order that its own stream draws."""
+        order = torch.from_numpy(np.stack([g.permutation(self.obs.shape[1]) for g in rngs]))
+        return Batch(*(x[torch.arange(len(order))[:, None], order] for x in self))
 
     def chunks(self, count: int) -> list["Batch"]:
         return [Batch(*parts) for parts in zip(*(x.chunk(count, 1) for x in self), strict=True)]
@@ -147,3 +148,12 @@ def standardise(advantage: Tensor) -> Tensor:
     centred = advantage - advantage.mean(1, keepdim=True)
     variance = (centred * centred).sum(1, keepdim=True) / (advantage.shape[1] - 1)
     return centred / (variance.sqrt() + 1e-8)
+
+
+def value_loss(value: Tensor, old_value: Tensor, target: Tensor, clip: float | None) -> Tensor:
+    """L_V = mean max((V - R)^2, (V_old + clip(V - V_old) - R)^2) / 2, as ppo2. [S, B] -> [S]."""
+    error = (value - target) ** 2
+    if clip is not None:
+        clipped = old_value + (value - old_value).clamp(-clip, clip)
+        error = torch.maximum(error, (clipped - target) ** 2)
+    return 0.5 * error.mean(1)

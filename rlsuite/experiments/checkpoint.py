@@ -49,11 +49,14 @@ def save(folder: Path, iteration: int, state: dict) -> None:
 
 
 def capture(learner) -> dict:
-    """The state of a learner, a dataclass whose fields are modules or named tuples of tensors."""
+    """The state of a learner: a dataclass of modules, tensors and named tuples of tensors."""
     state = {}
     for field in dataclasses.fields(learner):
         part = getattr(learner, field.name)
-        state[field.name] = part._asdict() if isinstance(part, tuple) else part.state_dict()
+        if isinstance(part, torch.Tensor):
+            state[field.name] = part
+        else:
+            state[field.name] = part._asdict() if isinstance(part, tuple) else part.state_dict()
     return state
 
 
@@ -61,7 +64,9 @@ def restore(learner, state: dict) -> None:
     """Put back what `capture` took."""
     for name, saved in state.items():
         part = getattr(learner, name)
-        if isinstance(part, tuple):
+        if isinstance(part, torch.Tensor):
+            setattr(learner, name, saved)
+        elif isinstance(part, tuple):
             setattr(learner, name, type(part)(**saved))
         else:
             part.load_state_dict(saved)

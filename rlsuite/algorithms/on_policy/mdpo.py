@@ -36,14 +36,13 @@ from dataclasses import dataclass
 from functools import partial
 from time import perf_counter
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from rlsuite.core.networks import ActorCritic
 from rlsuite.core.normalizers import RewardScaler
 from rlsuite.core.optim import AdamState, adam_step, clip_grad_norm, gradient
-from rlsuite.core.rollouts import Batch, Collector, experience, standardise
+from rlsuite.core.rollouts import Batch, Collector, experience, standardise, value_loss
 
 # ------------------------------------------------------------------------------------- 2. Config
 
@@ -77,13 +76,11 @@ class Config:
         counts = (self.num_envs, self.num_steps, self.policy_steps, self.critic_epochs, b)
         if min(*counts, *self.hidden) < 1:
             raise ValueError(f"{self}: envs, steps, epochs, minibatches, widths must be 1 or more")
-        if m < 2:
-            raise ValueError(f"num_steps {self.num_steps} gives {m} transition; a std needs 2")
         if m % b:
-            near = min((d for d in range(1, m + 1) if m % d == 0), key=lambda d: abs(d - b))
+            near = math.gcd(m, b)
             raise ValueError(f"critic_minibatches {b} does not divide {m} transitions; use {near}")
-        if self.total_steps < m:
-            raise ValueError(f"total_steps {self.total_steps} is less than one rollout; use {m}")
+        if not 2 <= m <= self.total_steps:  # 2: for a standard deviation
+            raise ValueError(f"{m} transitions a rollout; use 2 to total_steps {self.total_steps}")
         positive = ("policy_lr", "critic_lr", "max_grad_norm", "adam_eps", "critic_adam_eps")
         for name in (*positive, "value_clip"):
             if getattr(self, name) is not None and not 0 < getattr(self, name) < math.inf:
@@ -142,15 +139,6 @@ def mirror_descent(log_ratio: Tensor, advantage: Tensor, kl: Tensor, penalty: fl
     return surrogate(log_ratio, advantage) - penalty * kl.mean(1)
 
 
-def value_loss(value: Tensor, old_value: Tensor, target: Tensor, clip: float | None) -> Tensor:
-    """L_V = mean max((V - R)^2, (V_k + clip(V - V_k) - R)^2). [S, B] -> [S]."""
-    error = (value - target) ** 2
-    if clip is not None:
-        clipped = old_value + (value - old_value).clamp(-clip, clip)
-        error = torch.maximum(error, (clipped - target) ** 2)
-    return error.mean(1)
-
-
 def step_size(k: int, iterations: int) -> float:
     """t_k = 1 - (k - 1)/K, greater than 0 for every k = 0..K-1."""
     return 1 - (k - 1) / iterations
@@ -197,10 +185,8 @@ def iterate(
             actor, learner.actor_adam, old, penalty, batch
         )
         actor.copy_(new)
-    learner.critic_adam, metrics["value_loss"] = fit_critic(
-        config, critic, learner.critic_adam, batch, streams["batch"], critic_step
-    )
-    metrics = metrics | {"explained_variance": batch.explained_variance()}
+    loss = fit_critic(config, learner, critic, batch, streams["batch"], critic_step)
+    metrics |= {"value_loss": loss, "explained_variance": batch.explained_variance()}
     metrics = metrics | {"penalty": penalty.expand(len(actor))}
     collecting = sum(rollout.seconds.values())
     return metrics, rollout.seconds | {"learning": perf_counter() - start - collecting}
@@ -231,21 +217,15 @@ def policy_step(
 
 
 def fit_critic(
-    config: Config,
-    critic: Tensor,
-    adam: AdamState,
-    batch: Batch,
-    rngs: list[np.random.Generator],
-    step: Callable,
-) -> tuple[AdamState, Tensor]:
-    """Move `critic` [S, P_critic], in place, towards the targets; its Adam and last loss [S]."""
+    config: Config, learner: Learner, critic: Tensor, batch: Batch, rngs: list, step: Callable
+) -> Tensor:
+    """Move `critic` [S, P_critic], in place, towards the targets; the last loss [S]."""
     for _ in range(config.critic_epochs):
-        order = np.stack([rng.permutation(config.batch_size) for rng in rngs])  # (8)
-        shuffled = batch.take(torch.from_numpy(order))
+        shuffled = batch.shuffled(rngs)  # (8)
         for part in shuffled.chunks(config.critic_minibatches // config.minibatches_per_call):
-            new, adam, error = step(critic, adam, part)
+            new, learner.critic_adam, error = step(critic, learner.critic_adam, part)
             critic.copy_(new)
-    return adam, error
+    return error
 
 
 def critic_steps(
@@ -255,7 +235,7 @@ def critic_steps(
 
     def loss(minibatch: Batch, critic: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         value = policy.value(critic, minibatch.obs)
-        error = value_loss(value, minibatch.old_value, minibatch.target, config.value_clip)
+        error = 2 * value_loss(value, minibatch.old_value, minibatch.target, config.value_clip)
         return error, {"value_loss": error}
 
     lr, everyone = torch.tensor(config.critic_lr), torch.ones(len(critic))

@@ -37,14 +37,13 @@ from dataclasses import dataclass
 from functools import partial
 from time import perf_counter
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from rlsuite.core.networks import ActorCritic
 from rlsuite.core.normalizers import RewardScaler
 from rlsuite.core.optim import AdamState, adam_step, clip_grad_norm, gradient
-from rlsuite.core.rollouts import Batch, Collector, experience, standardise
+from rlsuite.core.rollouts import Batch, Collector, experience, standardise, value_loss
 
 # ------------------------------------------------------------------------------------- 2. Config
 
@@ -178,15 +177,6 @@ def drift_surrogate(log_ratio: Tensor, advantage: Tensor) -> Tensor:
     return (torch.relu(x - c * torch.tanh(x / c)) - advantage * log_ratio.exp()).mean(1)
 
 
-def value_loss(value: Tensor, old_value: Tensor, target: Tensor, clip: float | None) -> Tensor:
-    """L_V = mean max((V - R)^2, (V_old + clip(V - V_old) - R)^2) / 2, as ppo2. [S, B] -> [S]."""
-    error = (value - target) ** 2
-    if clip is not None:
-        clipped = old_value + (value - old_value).clamp(-clip, clip)
-        error = torch.maximum(error, (clipped - target) ** 2)
-    return 0.5 * error.mean(1)
-
-
 def approximate_kl(log_ratio: Tensor) -> Tensor:
     """k3 estimate of KL(pi_old || pi_theta): mean((rho - 1) - log rho) >= 0. [S, B] -> [S]."""
     log_ratio = log_ratio.clamp(-20, 20)
@@ -228,8 +218,7 @@ def iterate(
     for _ in range(config.epochs):
         if config.target_kl is not None:
             active = active * (metrics["kl"] <= config.target_kl)  # (4)
-        order = np.stack([rng.permutation(config.batch_size) for rng in streams["batch"]])  # (5)
-        shuffled = batch.take(torch.from_numpy(order))
+        shuffled = batch.shuffled(streams["batch"])  # (5)
         for part in shuffled.chunks(config.num_minibatches // config.minibatches_per_call):
             theta, learner.adam, metrics = step(policy.theta, learner.adam, lr, active, part)
             policy.theta.copy_(theta)

@@ -35,14 +35,14 @@ from dataclasses import dataclass
 from functools import partial
 from time import perf_counter
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from rlsuite.core.conjugate import conjugate_gradients
 from rlsuite.core.networks import ActorCritic
 from rlsuite.core.normalizers import RewardScaler
 from rlsuite.core.optim import AdamState, adam_step, gradient
-from rlsuite.core.rollouts import Batch, Collector, experience, standardise
+from rlsuite.core.rollouts import Batch, Collector, experience, standardise, value_loss
 
 # ------------------------------------------------------------------------------------- 2. Config
 
@@ -78,13 +78,11 @@ class Config:
         counts = (self.num_envs, self.num_steps, self.cg_iterations, self.backtrack_tries, b)
         if min(*counts, self.critic_epochs, self.fisher_every, *self.hidden) < 1:
             raise ValueError(f"{self}: envs, steps, iterations, tries, widths must be 1 or more")
-        if m < 2:
-            raise ValueError(f"num_steps {self.num_steps} gives {m} transition; a std needs 2")
         if m % b:
-            near = min((d for d in range(1, m + 1) if m % d == 0), key=lambda d: abs(d - b))
+            near = math.gcd(m, b)
             raise ValueError(f"critic_minibatches {b} does not divide {m} transitions; use {near}")
-        if self.total_steps < m:
-            raise ValueError(f"total_steps {self.total_steps} is less than one rollout; use {m}")
+        if not 2 <= m <= self.total_steps:  # 2: for a standard deviation
+            raise ValueError(f"{m} transitions a rollout; use 2 to total_steps {self.total_steps}")
         for name in ("max_kl", "critic_lr", "adam_eps"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be greater than 0")
@@ -141,11 +139,6 @@ def surrogate(log_ratio: Tensor, advantage: Tensor) -> Tensor:
     return (log_ratio.clamp(-20, 20).exp() * advantage).mean(1)
 
 
-def value_loss(value: Tensor, target: Tensor) -> Tensor:
-    """L_V = mean (V - R)^2. [S, B] -> [S]."""
-    return ((value - target) ** 2).mean(1)
-
-
 OBJECTIVES = (surrogate, value_loss)
 
 # ------------------------------------------------------------------------------------- 6. Update
@@ -175,10 +168,8 @@ def iterate(
     actor, critic = policy.theta.tensor_split([policy.actor_size], 1)
     new, metrics = policy_step(policy, config, actor.clone(), batch, product)
     actor.copy_(new)
-    learner.adam, metrics["value_loss"] = fit_critic(
-        config, critic, learner.adam, batch, streams["batch"], step
-    )
-    metrics = metrics | {"explained_variance": batch.explained_variance()}
+    loss = fit_critic(config, learner, critic, batch, streams["batch"], step)
+    metrics |= {"value_loss": loss, "explained_variance": batch.explained_variance()}
     collecting = sum(rollout.seconds.values())
     return metrics, rollout.seconds | {"learning": perf_counter() - start - collecting}
 
@@ -202,15 +193,9 @@ def policy_step(
     curvature = (direction * fisher(direction)).sum(1, keepdim=True)
     step = direction * (2 * config.max_kl / curvature.clamp(min=1e-20)).sqrt()  # (6)
     new, accepted, tries = line_search(config, old, step, gain, mean_kl)  # (7)
-    metrics = {
-        "kl": mean_kl(new),
-        "surrogate": gain(new)[0],
-        "expected_improvement": (grad * step).sum(1),
-        "accepted": accepted.float(),
-        "line_search_tries": tries,
-        "entropy": pi_old.entropy().mean(1),
-    }
-    return new, metrics
+    metrics = {"kl": mean_kl(new), "surrogate": gain(new)[0], "accepted": accepted.float()}
+    metrics |= {"line_search_tries": tries, "entropy": pi_old.entropy().mean(1)}
+    return new, metrics | {"expected_improvement": (grad * step).sum(1)}
 
 
 def fisher_vector_product(
@@ -236,25 +221,6 @@ def fisher_vector_product(
     return pull_back(bent)[0] + config.cg_damping * v
 
 
-def conjugate_gradients(
-    product: Callable[[Tensor], Tensor], b: Tensor, iterations: int, tolerance: float = 1e-10
-) -> Tensor:
-    """x with product(x) = b for each row of [S, P]; a row stops once |residual|^2 < tolerance."""
-    x, residual, p = torch.zeros_like(b), b.clone(), b.clone()
-    square = (residual * residual).sum(1, keepdim=True)
-    for _ in range(iterations):
-        running = square >= tolerance
-        if not running.any():
-            break
-        z = product(p)
-        alpha = torch.where(running, square / (p * z).sum(1, keepdim=True), 0.0)
-        x, residual = x + alpha * p, residual - alpha * z
-        new_square = (residual * residual).sum(1, keepdim=True)
-        p = torch.where(running, residual + new_square / square * p, p)
-        square = torch.where(running, new_square, square)
-    return x
-
-
 def line_search(
     config: Config, old: Tensor, step: Tensor, gain: Callable, mean_kl: Callable
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -276,21 +242,15 @@ def line_search(
 
 
 def fit_critic(
-    config: Config,
-    critic: Tensor,
-    adam: AdamState,
-    batch: Batch,
-    rngs: list[np.random.Generator],
-    step: Callable,
-) -> tuple[AdamState, Tensor]:
-    """Move `critic` [S, P_critic], in place, towards the targets; its Adam and last loss [S]."""
+    config: Config, learner: Learner, critic: Tensor, batch: Batch, rngs: list, step: Callable
+) -> Tensor:
+    """Move `critic` [S, P_critic], in place, towards the targets; the last loss [S]."""
     for _ in range(config.critic_epochs):
-        order = np.stack([rng.permutation(config.batch_size) for rng in rngs])  # (8)
-        shuffled = batch.take(torch.from_numpy(order))
+        shuffled = batch.shuffled(rngs)  # (8)
         for part in shuffled.chunks(config.critic_minibatches // config.minibatches_per_call):
-            new, adam, error = step(critic, adam, part)
+            new, learner.adam, error = step(critic, learner.adam, part)
             critic.copy_(new)
-    return adam, error
+    return error
 
 
 def critic_steps(
@@ -299,7 +259,8 @@ def critic_steps(
     """A few minibatches of regression in one call. critic [S, P_critic]; the last loss [S]."""
 
     def loss(minibatch: Batch, critic: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        error = value_loss(policy.value(critic, minibatch.obs), minibatch.target)
+        value = policy.value(critic, minibatch.obs)
+        error = 2 * value_loss(value, minibatch.old_value, minibatch.target, clip=None)
         return error, {"value_loss": error}
 
     lr, everyone = torch.tensor(config.critic_lr), torch.ones(len(critic))
