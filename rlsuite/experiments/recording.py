@@ -56,8 +56,11 @@ def _drawable(task: str):
         os.environ["MUJOCO_GL"] = _renderer()
     import gymnasium
 
+    how = {"render_mode": "rgb_array", "disable_env_checker": True}
     try:
-        env = gymnasium.make(task, render_mode="rgb_array", disable_env_checker=True)
+        env = gymnasium.make(task, **how)
+        if _has_camera(env.unwrapped, "track"):  # which goes along; the default one stays behind
+            env = gymnasium.make(task, camera_name="track", **how)
         env.reset(seed=0)
         env.render()
     except Exception as error:  # drivers fail in many ways; each means that nothing can be drawn
@@ -66,6 +69,15 @@ def _drawable(task: str):
             "software renderer: apt-get install libosmesa6"
         ) from error
     return env
+
+
+def _has_camera(env, name: str) -> bool:
+    """Whether `env` is a MuJoCo task whose model has a camera of this name."""
+    if not hasattr(env, "model") or not hasattr(env, "mujoco_renderer"):
+        return False
+    import mujoco
+
+    return mujoco.mj_name2id(env.model, mujoco.mjtObj.mjOBJ_CAMERA, name) >= 0
 
 
 def _renderer() -> str:

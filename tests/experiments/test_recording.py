@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import gymnasium
 import pytest
 
 from rlsuite.cli import main
@@ -25,3 +26,13 @@ def test_seed_that_was_not_trained_is_refused(short_runs, tmp_path) -> None:
     with pytest.raises(RunError, match=r"seed 7 is not in .*; it has 0, 1"):
         recording.record(folder, tmp_path / "x.mp4", seed=7)
     assert not Path(tmp_path / "x.mp4").exists()
+
+
+@pytest.mark.parametrize(
+    ("task", "follows"), [("Hopper-v4", True), ("Reacher-v4", False), ("CartPole-v1", False)]
+)
+def test_the_camera_goes_along_where_the_model_has_one_that_does(task, follows) -> None:
+    # Hopper's model has a camera called track; Reacher's, which stays where it is, has none
+    env = gymnasium.make(task, disable_env_checker=True)
+    assert recording._has_camera(env.unwrapped, "track") is follows
+    env.close()
