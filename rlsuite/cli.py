@@ -236,6 +236,34 @@ def algorithms(argv: list[str]) -> None:
         print(f"{'':10} {module.__name__.replace('.', '/')}.py, {length} lines")
 
 
+@dataclasses.dataclass
+class Compare:
+    """Show two algorithms' files side by side: what differs, section by section."""
+
+
+def compare(argv: list[str]) -> None:
+    """Show two algorithms' files side by side: what differs, section by section."""
+    import shutil
+
+    from rich.console import Console
+
+    from rlsuite import algorithms as registry
+    from rlsuite.experiments.side_by_side import side_by_side
+
+    names = [word.lower() for word in argv if not word.startswith("-")]
+    _parse("rlsuite compare NAME NAME", Compare, [word for word in argv if word.startswith("-")])
+    if len(names) != 2:
+        raise ValueError("which two algorithms? type: rlsuite compare ppo mdpo")
+    left, right = (Path(registry.load(name).__file__).read_text() for name in names)
+    if names[0] == names[1]:
+        others = " | ".join(name for name in registry.ALGORITHMS if name != names[0])
+        raise ValueError(f"both are {names[0]}; type: rlsuite compare {names[0]} {others}")
+    width = shutil.get_terminal_size((200, 24)).columns  # 200: where there is no terminal
+    console = Console()
+    for line in side_by_side((names[0], names[1]), (left, right), width):
+        console.print(line, soft_wrap=True)
+
+
 # ------------------------------------------------------------------------------------- parsing
 
 
@@ -331,7 +359,10 @@ def _free_folder(parent: Path, name: str) -> Path:
 
 COMMANDS = {
     function.__name__: function
-    for function in (train, evaluate, record, sweep, export, table, plot, report, algorithms)
+    for function in (
+        *(train, evaluate, record, sweep, export),
+        *(table, plot, report, algorithms, compare),
+    )
 }
 
 
