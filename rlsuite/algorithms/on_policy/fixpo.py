@@ -84,9 +84,7 @@ class Config:
             raise ValueError(f"{self}: envs, steps, epochs, sweeps, widths must be 1 or more")
         for b in counts:
             if m % b:
-                raise ValueError(
-                    f"{b} minibatches must split {m} transitions; use {math.gcd(m, b)}"
-                )
+                raise ValueError(f"{b} minibatches must split {m} steps; use {math.gcd(m, b)}")
         if self.total_steps < m:
             raise ValueError(f"total_steps {self.total_steps} is less than one rollout; use {m}")
         positive = ("max_kl", "target_coef", "learning_rate", "max_grad_norm")
