@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from time import perf_counter
 
 WARM_UP = 2  # iterations before the first measured one; the first of them compiles
-BATCH_STEPS = 2048  # of each seed and iteration: the preset's
 RANDOM_ACTIONS = 256  # different ones, so that drawing them costs EnvPool nothing
 
 
@@ -50,7 +49,8 @@ class StopwatchRun:
 
         self.task, self.seeds = spec["task"], tuple(range(spec["seeds"]))
         self.streams, self.at_boundary = Streams(self.seeds), True
-        self._compile, self._channel = spec["compile"], channel
+        self._wish, self._channel = spec["compile"], channel
+        self._compiled = False
         self._messages: list[str] = []
         self._profile: dict[str, float] = {}
 
@@ -61,9 +61,10 @@ class StopwatchRun:
         return self._environments
 
     def compiled(self, function, gradient_steps: int):
-        from rlsuite.experiments.machine import compiled
+        from rlsuite.experiments import machine
 
-        return compiled(function, self._messages.append) if self._compile else function
+        self._compiled = machine.should_compile(self._wish, gradient_steps)
+        return machine.compiled(function, self._messages.append) if self._compiled else function
 
     def iterations(self, total: int, steps_each: int, learner) -> Iterator[int]:
         iterations = itertools.cycle(range(total))  # of the learning rate's schedule
@@ -75,7 +76,8 @@ class StopwatchRun:
             seconds.append(perf_counter() - start)
         failed = [m for m in self._messages if m.startswith("not compiled")]
         ready = {"first_iteration": seconds[0], "second_iteration": seconds[1]}
-        self._channel.tell(**ready, engine=self._environments.engine, failed=failed)
+        ready |= {"engine": self._environments.engine, "compiled": self._compiled}
+        self._channel.tell(**ready, failed=failed)
         for least in self._channel.orders():
             self._profile.clear()
             start, count = perf_counter(), 0
@@ -94,16 +96,15 @@ class StopwatchRun:
 
 
 def ours(spec: dict, channel: Channel) -> None:
-    """`rlsuite train ppo --preset mujoco`, without its logs, evaluations and checkpoints."""
+    """`rlsuite train ALGORITHM --preset mujoco`, without logs, evaluations and checkpoints."""
     import torch
 
     from rlsuite import algorithms
     from rlsuite.experiments.settings import preset
 
     torch.set_num_threads(spec["threads"])
-    module, copies = algorithms.load("ppo"), spec["copies"]
-    shape = {"num_envs": copies, "num_steps": BATCH_STEPS // copies}
-    config = module.Config(**preset(module, "mujoco", spec["task"]) | shape)
+    module = algorithms.load(spec["algorithm"])
+    config = module.Config(**preset(module, "mujoco", spec["task"]) | spec["config"])
     module.train(config, StopwatchRun(spec, channel))
 
 
@@ -149,9 +150,9 @@ def main() -> None:
     elif spec["who"] == "envpool":
         envpool_alone(spec, channel)
     else:
-        from benchmark_peer import stable_baselines3
+        from benchmark_peer import peer
 
-        stable_baselines3(spec, channel)
+        peer(spec, channel)
 
 
 if __name__ == "__main__":

@@ -1,33 +1,61 @@
 """Fills the marked parts of README.md from results/: `python scripts/readme_results.py`.
 
-Between the results markers: one table for every benchmark folder (results/NAME/ALGORITHM/TASK.csv).
-Between the speed markers: every results/speed/NAME.csv as it stands, with a link to NAME.md.
+Between the results markers: for every benchmark folder (results/NAME/ALGORITHM/TASK.csv) a table
+with one row per algorithm. Between the speed markers: every results/speed/NAME.csv as it stands,
+with a link to NAME.md.
 """
 
 import csv
 import re
 from pathlib import Path
 
-from rlsuite.experiments import tables
+from rlsuite.experiments import readme as generated
+from rlsuite.experiments.tabular import NONE
 
 ROOT = Path(__file__).parents[1]
-HEADER = (
-    *("Algorithm", "Task", "Quantity", "Mean ± std over seeds"),
-    *("IQM [95% interval]", "Published", "Wall time", "Rows"),
-)
+SHOWN = {"report": "report.html", "tables": "tables/tables.md"}
 
 
 def benchmarks(results: Path) -> str:
     """A heading and a table per benchmark, beside the published values most like ours."""
-    parts = []
-    for folder in sorted({file.parents[1] for file in results.glob("*/*/*.json")}):
-        lines = []
-        for row in tables.readme_rows(folder, results / "published"):
-            link = f"[{row.file.name}]({row.file.relative_to(results.parent).as_posix()})"
-            cells = (row.algorithm, row.task, row.quantity, row.mean, row.score)
-            lines.append([*cells, row.published, row.wall_time, link])
-        parts.append(f"**{folder.name}**\n\n{markdown(HEADER, lines)}")
-    return "\n\n".join(parts) or "None yet."
+    folders = sorted({file.parents[1] for file in results.glob("*/*/*.json")})
+    return "\n\n".join(benchmark(folder, results) for folder in folders) or "None yet."
+
+
+def benchmark(folder: Path, results: Path) -> str:
+    """One benchmark: what is shown, a row per algorithm, and what the marks say."""
+    about = generated.benchmark(folder, results / "published")
+    pooled = any(row.total != NONE for row in about.rows)
+    header = ["Algorithm", "Seeds x steps", *about.tasks, "All tasks", "Wall time", "Rows"]
+    lines = []
+    for row in about.rows:
+        cells = [score(one, results.parent) if one else NONE for one in row.scores]
+        files = link("files", row.folder, results.parent)
+        lines.append([row.algorithm, row.trained, *cells, row.total, row.wall_time, files])
+    if not pooled:
+        place = header.index("All tasks")
+        header, *lines = ([*line[:place], *line[place + 1 :]] for line in (header, *lines))
+    links = [
+        link(word, folder / name, results.parent)
+        for word, name in SHOWN.items()
+        if (folder / name).exists()
+    ]
+    lead = (
+        f"**{folder.name}**: {about.quantity}, mean ± standard deviation over seeds, under it IQM "
+        f"[95% interval], under that the published value most like ours. {' '.join(links)}"
+    )
+    notes = "\n".join(f"- {note}" for note in about.notes)
+    return f"{lead.rstrip()}\n\n{markdown(header, lines)}\n\n{notes}".rstrip()
+
+
+def score(one: generated.Score, root: Path) -> str:
+    """Three lines of a cell: mean with a link to the rows, IQM, published value."""
+    marks = f" <sup>{','.join(one.published.marks)}</sup>" if one.published.marks else ""
+    return f"{link(one.mean, one.file, root)}<br>{one.iqm}<br>{one.published.text}{marks}"
+
+
+def link(text: str, path: Path, root: Path) -> str:
+    return f"[{text}]({path.relative_to(root).as_posix()})"
 
 
 def speed(results: Path) -> str:

@@ -12,8 +12,8 @@ import torch
 
 PACKAGES = ("rlsuite", "torch", "numpy", "gymnasium", "mujoco", "envpool")
 # Below this many gradient steps, compiling (10-30 s the first time) costs more than it saves
-# (about 0.5 ms a step at 64-64).
-WORTH_COMPILING = 50_000
+# (0.5 to 1 ms a step at 64-64).
+WORTH_COMPILING = 30_000
 
 
 def versions() -> dict[str, str]:
