@@ -87,8 +87,8 @@ SMALL = {"num_envs": 2, "num_steps": 4, "critic_minibatches": 2, "total_steps": 
         ({"critic_epochs": 0}, "critic_epochs=0.* must be 1 or more"),
         ({"critic_minibatches": 0}, "critic_minibatches=0.* must be 1 or more"),
         ({"hidden": (64, 0)}, r"hidden=\(64, 0\).* must be 1 or more"),
-        ({"critic_minibatches": 6}, "critic_minibatches 6 does not divide 8 transitions; use 2"),
-        ({"critic_minibatches": 16}, "critic_minibatches 16 does not divide 8 transitions; use 8"),
+        ({"critic_minibatches": 6}, "critic_minibatches 6 splits 8 transitions badly; use 2"),
+        ({"critic_minibatches": 16}, "critic_minibatches 16 splits 8 transitions badly; use 4"),
         ({"total_steps": 7}, "8 transitions a rollout; use 2 to total_steps 7"),
         (
             {"num_envs": 1, "num_steps": 1, "critic_minibatches": 1},
@@ -115,7 +115,7 @@ def test_impossible_settings_are_refused_by_value_with_a_way_out(changes, messag
 
 def test_what_is_next_to_the_refused_is_accepted():
     for changes in (
-        {"critic_minibatches": 8},
+        {"critic_minibatches": 4},
         {"critic_minibatches": 1},
         {"value_clip": None},
         {"policy_steps": 1, "critic_epochs": 1},

@@ -76,11 +76,11 @@ class Config:
         counts = (self.num_envs, self.num_steps, self.policy_steps, self.critic_epochs, b)
         if min(*counts, *self.hidden) < 1:
             raise ValueError(f"{self}: envs, steps, epochs, minibatches, widths must be 1 or more")
-        if m % b:
-            near = math.gcd(m, b)
-            raise ValueError(f"critic_minibatches {b} does not divide {m} transitions; use {near}")
         if not 2 <= m <= self.total_steps:  # 2: for a standard deviation
             raise ValueError(f"{m} transitions a rollout; use 2 to total_steps {self.total_steps}")
+        if m % b or m < 2 * b:  # single rows take other kernels, with other bits
+            near = math.gcd(m, b, m // 2)
+            raise ValueError(f"critic_minibatches {b} splits {m} transitions badly; use {near}")
         positive = ("policy_lr", "critic_lr", "max_grad_norm", "adam_eps", "critic_adam_eps")
         for name in (*positive, "value_clip"):
             if getattr(self, name) is not None and not 0 < getattr(self, name) < math.inf:
