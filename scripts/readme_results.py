@@ -13,7 +13,7 @@ from rlsuite.experiments import readme as generated
 from rlsuite.experiments.tabular import NONE
 
 ROOT = Path(__file__).parents[1]
-SHOWN = {"report": "report.html", "tables": "tables/tables.md"}
+SHOWN = {"tables": "tables/tables.md", "curves": "curves"}  # a report is made, not committed
 
 
 def benchmarks(results: Path) -> str:
@@ -25,14 +25,13 @@ def benchmarks(results: Path) -> str:
 def benchmark(folder: Path, results: Path) -> str:
     """One benchmark: what is shown, a row per algorithm, and what the marks say."""
     about = generated.benchmark(folder, results / "published")
-    pooled = any(row.total != NONE for row in about.rows)
-    header = ["Algorithm", "Seeds x steps", *about.tasks, "All tasks", "Wall time", "Rows"]
+    header = ["Algorithm", "Seeds x steps", "All tasks", "Wall time", "Rows", *about.tasks]
     lines = []
     for row in about.rows:
         cells = [score(one, results.parent) if one else NONE for one in row.scores]
-        files = link("files", row.folder, results.parent)
-        lines.append([row.algorithm, row.trained, *cells, row.total, row.wall_time, files])
-    if not pooled:
+        whole = [unbroken(text) for text in (row.trained, row.total, row.wall_time)]
+        lines.append([row.algorithm, *whole, link("files", row.folder, results.parent), *cells])
+    if all(row.total == NONE for row in about.rows):
         place = header.index("All tasks")
         header, *lines = ([*line[:place], *line[place + 1 :]] for line in (header, *lines))
     links = [
@@ -42,16 +41,24 @@ def benchmark(folder: Path, results: Path) -> str:
     ]
     lead = (
         f"**{folder.name}**: {about.quantity}, mean ± standard deviation over seeds, under it IQM "
-        f"[95% interval], under that the published value most like ours. {' '.join(links)}"
+        "[95% interval], under that the published value most like ours and its source. Wall time: "
+        f"all runs of a row. {' '.join(links)}"
     )
     notes = "\n".join(f"- {note}" for note in about.notes)
     return f"{lead.rstrip()}\n\n{markdown(header, lines)}\n\n{notes}".rstrip()
 
 
 def score(one: generated.Score, root: Path) -> str:
-    """Three lines of a cell: mean with a link to the rows, IQM, published value."""
+    """Lines of a cell: mean with a link to the rows, IQM, published value, its source."""
+    value, _, source = one.published.text.partition(" (")
+    lines = [link(unbroken(one.mean), one.file, root), unbroken(one.iqm), unbroken(value)]
     marks = f" <sup>{','.join(one.published.marks)}</sup>" if one.published.marks else ""
-    return f"{link(one.mean, one.file, root)}<br>{one.iqm}<br>{one.published.text}{marks}"
+    return "<br>".join([*lines, *([f"({source}{marks}"] if source else [])])
+
+
+def unbroken(text: str) -> str:
+    """`text` that stays on one line, however narrow its column."""
+    return text.replace(" ", "\N{NO-BREAK SPACE}")
 
 
 def link(text: str, path: Path, root: Path) -> str:

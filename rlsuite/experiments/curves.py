@@ -2,9 +2,10 @@
 
 Learning curves have one panel per task and one figure per quantity. The line is the mean (or the
 IQM) over seeds and the band its pointwise 95% bootstrap interval; a dashed line is the published
-value most like ours, with the marks of `published.DIFFERENCES`. Where several algorithms share
-tasks, a further figure shows the IQM over all tasks, the probability that one algorithm scores
-above another, and performance profiles.
+value most like ours, with the marks of `published.DIFFERENCES`. A value that stands only at another
+horizon is named below the panel but not drawn. Where several algorithms share tasks, a further
+figure shows the IQM over all tasks, the probability that one algorithm scores above another, and
+performance profiles (``aggregates.py``).
 """
 
 from __future__ import annotations
@@ -20,14 +21,20 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from rlsuite.experiments import published, rows, statistics, tables
+from rlsuite.algorithms import ALGORITHMS
+from rlsuite.experiments import aggregates, published, rows, statistics
+from rlsuite.experiments.aggregates import Scores
 from rlsuite.experiments.published import Published
 from rlsuite.experiments.rows import QUANTITIES, Result
+from rlsuite.experiments.summaries import generator, legend, published_cell, steps_text
 
 # Okabe and Ito's palette, told apart with every common kind of colour blindness.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 ESTIMATORS = {"mean": statistics.mean, "iqm": statistics.iqm}
 THRESHOLDS = 201  # at which a performance profile is drawn
+START = 0.1  # share of the steps that the height of a panel need not show
+MOSTLY_EMPTY = 2.0  # a panel this many times higher than the rest needs is cut to that
+DASH_SHIFT = 2  # points by which the dashes of one algorithm lag behind those of the one before
 CHARACTERS_PER_INCH = 15  # of a figure's foot line, at most
 _STYLE = {
     "font.size": 9,
@@ -81,10 +88,28 @@ def figures(
             if shown:
                 figure = _learning_curves(shown, values, column, statistic, seed_lines)
                 pictures[f"curves_{column}.png"] = _png(figure)
-        shared = _shared_tasks(results)
-        if shared:
-            pictures["aggregate.png"] = _png(_aggregate(results, shared))
+        if len({result.algorithm for result in results}) > 1:
+            column = aggregates.headline(results)
+            scores = aggregates.pool(results, values, column)
+            if scores:
+                left_out = aggregates.comparable(results, column)[1]
+                pictures["aggregate.png"] = _png(_aggregate(scores, left_out))
     return pictures
+
+
+def colours(names: Sequence[str]) -> dict[str, str]:
+    """A colour for every algorithm: the same one in every figure, as its place in the registry.
+
+    Names that are not in the registry, or whose colour is taken, get the next free one.
+    """
+    known = list(ALGORITHMS)
+    chosen: dict[str, str] = {}
+    for name in names:
+        place = known.index(name) if name in known else len(known)
+        ring = [COLOURS[(place + turn) % len(COLOURS)] for turn in range(len(COLOURS))]
+        free = [colour for colour in ring if colour not in chosen.values()]
+        chosen[name] = (free or ring)[0]
+    return chosen
 
 
 def _learning_curves(
@@ -95,23 +120,28 @@ def _learning_curves(
     seed_lines: bool,
 ) -> Figure:
     names = list(dict.fromkeys(result.algorithm for result in results))
+    colour_of = colours(names)
     tasks = sorted({result.task for result in results})
     across = min(3, len(tasks))
     down = -(-len(tasks) // across)
-    figure = Figure(figsize=(max(4.6, 3.9 * across), 3.4 * down + 0.5), layout="constrained")
+    figure = Figure(figsize=(max(4.6, 3.9 * across), 1), layout="constrained")
     figure.get_layout_engine().set(hspace=0.08, wspace=0.04)
     panels = figure.subplots(down, across, squeeze=False).ravel()
     for spare in panels[len(tasks) :]:
         spare.set_visible(False)
     marks: set[str] = set()
+    cut = []
     for panel, task in zip(panels, tasks, strict=False):
         here = [result for result in results if result.task == task]
         unit, word = _step_unit(max(result.last_step for result in here))
+        reach = []
         for result in here:
-            colour = COLOURS[names.index(result.algorithm) % len(COLOURS)]
+            colour = colour_of[result.algorithm]
             thin = seed_lines and len(names) == 1
-            _curve(panel, result, column, statistic, colour, unit, thin)
-            marks |= _published_line(panel, result, values, column, colour, len(names) > 1)
+            reach += _curve(panel, result, column, statistic, colour, unit, thin)
+            turn = names.index(result.algorithm) if len(names) > 1 else None
+            marks |= _published_line(panel, result, values, column, colour, turn)
+        cut.append(_fit(panel, reach))
         panel.set_title(task)
         panel.set_xlabel(f"environment steps{word}")
         panel.set_xlim(left=0)
@@ -119,10 +149,17 @@ def _learning_curves(
             panel.set_ylabel(QUANTITIES[column])
         if panel.get_legend_handles_labels()[0]:
             panel.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2))
-    band = "line: {} over seeds; band: 95% bootstrap interval".format(
-        {"mean": "mean", "iqm": "interquartile mean"}[statistic]
+    over = {"mean": "mean", "iqm": "interquartile mean"}[statistic]
+    band = f"line: {over} over seeds; band: 95% bootstrap interval"
+    if any(panel.get_legend() for panel in panels):
+        band += "; dashed: published value most like ours"
+        band += " (no dashes: at other steps, not drawn)" * ("h" in marks)
+    notes = ["some heights are cut to what comes after the first tenth of the steps"] * any(cut)
+    _legend(
+        figure, colour_of, QUANTITIES[column].capitalize(), [band, " ".join(legend(marks)), *notes]
     )
-    _legend(figure, names, QUANTITIES[column].capitalize(), band, marks)
+    below = max(len(panel.get_legend_handles_labels()[1]) for panel in panels)
+    figure.set_figheight((2.8 + 0.19 * below) * down + 1.2)  # panels keep their height
     return figure
 
 
@@ -134,8 +171,11 @@ def _curve(
     colour: str,
     unit: float,
     thin: bool,
-) -> None:
-    """Draw one algorithm on one task, where all its seeds have a value."""
+) -> list[float]:
+    """Draw one algorithm on one task, where all its seeds have a value.
+
+    Returns the lowest and the highest value drawn after the first tenth of the steps.
+    """
     complete = ~np.isnan(result.values[column]).any(axis=0)
     values = result.values[column][:, complete]
     steps = result.steps[complete] / unit
@@ -145,9 +185,13 @@ def _curve(
     marker = "o" if len(steps) == 1 else None
     line = ESTIMATORS[statistic](values.T, mass)
     panel.plot(steps, line, color=colour, linewidth=1.8, marker=marker)
+    low, high = (values.min(0), values.max(0)) if thin else (line, line)
     if len(values) > 1:
-        low, high = statistics.bootstrap_band(values, ESTIMATORS[statistic], _rng())
-        panel.fill_between(steps, low, high, color=colour, alpha=0.2, linewidth=0)
+        ends = statistics.bootstrap_band(values, ESTIMATORS[statistic], generator())
+        panel.fill_between(steps, *ends, color=colour, alpha=0.2, linewidth=0)
+        low, high = np.minimum(low, ends[0]), np.maximum(high, ends[1])
+    late = steps >= START * steps[-1]
+    return [low[late].min(), high[late].max()]
 
 
 def _published_line(
@@ -156,98 +200,78 @@ def _published_line(
     values: Sequence[Published],
     column: str,
     colour: str,
-    name_algorithm: bool,
+    turn: int | None,
 ) -> set[str]:
-    """Draw the published value most like ours; returns the marks of its differences."""
-    known = published.beside(values, result.algorithm, result.task, result.last_step, [column])
-    near = published.closest(known, result.task, result.last_step)
-    if near is None:
+    """Draw the published value most like ours; returns the marks of its differences.
+
+    turn: place of the algorithm among several, which shifts its dashes so that lines of equal
+    height all stay visible; None for one alone.
+    """
+    place = (result.algorithm, result.task, result.last_step, [column])
+    near = published.closest(published.beside(values, *place), result.task, result.last_step)
+    far = published.elsewhere(values, *place) if near is None else None
+    shown = near or far
+    if shown is None:
         return set()
-    marks = published.differences(near, result.task, result.last_step)
-    label = f"{result.algorithm}, " if name_algorithm else ""
-    label += f"{near.source} {near.environment}: {tables.published_text(near)}"
-    label += f" [{','.join(marks)}]" if marks else ""
-    label += f" ({near.status})" if near.status != "verified" else ""
-    ours = colour if name_algorithm else "#444444"
-    panel.axhline(near.mean, color=ours, linewidth=1.2, linestyle=(0, (5, 3)), label=label)
-    return set(marks)
+    cell = published_cell(shown, result)
+    label = f"{result.algorithm}, " if turn is not None else ""
+    label += " ".join(filter(None, (shown.source, shown.environment, steps_text(shown.steps))))
+    label += f": {cell.text}" + (f" [{','.join(cell.marks)}]" if cell.marks else "")
+    if far:
+        panel.plot([], [], linestyle="none", label=label)
+        return set(cell.marks)
+    colour = "#444444" if turn is None else colour
+    dashes = (DASH_SHIFT * (turn or 0), (5, 3))
+    panel.axhline(near.mean, color=colour, linewidth=1.2, linestyle=dashes, label=label)
+    return set(cell.marks)
 
 
-def _legend(figure: Figure, names: Sequence[str], title: str, band: str, marks: set[str]) -> None:
-    """Head line with the algorithms in their colours, foot line with what the marks say."""
+def _fit(panel: Axes, reach: list[float]) -> bool:
+    """Fit the height to what comes after the first steps, if those start far from the rest."""
+    dashed = [line.get_ydata()[0] for line in panel.lines if line.get_linestyle() == "--"]
+    low, high = min([*reach, *dashed]), max([*reach, *dashed])
+    bottom, top = panel.get_ylim()
+    if high == low or top - bottom <= MOSTLY_EMPTY * (high - low):
+        return False
+    margin = 0.05 * (high - low)
+    panel.set_ylim(low - margin, high + margin)
+    return True
+
+
+def _legend(figure: Figure, colour_of: dict[str, str], title: str, foot: Sequence[str]) -> None:
+    """Head line with the algorithms in their colours, foot lines with what else to know."""
+    names = list(colour_of)
     figure.suptitle(f"{title} of {', '.join(names)}" if len(names) == 1 else title)
     if len(names) > 1:
-        samples = [
-            Line2D([], [], color=COLOURS[index % len(COLOURS)], linewidth=3)
-            for index in range(len(names))
-        ]
+        samples = [Line2D([], [], color=colour_of[name], linewidth=3) for name in names]
         figure.legend(samples, names, loc="outside upper right", ncols=len(names), fontsize=9)
-    foot = [band + ("; dashed: published" if marks or _has_dashes(figure) else "")]
-    foot += [f"[{m}] {text}" for m, text in published.DIFFERENCES.items() if m in marks]
+    _foot(figure, foot)
+
+
+def _foot(figure: Figure, lines: Sequence[str]) -> None:
     width = int(CHARACTERS_PER_INCH * figure.get_figwidth())
-    lines = [textwrap.fill(line, width) for line in foot]
-    figure.supxlabel("\n".join(lines), fontsize=8, color="#444444")
+    text = "\n".join(textwrap.fill(line, width) for line in lines if line)
+    figure.supxlabel(text, fontsize=8, color="#444444")
 
 
-def _has_dashes(figure: Figure) -> bool:
-    return any(axes.get_legend() for axes in figure.axes)
-
-
-def _shared_tasks(results: Sequence[Result]) -> list[str]:
-    """Tasks that every one of several algorithms has; empty for a single algorithm."""
-    names = {result.algorithm for result in results}
-    tasks = sorted({result.task for result in results})
-    if len(names) < 2:
-        return []
-    ran = {(result.algorithm, result.task) for result in results}
-    return [task for task in tasks if all((name, task) in ran for name in names)]
-
-
-def _scores(results: Sequence[Result], tasks: Sequence[str]) -> tuple[dict[str, list], str]:
-    """Comparable final values, algorithm -> one array [S] per task, and what they are.
-
-    Normalised scores where all runs have them, raw returns of a single task; else returns scaled
-    per task so that the lowest and the highest seed of the benchmark become 0 and 1.
-    """
-    chosen = [result for result in results if result.task in tasks]
-    names = list(dict.fromkeys(result.algorithm for result in chosen))
-    by_key = {(result.algorithm, result.task): result for result in chosen}
-    normalised = all(result.final("score") is not None for result in chosen)
-    column = "score" if normalised else "return"
-    scores = {name: [by_key[name, task].final(column) for task in tasks] for name in names}
-    if normalised or len(tasks) == 1:
-        return scores, QUANTITIES[column]
-    for index in range(len(tasks)):
-        every = np.concatenate([scores[name][index] for name in names])
-        low, width = every.min(), np.ptp(every) or 1.0
-        for name in names:
-            scores[name][index] = (scores[name][index] - low) / width
-    return scores, "evaluation return, scaled per task\n(lowest seed here = 0, highest = 1)"
-
-
-def _aggregate(results: Sequence[Result], tasks: Sequence[str]) -> Figure:
-    scores, words = _scores(results, tasks)
-    pairs = len(scores) * (len(scores) - 1) // 2
-    height = max(3.4, 0.45 * pairs + 1.8)
-    figure = Figure(figsize=(11.5, height), layout="constrained")
+def _aggregate(scores: Scores, left_out: Sequence[str]) -> Figure:
+    pairs = len(scores.values) * (len(scores.values) - 1) // 2
+    figure = Figure(figsize=(11.5, max(3.4, 0.45 * pairs + 1.8)), layout="constrained")
     left, middle, right = figure.subplots(1, 3)
-    # One seed says nothing about the spread between seeds, so no interval is drawn then.
-    spread = all(len(x) > 1 for strata in scores.values() for x in strata)
-    _iqm_panel(left, scores, words, spread)
-    _improvement_panel(middle, scores, spread)
-    _profile_panel(right, scores, words, spread)
-    seeds = sorted({len(x) for strata in scores.values() for x in strata})
-    count = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
-    plural = "s" if len(tasks) > 1 else ""
-    figure.suptitle(f"Final evaluation over {len(tasks)} task{plural}, {count} seeds each")
-    if spread:
-        note = "intervals: 95%, stratified bootstrap over seeds (fixed tasks and scaling)"
-        figure.supxlabel(note, fontsize=8, color="#444444")
+    colour_of = colours(list(scores.values))
+    _iqm_panel(left, scores, colour_of)
+    _improvement_panel(middle, scores, colour_of)
+    _profile_panel(right, scores, colour_of)
+    plural = "s" * (len(scores.tasks) > 1)
+    count = f"{len(scores.tasks)} task{plural}"
+    figure.suptitle(f"Final evaluation over {count}, {scores.seeds} seeds each")
+    foot = [
+        "intervals: 95%, stratified bootstrap over seeds (fixed tasks and scaling); "
+        "none where a task has one seed",
+        scores.scale,
+    ]
+    _foot(figure, foot + ([f"Left out: {'; '.join(left_out)}."] if left_out else []))
     return figure
-
-
-def _rng() -> np.random.Generator:
-    return np.random.default_rng(tables.BOOTSTRAP_SEED)
 
 
 def _interval_row(
@@ -258,25 +282,23 @@ def _interval_row(
     panel.plot([point], [height], marker="o", markersize=7, color=colour)
 
 
-def _iqm_panel(panel: Axes, scores: dict[str, list], words: str, spread: bool) -> None:
-    for height, strata in enumerate(scores.values()):
+def _iqm_panel(panel: Axes, scores: Scores, colour_of: dict[str, str]) -> None:
+    for height, (name, strata) in enumerate(scores.values.items()):
         point = statistics.estimate(strata, statistics.iqm)
-        ends = statistics.bootstrap_interval(strata, statistics.iqm, _rng()) if spread else None
-        _interval_row(panel, height, point, ends, COLOURS[height % len(COLOURS)])
-    panel.set_yticks(range(len(scores)), list(scores))
-    panel.set_ylim(len(scores) - 0.5, -0.5)
+        _interval_row(panel, height, point, scores.interval(name), colour_of[name])
+    panel.set_yticks(range(len(scores.values)), list(scores.values))
+    panel.set_ylim(len(scores.values) - 0.5, -0.5)
     panel.set_title("Interquartile mean")
-    panel.set_xlabel(words)
+    panel.set_xlabel(scores.words)
 
 
-def _improvement_panel(panel: Axes, scores: dict[str, list], spread: bool) -> None:
+def _improvement_panel(panel: Axes, scores: Scores, colour_of: dict[str, str]) -> None:
     """Every pair once, the algorithm with the higher IQM first, so that it reads as a claim."""
-    order = sorted(scores, key=lambda name: -statistics.estimate(scores[name], statistics.iqm))
+    by_iqm = {name: statistics.estimate(x, statistics.iqm) for name, x in scores.values.items()}
+    order = sorted(by_iqm, key=lambda name: -by_iqm[name])
     pairs = [(x, y) for index, x in enumerate(order) for y in order[index + 1 :]]
     for height, (x, y) in enumerate(pairs):
-        point = statistics.probability_of_improvement(scores[x], scores[y])
-        ends = statistics.improvement_interval(scores[x], scores[y], _rng()) if spread else None
-        _interval_row(panel, height, point, ends, COLOURS[list(scores).index(x) % len(COLOURS)])
+        _interval_row(panel, height, *scores.improvement(x, y), colour_of[x])
     panel.axvline(0.5, color="#444444", linewidth=1, linestyle=(0, (5, 3)))
     panel.set_yticks(range(len(pairs)), [f"{x} > {y}" for x, y in pairs])
     panel.set_ylim(len(pairs) - 0.5, -0.5)
@@ -285,19 +307,20 @@ def _improvement_panel(panel: Axes, scores: dict[str, list], spread: bool) -> No
     panel.set_xlabel("P(a seed of the first beats one of the second)")
 
 
-def _profile_panel(panel: Axes, scores: dict[str, list], words: str, spread: bool) -> None:
-    every = np.concatenate([x for strata in scores.values() for x in strata])
+def _profile_panel(panel: Axes, scores: Scores, colour_of: dict[str, str]) -> None:
+    every = np.concatenate([x for strata in scores.values.values() for x in strata])
     thresholds = np.linspace(every.min(), every.max(), THRESHOLDS)
-    for index, (name, strata) in enumerate(scores.items()):
-        colour = COLOURS[index % len(COLOURS)]
+    for name, strata in scores.values.items():
         profile = statistics.performance_profile(strata, thresholds)
-        panel.plot(thresholds, profile, color=colour, linewidth=1.8, label=name)
-        if spread:
-            low, high = statistics.profile_band(strata, thresholds, _rng())
-            panel.fill_between(thresholds, low, high, color=colour, alpha=0.15, linewidth=0)
+        panel.plot(thresholds, profile, color=colour_of[name], linewidth=1.8, label=name)
+        if min(map(len, strata)) > 1:
+            low, high = statistics.profile_band(strata, thresholds, generator())
+            panel.fill_between(
+                thresholds, low, high, color=colour_of[name], alpha=0.15, linewidth=0
+            )
     panel.set_ylim(-0.02, 1.02)
     panel.set_title("Performance profile")
-    panel.set_xlabel(words)
+    panel.set_xlabel(scores.words)
     panel.set_ylabel("share of runs above")
     panel.legend()
 

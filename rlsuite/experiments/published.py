@@ -85,7 +85,7 @@ DIFFERENCES = {
     "s": "the spread is not a standard deviation over seeds (see the source)",
 }
 
-_SAME_HORIZON = 1.02  # a run ends at the last full batch, up to 2% away from the round number
+SAME_HORIZON = 1.02  # a run ends at the last full batch, up to 2% away from the round number
 _NEAR_HORIZON = 1.5  # values further off than this factor are no use beside ours
 _TASK_ID = re.compile(r"(.+)-(v\d+)")
 
@@ -192,7 +192,7 @@ def differences(row: Published, task: str, steps: int) -> str:
     marks = ""
     if row.environment != version:
         marks += "e"
-    if row.steps is None or _ratio(row, steps) > _SAME_HORIZON:
+    if row.steps is None or _ratio(row, steps) > SAME_HORIZON:
         marks += "h"
     if METRICS[row.metric].caveat:
         marks += "m"
@@ -206,13 +206,29 @@ def closest(rows: Iterable[Published], task: str, steps: int) -> Published | Non
 
     Values without a recorded horizon do not count; None where nothing is left.
     """
-    checked = list(STATUSES)
+    dated = (row for row in rows if row.steps)
+    return min(dated, key=lambda row: _rank(row, task, steps), default=None)
 
-    def rank(row: Published) -> tuple[int, int, int]:
-        alike = differences(row, task, steps).replace("s", "")
-        return len(alike), checked.index(row.status), -(row.seeds or 0)
 
-    return min((row for row in rows if row.steps), key=rank, default=None)
+def elsewhere(
+    rows: Iterable[Published],
+    algorithm: str,
+    task: str,
+    steps: int,
+    columns: Sequence[str] | None = None,
+) -> Published | None:
+    """The published value of the horizon nearest to ours, however far; of several, the most alike.
+
+    For saying where values stand when `beside` has none: it is not to be set against ours.
+    """
+    family, _ = split_task(task)
+    dated = [row for row in find(rows, algorithm, family, columns) if row.steps]
+    return min(dated, key=lambda row: (_ratio(row, steps), _rank(row, task, steps)), default=None)
+
+
+def _rank(row: Published, task: str, steps: int) -> tuple[int, int, int]:
+    alike = differences(row, task, steps).replace("s", "")
+    return len(alike), list(STATUSES).index(row.status), -(row.seeds or 0)
 
 
 def _ratio(row: Published, steps: int) -> float:

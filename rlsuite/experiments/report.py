@@ -12,8 +12,9 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from rlsuite.experiments import curves, published, rows, tables, tabular
+from rlsuite.experiments import aggregates, curves, published, rows, tables, tabular
 from rlsuite.experiments.rows import QUANTITIES, Result
+from rlsuite.experiments.summaries import duration_text, unfinished
 
 FEW_SEEDS = 5
 NOT_RECORDED = "not recorded"
@@ -108,7 +109,11 @@ def render(
 
 def caveats(results: Sequence[Result]) -> list[str]:
     """What a reader must know before believing the numbers, one sentence each."""
-    found = tables.unfinished(results)
+    found = unfinished(results)
+    if len({result.algorithm for result in results}) > 1:
+        tasks, left_out = aggregates.comparable(results, aggregates.headline(results))
+        start = "Aggregates over tasks leave out" if tasks else "No aggregate: no task is shared"
+        found += [f"{start}: {'; '.join(left_out)}."] if left_out else []
     few = [result for result in results if len(result.seeds) < FEW_SEEDS]
     if few:
         named = ", ".join(f"{r.algorithm} on {r.task} ({len(r.seeds)})" for r in few)
@@ -145,7 +150,7 @@ def _lead(results: Sequence[Result]) -> str:
     return (
         f"{', '.join(names)}; {len(tasks)} task{'s' * (len(tasks) > 1)}; {trained} trained "
         f"agent{'s' * (trained > 1)}, {steps:,} environment steps, wall time "
-        f"{tables.duration_text(hours)}."
+        f"{duration_text(hours)}."
     )
 
 
@@ -168,7 +173,7 @@ def _run(result: Result) -> str:
         "file": f"{result.file.parent.name}/{result.file.name}",
         "seeds": ", ".join(map(str, result.seeds)),
         "steps per seed": f"{result.last_step:,} of {result.planned_steps:,}",
-        "wall time": tables.duration_text(result.wall_seconds),
+        "wall time": duration_text(result.wall_seconds),
         **{name.replace("_", " "): _fact(result.manifest.get(name)) for name in _FACTS},
     }
     lines = "".join(

@@ -16,6 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
+from rlsuite.algorithms import ALGORITHMS
+
 COLUMNS = (
     "seed",
     "step",
@@ -95,7 +97,7 @@ class Result:
 
 
 def read(source: Path) -> list[Result]:
-    """Read a benchmark folder or a run folder; sorted by algorithm and task.
+    """Read a benchmark folder or a run folder; in the registry's order, then by task.
 
     Raises RowsError for a folder that is neither, a CSV without its manifest, a manifest that names
     another algorithm or other seeds, missing columns, cells that do not parse, NaN or infinity, a
@@ -124,7 +126,11 @@ def read(source: Path) -> list[Result]:
         other = seen.setdefault((result.algorithm, result.task), result.file)
         if other != result.file:
             raise RowsError(f"{result.file}: {result.task} was already read from {other}")
-    return sorted(results, key=lambda result: (result.algorithm, result.task))
+    # Names that are not in the registry come last.
+    places = {name: place for place, name in enumerate(ALGORITHMS)}
+    return sorted(
+        results, key=lambda r: (places.get(r.algorithm, len(places)), r.algorithm, r.task)
+    )
 
 
 def _result(file: Path, manifest_file: Path) -> Result:

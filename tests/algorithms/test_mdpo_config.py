@@ -126,7 +126,8 @@ def test_what_is_next_to_the_refused_is_accepted():
         config = Config(**SMALL | changes)
         assert config.batch_size == 8
         assert config.iterations == 1
-    assert Config(**SMALL | {"num_envs": 1, "num_steps": 2}).iterations == 4
+    two_transitions = {"num_envs": 1, "num_steps": 2, "critic_minibatches": 1}
+    assert Config(**SMALL | two_transitions).iterations == 4
 
 
 def test_derived_sizes():

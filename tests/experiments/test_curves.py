@@ -11,7 +11,7 @@ from evidence_samples import (
     write_run,
 )
 
-from rlsuite.experiments import curves, published, rows
+from rlsuite.experiments import aggregates, curves, published, rows
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -45,7 +45,7 @@ def test_one_algorithm_shows_line_band_seeds_and_published_value(
     assert line.get_ydata()[-1] == pytest.approx(height)
     assert line.get_xdata()[-1] == pytest.approx(0.999424)
     assert dashed.get_ydata()[0] == 2609.3
-    assert "Other v3: 2609 \N{PLUS-MINUS SIGN} 701 [e,m]" in dashed.get_label()
+    assert "Other v3 1M: 2609 \N{PLUS-MINUS SIGN} 701 [e,m]" in dashed.get_label()
     (band,) = panel.collections
     at_end = band.get_paths()[0].vertices[:, 1][
         np.isclose(band.get_paths()[0].vertices[:, 0], 0.999424)
@@ -109,33 +109,63 @@ def test_same_rows_give_the_same_picture(tmp_path, values):
     assert curves.figures(results, values) == curves.figures(results, values)
 
 
-def test_aggregates_take_shared_tasks_only(tmp_path):
+def test_values_of_another_horizon_are_named_but_not_drawn(tmp_path):
+    folder = write_published(
+        tmp_path / "published",
+        published_line("Alike"),
+        published_line("Paper", algorithm="mdpo", steps=10_000_000, status="recalled"),
+    )
+    runs = {(name, "Hopper-v4"): [1.0, 2.0] for name in ("ppo", "mdpo")}
+    bench = write_benchmark(tmp_path / "b", runs)
+    figure = learning_curves(bench, published.read(folder), "training_return")
+    panel = panels(figure)["Hopper-v4"]
+    texts = [text.get_text() for text in panel.get_legend().get_texts()]
+    spread = "2383 \N{PLUS-MINUS SIGN} 272"
+    assert texts == [f"ppo, Alike v4 1M: {spread}", f"mdpo, Paper v4 10M: {spread} [h,R]"]
+    dashed = [line for line in panel.lines if line.get_linestyle() == "--"]
+    assert [line.get_color() for line in dashed] == [curves.COLOURS[0]]
+    foot = figure._supxlabel.get_text()
+    assert "not drawn" in foot and "h: the number of training steps" in foot
+
+
+def test_an_algorithm_keeps_its_colour_in_other_company():
+    # ppo, trpo, mdpo and fixpo are the first four of the registry.
+    four = curves.colours(["ppo", "trpo", "mdpo", "fixpo"])
+    assert list(four.values()) == list(curves.COLOURS[:4])
+    assert curves.colours(["fixpo", "ppo"]) == {"fixpo": four["fixpo"], "ppo": four["ppo"]}
+    strangers = curves.colours(["ppo", "x", "y"])
+    assert len(set(strangers.values())) == 3
+
+
+def test_a_panel_is_cut_only_where_the_first_steps_would_fill_it(tmp_path):
+    # 100, 600 and 2000 at the three evaluations: nothing is cut.
+    steps = (50_000, 300_000, 1_000_000)
+    folder = write_benchmark(tmp_path / "b", {("ppo", "A-v1"): [2000.0, 2000.0]}, steps=steps)
+    assert panels(learning_curves(folder, []))["A-v1"].get_ylim()[0] < 100
+    file = folder / "ppo" / "A-v1.csv"
+    text = file.read_text().replace("0,50000,100.0", "0,50000,-9000")
+    assert "-9000" in text
+    file.write_text(text)
+    figure = learning_curves(folder, [])
+    # After the first tenth values run from 600 to 2000; the margin is 5% of that, 70.
+    assert panels(figure)["A-v1"].get_ylim() == pytest.approx((530, 2070))
+    assert "some heights are cut" in figure._supxlabel.get_text()
+
+
+def test_aggregate_figure_says_what_it_leaves_out(tmp_path):
     runs = {("ppo", "A-v1"): [1.0, 2.0], ("trpo", "A-v1"): [0.0, 5.0], ("ppo", "B-v1"): [1.0, 2.0]}
     results = rows.read(write_benchmark(tmp_path / "b", runs))
-    assert curves._shared_tasks(results) == ["A-v1"]
-    assert curves._shared_tasks(results[:2]) == []
+    scores = aggregates.pool(results, [], "return")
+    figure = curves._aggregate(scores, aggregates.comparable(results, "return")[1])
+    assert figure.get_suptitle() == "Final evaluation over 1 task, 2 seeds each"
+    assert "Left out: B-v1 (trpo lacking)." in figure._supxlabel.get_text()
+    left, middle, _ = figure.axes
+    assert [label.get_text() for label in left.get_yticklabels()] == ["ppo", "trpo"]
+    # IQM of two is their mean: trpo 2.5 is above ppo 1.5.
+    assert [label.get_text() for label in middle.get_yticklabels()] == ["trpo > ppo"]
 
 
-def test_aggregate_scores_are_scaled_per_task_by_all_algorithms(tmp_path):
-    runs = {
-        ("ppo", "A-v1"): [0.0, 5.0],
-        ("trpo", "A-v1"): [2.0, 10.0],
-        ("ppo", "B-v1"): [-300.0, -100.0],
-        ("trpo", "B-v1"): [-200.0, -150.0],
-    }
+def test_no_aggregate_without_a_common_task(tmp_path):
+    runs = {("ppo", "A-v1"): [1.0, 2.0], ("trpo", "B-v1"): [0.0, 5.0]}
     results = rows.read(write_benchmark(tmp_path / "b", runs))
-    scores, words = curves._scores(results, ["A-v1", "B-v1"])
-    # A runs from 0 to 10, B from -300 to -100.
-    np.testing.assert_allclose(scores["ppo"], [[0, 0.5], [0, 1]])
-    np.testing.assert_allclose(scores["trpo"], [[0.2, 1], [0.5, 0.75]])
-    assert "scaled per task" in words
-    alone, words = curves._scores(results, ["A-v1"])
-    np.testing.assert_allclose(alone["trpo"], [[2, 10]])
-    assert words == "evaluation return"
-
-
-def test_aggregate_prefers_normalised_scores(tmp_path):
-    runs = {(name, task): [1.0, 2.0] for name in ("bc", "iql") for task in ("A-v1", "B-v1")}
-    results = rows.read(write_benchmark(tmp_path / "b", runs, score=73))
-    scores, words = curves._scores(results, ["A-v1", "B-v1"])
-    assert words == "normalised score" and scores["bc"][0].tolist() == [73, 73]
+    assert list(curves.figures(results, [])) == ["curves_training_return.png", "curves_return.png"]

@@ -98,5 +98,15 @@ def test_caveats(tmp_path):
     assert "differ in versions" in found and "differ in hardware" not in found
 
 
+def test_caveats_name_what_aggregates_leave_out(tmp_path):
+    runs = {("ppo", "A-v1"): finals(1, 5, 2.0), ("trpo", "B-v1"): finals(1, 5, 2.0)}
+    folder = write_benchmark(tmp_path, runs)
+    found = report.caveats(rows.read(folder))
+    assert found[0] == "No aggregate: no task is shared: A-v1 (trpo lacking); B-v1 (ppo lacking)."
+    write_benchmark(folder, {("trpo", "A-v1"): finals(1, 5, 2.0)})
+    found = report.caveats(rows.read(folder))
+    assert found[0] == "Aggregates over tasks leave out: B-v1 (ppo lacking)."
+
+
 def test_no_alarm_where_there_is_no_cause(bench):
     assert len(report.caveats(rows.read(bench))) == 2  # the two that hold for every report

@@ -26,6 +26,13 @@ def test_benchmark_folder(tmp_path):
     assert hopper.finished and hopper.wall_seconds == 3600
 
 
+def test_algorithms_come_in_the_order_of_the_registry(tmp_path):
+    names = ("fixpo", "ppo", "zzz", "mdpo", "aaa")
+    write_benchmark(tmp_path, {(name, "Hopper-v4"): [1.0] for name in names})
+    found = [result.algorithm for result in rows.read(tmp_path)]
+    assert found == ["ppo", "mdpo", "fixpo", "aaa", "zzz"]
+
+
 def test_rows_may_come_in_any_order(tmp_path):
     write_benchmark(tmp_path, {("ppo", "Hopper-v4"): [100.0, 300.0]})
     file = tmp_path / "ppo" / "Hopper-v4.csv"

@@ -4,7 +4,6 @@ import csv
 import shutil
 import subprocess
 
-import numpy as np
 import pytest
 from evidence_samples import (
     CURVE,
@@ -56,16 +55,6 @@ def test_our_numbers_by_hand(hopper, published_dir):
     lines = cells_by_row(beside)
     assert lines["ours, training return"][-1].text == f"2490 {PM} 455"
     assert lines["ours, evaluation return"][0].text == "v4"
-
-
-def test_intervals_are_those_of_the_bootstrap_from_seed_0():
-    scores = np.array([2000.0, 2400, 2500, 3100])
-    summary = tables.summarise(scores)
-    again = tables.summarise(scores)
-    assert (summary.low, summary.high) == (again.low, again.high)
-    # IQM of a resample of four averages its middle two; the extremes are far out in the tails:
-    # all-but-one at 2000 has probability 4 * 3 * (1/4)^4 + (1/4)^4 = 13/256 = 5%, above 2.5%.
-    assert summary.low == 2000 and summary.high == 3100
 
 
 def test_unlike_values_carry_marks_and_the_notes_say_why(hopper, published_dir):
@@ -148,44 +137,6 @@ def test_nothing_is_written_for_bad_input(tmp_path, published_dir):
     with pytest.raises(RowsError):
         tables.write(tmp_path / "absent", tmp_path / "out", published_dir)
     assert not (tmp_path / "out").exists()
-
-
-def test_readme_rows_set_like_beside_like(tmp_path, hopper, published_dir):
-    (row,) = tables.readme_rows(hopper, published_dir)
-    # The value most like ours is a training return, so ours is the training return too.
-    assert (row.algorithm, row.task, row.quantity) == ("ppo", "Hopper-v4", "training return")
-    assert row.mean == f"2490 {PM} 455" and row.score.startswith("2440 [")
-    assert row.published == f"2383 {PM} 272 (Alike)"
-    assert row.wall_time == "1 h 00 min" and row.file == hopper / "ppo" / "Hopper-v4.csv"
-    unlike = write_published(tmp_path / "other", published_line("Other", **MAXIMUM))
-    (row,) = tables.readme_rows(hopper, unlike)
-    assert row.quantity == "evaluation return"
-    text = "(Other, v3, maximum over training: optimistic by construction)"
-    assert row.published == f"2609 {PM} 701 {text}"
-    none = write_published(tmp_path / "none", published_line("Other", task="Ant"))
-    assert tables.readme_rows(hopper, none)[0].published == tabular.NONE
-
-
-@pytest.mark.parametrize(
-    ("mean", "spread", "most", "text"),
-    [
-        (1442.64, 46.03, 2, f"1443 {PM} 46"),
-        (-4.65, 0.96, 2, f"-4.65 {PM} 0.96"),
-        (111.19, None, 2, "111.2"),
-        (34.0, None, 0, "34"),
-        (-0.001, None, 2, "0.00"),
-        (3292.0, (3157.0, 3426.0), 0, "3292 [3157, 3426]"),
-    ],
-)
-def test_value_text(mean, spread, most, text):
-    assert tables.value_text(mean, spread, most) == text
-
-
-def test_short_texts():
-    steps = [None, 500, 20_000, 999_424, 1_000_000, 9_700_000]
-    texts = [tabular.NONE, "500", "20k", "999k", "1M", "9.7M"]
-    assert [tables.steps_text(number) for number in steps] == texts
-    assert tables.duration_text(3725) == "1 h 02 min" and tables.duration_text(190) == "3 min 10 s"
 
 
 AWKWARD = Table("a_b & c", ["x|y", "50%"], [[Cell("<b>"), Cell("-1.5 [-2, 3]", ("e",))]], ["5 < 6"])
