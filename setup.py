@@ -21,7 +21,7 @@ setup(
     packages=[*find_packages(include=["rlsuite", "rlsuite.*"]), "rlsuite.published"],
     # The published values lie in results/ in a checkout and in rlsuite/published once installed.
     package_dir={"rlsuite.published": "results/published"},
-    package_data={"rlsuite.published": ["*.csv"]},
+    package_data={"rlsuite.published": ["*.csv"], "rlsuite.datasets.recipes": ["*.toml"]},
     entry_points={"console_scripts": ["rlsuite = rlsuite.cli:main"]},
     # The lowest versions that the tests were run with; older ones may work, nobody has tried.
     install_requires=[
@@ -38,6 +38,9 @@ setup(
         "matplotlib>=3.9.0",
         "imageio>=2.36.0",
         "imageio-ffmpeg>=0.6.0",
+        "minari[hdf5]>=0.5.3",
+        "h5py>=3.12.1",
+        "pillow>=11.0.0",  # Minari imports it for hdf5, without asking for it
     ],
     extras_require={
         "ray": [RAY],

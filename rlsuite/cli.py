@@ -8,7 +8,8 @@ import difflib
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated
+
+from rlsuite import flags
 
 HERE = Path(__file__).parent
 # In a checkout the published values lie in results/; an installed package carries them along
@@ -24,24 +25,20 @@ def train(argv: list[str]) -> None:
 
     name, rest = _algorithm_first("train", argv)
     if "--resume" in rest:
-        _execute(run.reopen(_resume_folder(rest), name))
+        _execute(run.reopen(flags.resume_folder(rest), name))
         return
     if name is None:
         raise ValueError(
             f"which algorithm? type: rlsuite train {' | '.join(algorithms.ALGORITHMS)}"
         )
     module = algorithms.load(name)
-    env, preset = _value(rest, "--env"), _value(rest, "--preset")
-    if env is None and not {"-h", "--help"} & set(rest):
-        raise ValueError(f"which task? type: rlsuite train {name} --env Hopper-v4")
-    env = env or "Hopper-v4"
-    preset = preset or settings.default_preset(module, env)
-    _require_task(env)
-    defaults = module.Config(**settings.preset(module, preset, env))
-    flags = _flags(settings.Settings(env), defaults, preset)
-    chosen = dataclasses.asdict(_parse(f"rlsuite train {name}", flags, rest))
+    env, dataset = _learned_from(name, rest)
+    preset = flags.value(rest, "--preset") or settings.default_preset(module, env)
+    defaults = module.Config(**settings.preset(module, preset, env, dataset))
+    kind = flags.train_flags(settings.Settings(env, dataset), defaults, preset)
+    chosen = dataclasses.asdict(flags.parse(f"rlsuite train {name}", kind, rest))
     run_settings = settings.Settings(
-        **{f.name: chosen[f.name] for f in dataclasses.fields(settings.Settings)}
+        **{f.name: chosen.get(f.name) for f in dataclasses.fields(settings.Settings)}
         | {"seeds": settings.parse_seeds(chosen["seeds"])}
     )
     config = module.Config(**{f.name: chosen[f.name] for f in dataclasses.fields(module.Config)})
@@ -50,6 +47,30 @@ def train(argv: list[str]) -> None:
     new = run.create(folder, name, config, run_settings, preset, command)
     new.say(f"preset {preset}; {config.iterations} iterations; everything goes to {folder}")
     _execute(new)
+
+
+def _learned_from(name: str, argv: list[str]) -> tuple[str, str | None]:
+    """Task and data set of `rlsuite train NAME`; the task of a data set need not be given."""
+    from rlsuite import algorithms
+
+    env, dataset = flags.value(argv, "--env"), flags.value(argv, "--dataset")
+    asked = {"-h", "--help"} & set(argv)
+    if algorithms.is_offline(name):
+        if dataset is None and not asked:
+            raise ValueError(
+                f"which data? type: rlsuite train {name} --dataset NAME; rlsuite data list has them"
+            )
+        if dataset is not None:
+            from rlsuite.datasets import store
+
+            env = env or store.load(dataset).about["task"]
+        dataset = dataset or "NAME"
+    if env is None and not asked:
+        known = "Hopper-v4" if dataset is None else f"TASK: {dataset} does not name its own"
+        raise ValueError(f"which task? type: rlsuite train {name} --env {known}")
+    env = env or "Hopper-v4"
+    _require_task(env)
+    return env, dataset
 
 
 def _execute(new) -> None:
@@ -81,7 +102,7 @@ def evaluate(argv: list[str]) -> None:
     from rlsuite.experiments.evaluation import evaluate as run_episodes
 
     folder, rest = _folder_first("evaluate", argv)
-    options = _parse("rlsuite evaluate FOLDER", Evaluate, rest)
+    options = flags.parse("rlsuite evaluate FOLDER", Evaluate, rest)
     policy, about = load_policy(folder)
     task = options.env or about["task"]
     seeds = about["seeds"]
@@ -123,7 +144,7 @@ def record(argv: list[str]) -> None:
     from rlsuite.experiments.recording import record as film
 
     folder, rest = _folder_first("record", argv)
-    options = _parse("rlsuite record FOLDER", Record, rest)
+    options = flags.parse("rlsuite record FOLDER", Record, rest)
     print(f"wrote {film(folder, options.out, options.seed, options.episodes)}")
 
 
@@ -183,7 +204,7 @@ def export(argv: list[str]) -> None:
     from rlsuite.experiments.results import export as export_one
 
     count = next((i for i, x in enumerate(argv) if x.startswith("-")), len(argv))
-    options = _parse("rlsuite export FOLDER...", Export, argv[count:])
+    options = flags.parse("rlsuite export FOLDER...", Export, argv[count:])
     for folder in argv[:count]:
         print(f"wrote {export_one(Path(folder), options.results)}")
 
@@ -251,7 +272,9 @@ def compare(argv: list[str]) -> None:
     from rlsuite.experiments.side_by_side import side_by_side
 
     names = [word.lower() for word in argv if not word.startswith("-")]
-    _parse("rlsuite compare NAME NAME", Compare, [word for word in argv if word.startswith("-")])
+    flags.parse(
+        "rlsuite compare NAME NAME", Compare, [word for word in argv if word.startswith("-")]
+    )
     if len(names) != 2:
         raise ValueError("which two algorithms? type: rlsuite compare ppo mdpo")
     left, right = (Path(registry.load(name).__file__).read_text() for name in names)
@@ -264,46 +287,19 @@ def compare(argv: list[str]) -> None:
         console.print(line, soft_wrap=True)
 
 
+def data(argv: list[str]) -> None:
+    """Offline data sets: list, describe, collect, download, convert."""
+    from rlsuite.cli_data import main as run
+
+    run(argv)
+
+
 # ------------------------------------------------------------------------------------- parsing
-
-
-def _flags(settings, config, preset: str) -> type:
-    """A dataclass of all flags of `train`: the run's, then the algorithm's, with their comments."""
-    import tyro
-
-    from rlsuite.experiments.settings import field_comments
-
-    fields = []
-    for source in (settings, config):
-        helps = field_comments(type(source))
-        for field in dataclasses.fields(source):
-            kind, value = field.type, getattr(source, field.name)
-            if field.name == "seeds":  # one word says which: see settings.parse_seeds
-                kind, value = str, "5"
-            elif field.name == "env":
-                helps["env"] = "task, e.g. Hopper-v4, or MODULE:ID for one of your own"
-            kind = Annotated[kind, tyro.conf.arg(help=helps.get(field.name, ""))]
-            fields.append((field.name, kind, dataclasses.field(default=value)))
-    extra = {
-        "preset": (str, preset, "named set of defaults; explicit flags come on top"),
-        "folder": (Path | None, None, "run folder; default: runs/ALGORITHM-TASK-NUMBER"),
-        "resume": (Path | None, None, "go on with this run folder; no other flag goes with it"),
-    }
-    for name, (kind, value, text) in extra.items():
-        annotated = Annotated[kind, tyro.conf.arg(help=text)]
-        fields.append((name, annotated, dataclasses.field(default=value)))
-    return dataclasses.make_dataclass("Train", fields)
-
-
-def _parse(prog: str, flags: type, argv: list[str]):
-    import tyro
-
-    return tyro.cli(flags, args=argv, prog=prog)
 
 
 def _evidence(command: str, argv: list[str]) -> tuple[Path, Evidence]:
     source, rest = _folder_first(command, argv)
-    return source, _parse(f"rlsuite {command} SOURCE", Evidence, rest)
+    return source, flags.parse(f"rlsuite {command} SOURCE", Evidence, rest)
 
 
 def _algorithm_first(command: str, argv: list[str]) -> tuple[str | None, list[str]]:
@@ -320,25 +316,6 @@ def _folder_first(command: str, argv: list[str]) -> tuple[Path, list[str]]:
     if not Path(argv[0]).is_dir():
         raise ValueError(f"{argv[0]} is not a folder; type: rlsuite {command} FOLDER")
     return Path(argv[0]), argv[1:]
-
-
-def _resume_folder(argv: list[str]) -> Path:
-    if len(argv) != 2 or argv[0] != "--resume":
-        raise ValueError(
-            f"--resume takes a run folder and nothing else (got {shlex.join(argv)}): the settings "
-            "come from the folder. Type: rlsuite train --resume FOLDER"
-        )
-    return Path(argv[1])
-
-
-def _value(argv: list[str], flag: str) -> str | None:
-    """The value of `flag` in `--flag value` or `--flag=value`, before tyro parses the rest."""
-    for i, word in enumerate(argv):
-        if word == flag and i + 1 < len(argv):
-            return argv[i + 1]
-        if word.startswith(flag + "="):
-            return word.removeprefix(flag + "=")
-    return None
 
 
 def _require_task(task: str) -> None:
@@ -361,7 +338,7 @@ COMMANDS = {
     function.__name__: function
     for function in (
         *(train, evaluate, record, sweep, export),
-        *(table, plot, report, algorithms, compare),
+        *(table, plot, report, algorithms, compare, data),
     )
 }
 

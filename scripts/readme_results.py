@@ -25,14 +25,14 @@ def benchmarks(results: Path) -> str:
 def benchmark(folder: Path, results: Path) -> str:
     """One benchmark: what is shown, a row per algorithm, and what the marks say."""
     about = generated.benchmark(folder, results / "published")
-    header = ["Algorithm", "Seeds x steps", "All tasks", "Wall time", "Rows", *about.tasks]
+    header = ["Algorithm", "Seeds x steps", about.together, "Wall time", "Rows", *about.tasks]
     lines = []
     for row in about.rows:
         cells = [score(one, results.parent) if one else NONE for one in row.scores]
         whole = [unbroken(text) for text in (row.trained, row.total, row.wall_time)]
         lines.append([row.algorithm, *whole, link("files", row.folder, results.parent), *cells])
     if all(row.total == NONE for row in about.rows):
-        place = header.index("All tasks")
+        place = header.index(about.together)
         header, *lines = ([*line[:place], *line[place + 1 :]] for line in (header, *lines))
     links = [
         link(word, folder / name, results.parent)

@@ -5,9 +5,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from rlsuite import algorithms
+from rlsuite import algorithms, envs
 from rlsuite.experiments import run as runs
 from rlsuite.experiments.settings import Settings, preset
 
@@ -31,6 +32,8 @@ class ShortRuns:
         known = {f.name for f in dataclasses.fields(Settings)}
         settings = {"env": env, "seeds": (0, 1), "evaluation_episodes": 2, "engine": "gymnasium"}
         settings |= {k: v for k, v in changes.items() if k in known}
+        if algorithms.is_offline(algorithm):
+            settings.setdefault("dataset", str(logged(self.root / f"{env}.npz", env)))
         values = preset(module, "smoke", env) | {k: changes[k] for k in changes if k not in known}
         return runs.create(
             self.root / name, algorithm, module.Config(**values), Settings(**settings)
@@ -49,6 +52,26 @@ class ShortRuns:
         )
 
 
+def logged(path: Path, task: str) -> Path:
+    """300 steps of random actions in `task`, as a D4RL file with next observations."""
+    if path.exists():
+        return path
+    rng, pool = np.random.default_rng(0), envs.make(task, (0,), 1, "gymnasium")
+    obs, rows = pool.reset(np.array([[0]])), []
+    for _ in range(300):
+        action = rng.uniform(pool.action_low, pool.action_high, (1, 1, pool.action_size))
+        step = pool.step(action.astype(np.float32))
+        ends = (step.terminated, step.truncated)
+        rows.append([x[0, 0] for x in (obs, action, step.reward, *ends, step.final_obs)])
+        obs = step.obs
+    pool.close()
+    keys = ("observations", "actions", "rewards", "terminals", "timeouts", "next_observations")
+    columns = (np.stack(column) for column in zip(*rows, strict=True))
+    np.savez(path, **dict(zip(keys, columns, strict=True)))
+    return path
+
+
 @pytest.fixture
-def short_runs(tmp_path: Path) -> ShortRuns:
+def short_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ShortRuns:
+    monkeypatch.setenv("RLSUITE_CACHE", str(tmp_path / "cache"))
     return ShortRuns(tmp_path)

@@ -182,7 +182,7 @@ def test_algorithms_and_help(capsys) -> None:
     assert main(["algorithms"]) == 0
     assert "arXiv 1707.06347" in capsys.readouterr().out
     assert main(["--help"]) == 0
-    assert all(name in capsys.readouterr().out for name in ("train",)) and len(COMMANDS) == 10
+    assert all(name in capsys.readouterr().out for name in ("train",)) and len(COMMANDS) == 11
 
 
 def test_help_of_train_tells_every_source(capsys) -> None:

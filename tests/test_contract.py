@@ -22,6 +22,9 @@ from rlsuite.experiments.settings import field_comments
 NAMES = list(algorithms.ALGORITHMS)
 EVERY = pytest.mark.parametrize("name", NAMES)
 CONTINUOUS, DISCRETE = "InvertedPendulum-v4", "CartPole-v1"
+# What is learned from data has continuous actions only
+ON_EVERY_KIND = [(name, CONTINUOUS) for name in NAMES]
+ON_EVERY_KIND += [(name, DISCRETE) for name in NAMES if not algorithms.is_offline(name)]
 
 
 def rows(folder: Path, name: str = "evaluations.csv") -> list[dict]:
@@ -127,8 +130,7 @@ def test_objectives_couple_no_seeds(name: str) -> None:
 # ----------------------------------------------------------------------------------- training
 
 
-@EVERY
-@pytest.mark.parametrize("env", [CONTINUOUS, DISCRETE])
+@pytest.mark.parametrize(("name", "env"), ON_EVERY_KIND)
 def test_a_seed_alone_equals_the_same_seed_in_company(name, env, short_runs) -> None:
     alone = short_runs.train("alone", name, env, seeds=(3,))
     company = short_runs.train("company", name, env, seeds=tuple(range(10)))
@@ -143,8 +145,8 @@ def test_different_seeds_differ(name, short_runs) -> None:
     folder = short_runs.train("run", name, CONTINUOUS, seeds=(0, 1, 2))
     theta = tensors(folder)["theta"]
     assert not torch.equal(theta[0], theta[1]) and not torch.equal(theta[1], theta[2])
-    last = [row["training_return"] for row in rows(folder)[-3:]]
-    assert len(set(last)) == 3
+    last = [{**row, "seed": ""} for row in rows(folder, "progress.csv")[-3:]]
+    assert last[0] != last[1] != last[2] != last[0]
 
 
 @EVERY
@@ -159,15 +161,17 @@ def test_training_moves_its_own_parameters_and_no_global_state(name, short_runs)
     theta = tensors(run.folder)["theta"]
     fresh = short_runs.create("fresh", name, CONTINUOUS)
     start = initial_theta(name, fresh)
-    moved = (theta != start).float().mean()
-    assert moved > 0.99, "every parameter of the policy is trained"
+    policy, _ = load_policy(run.folder)
+    for layer, moved in policy.layout.views((theta != start).float()).items():
+        # Not all: on a few hundred rows some ReLU units are never active
+        assert moved.mean() > 0.5, f"{layer} is trained"
 
 
 def initial_theta(name: str, run: runs.Run) -> torch.Tensor:
     """The parameters before the first iteration: `iterations` never yields."""
     caught = {}
 
-    def iterations(total, steps_each, learner):
+    def iterations(total, steps_each, learner, before=0):
         caught["theta"] = learner.policy.theta.clone()
         return iter(())
 
@@ -211,8 +215,9 @@ def kill_when(process: subprocess.Popen, folder: Path, lines: int) -> None:
 @EVERY
 @pytest.mark.parametrize("engine", ["gymnasium", "envpool"])
 def test_killed_three_times_and_resumed_equals_uninterrupted(name, engine, short_runs) -> None:
-    env = CONTINUOUS if engine == "gymnasium" else DISCRETE
-    settings = {"engine": engine, "checkpoints": 4, "total_steps": 8192}
+    offline = algorithms.is_offline(name)
+    env = CONTINUOUS if engine == "gymnasium" or offline else DISCRETE
+    settings = {"engine": engine, "checkpoints": 4, "total_steps": 2000 if offline else 8192}
     whole = short_runs.train("whole", name, env, **settings)
     broken = short_runs.create("broken", name, env, **settings).folder
     total = (whole / "progress.csv").read_text().count("\n")

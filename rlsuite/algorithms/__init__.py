@@ -9,6 +9,10 @@ ALGORITHMS = {
     "trpo": "rlsuite.algorithms.on_policy.trpo",
     "mdpo": "rlsuite.algorithms.on_policy.mdpo",
     "fixpo": "rlsuite.algorithms.on_policy.fixpo",
+    "bc": "rlsuite.algorithms.offline.bc",
+    "td3_bc": "rlsuite.algorithms.offline.td3_bc",
+    "iql": "rlsuite.algorithms.offline.iql",
+    "spot": "rlsuite.algorithms.offline.spot",
 }
 
 
@@ -21,3 +25,9 @@ def load(name: str) -> ModuleType:
         near = difflib.get_close_matches(name.lower(), ALGORITHMS) or sorted(ALGORITHMS)
         raise ValueError(f"algorithm {name!r} is unknown; use one of: {', '.join(near)}")
     return import_module(ALGORITHMS[name])
+
+
+def is_offline(name: str) -> bool:
+    """Whether an algorithm learns from a data set."""
+    load(name)  # a clear error for an unknown one
+    return ".offline." in ALGORITHMS[name]

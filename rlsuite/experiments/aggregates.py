@@ -9,6 +9,9 @@ PPO. Both are fixed, so a score does not move when an algorithm is added to a be
 no targets: the yardstick is a training return with an older environment version, and anything
 near it would serve. Where a task lacks either, the lowest and the highest seed of the benchmark
 become 0 and 1, and the words with the scores say that such a scale moves.
+
+Normalised scores of offline runs are on one scale as they are. Their aggregate is the mean, as in
+the papers; of returns it is the IQM.
 """
 
 from __future__ import annotations
@@ -20,8 +23,18 @@ import numpy as np
 
 from rlsuite.experiments import published, statistics
 from rlsuite.experiments.published import Published
-from rlsuite.experiments.rows import QUANTITIES, Result
-from rlsuite.experiments.summaries import generator, joined, steps_text, value_text
+from rlsuite.experiments.rows import FINALS, QUANTITIES, Result
+from rlsuite.experiments.summaries import (
+    data_notes,
+    generator,
+    joined,
+    legend,
+    published_cell,
+    steps_text,
+    thing,
+    things,
+    value_text,
+)
 from rlsuite.experiments.tabular import NONE, Cell, Table
 
 # Mean return of 200 episodes of uniformly random actions on the v4 tasks (EnvPool, seeds 0-19).
@@ -34,7 +47,11 @@ RANDOM = {
     "Swimmer": -0.7,
     "Walker2d": 2.8,
 }
+SCORES = ("score", "score_last_10")  # columns that need no scaling
 YARDSTICK = "baselines-ppo2"  # source of the published PPO values; it has all of these tasks at 1M
+
+
+_CENTRES = {"IQM": statistics.iqm, "mean": statistics.mean}
 
 
 @dataclass(frozen=True)
@@ -46,13 +63,20 @@ class Scores:
     words: str  # what a score is, short enough for an axis
     scale: str  # the same in a sentence, with the numbers
     fixed: bool  # whether the scale stays when an algorithm is added
+    over: str  # "2 tasks", "9 data sets"
+    centre: str = "IQM"  # or "mean": what stands for all tasks together
 
-    def interval(self, algorithm: str) -> tuple[float, float] | None:
-        """95% interval of the IQM; None where a task has one seed, which shows no spread."""
+    def point(self, algorithm: str, centre: str | None = None) -> float:
+        """Mean or IQM over all tasks and seeds, every task weighing the same."""
+        return statistics.estimate(self.values[algorithm], _CENTRES[centre or self.centre])
+
+    def interval(self, algorithm: str, centre: str | None = None) -> tuple[float, float] | None:
+        """95% interval of `point`; None where a task has one seed, which shows no spread."""
         strata = self.values[algorithm]
         if min(map(len, strata)) < 2:
             return None
-        return statistics.bootstrap_interval(strata, statistics.iqm, generator())
+        estimator = _CENTRES[centre or self.centre]
+        return statistics.bootstrap_interval(strata, estimator, generator())
 
     def improvement(self, ours: str, theirs: str) -> tuple[float, tuple[float, float] | None]:
         """Probability that a seed of `ours` scores above one of `theirs`, and its 95% interval."""
@@ -102,9 +126,11 @@ def pool(results: Sequence[Result], values: Sequence[Published], column: str) ->
     names = list(dict.fromkeys(result.algorithm for result in results))
     by_key = {(result.algorithm, result.task): result.final(column) for result in results}
     finals = {name: [by_key[name, task] for task in tasks] for name in names}
-    words = QUANTITIES[column]
-    if column == "score" or len(tasks) == 1:
-        return Scores(tuple(tasks), finals, words, f"Scores: {words}, as it is.", True)
+    words, over = QUANTITIES.get(column, FINALS[column]), things(results, len(tasks))
+    if column in SCORES or len(tasks) == 1:
+        centre = "mean" if column in SCORES else "IQM"
+        scale = f"Scores: {FINALS[column]}, as it is."
+        return Scores(tuple(tasks), finals, words, scale, True, over, centre)
     ends = references(values, tasks)
     fixed = ends is not None
     if fixed:
@@ -130,7 +156,7 @@ def pool(results: Sequence[Result], values: Sequence[Published], column: str) ->
         ]
         for name, arrays in finals.items()
     }
-    return Scores(tuple(tasks), scaled, words, scale, fixed)
+    return Scores(tuple(tasks), scaled, words, scale, fixed, over)
 
 
 def references(
@@ -149,22 +175,30 @@ def references(
 
 
 def table(results: Sequence[Result], values: Sequence[Published], column: str) -> Table | None:
-    """IQM of every algorithm over all comparable tasks, and every pair's probability."""
+    """Every algorithm over all comparable tasks, and every pair's probability.
+
+    The IQM; of normalised scores also the mean, beside the published mean over the same data sets.
+    """
     scores = pool(results, values, column)
     if scores is None or len(scores.values) < 2:
         return None
     names = list(scores.values)
-    lines = []
+    averaged = scores.centre == "mean"
+    lines, marks = [], set()
     for name in names:
-        strata = scores.values[name]
-        point = statistics.estimate(strata, statistics.iqm)
-        line = [name, seeds_text(strata), value_text(point, scores.interval(name))]
+        line = [Cell(name), Cell(seeds_text(scores.values[name]))]
+        for centre in ("mean", "IQM") if averaged else ("IQM",):
+            text = value_text(scores.point(name, centre), scores.interval(name, centre))
+            line.append(Cell(text))
+        if averaged:
+            line.append(published_mean(name, scores.tasks, results, values, column))
+            marks.update(line[-1].marks)
         for other in names:
-            line.append(NONE if other == name else value_text(*scores.improvement(name, other)))
-        lines.append([Cell(text) for text in line])
-    count = f"{len(scores.tasks)} task{'s' * (len(scores.tasks) > 1)}"
+            versus = NONE if other == name else value_text(*scores.improvement(name, other))
+            line.append(Cell(versus))
+        lines.append(line)
     notes = [
-        f"Tasks: {joined(scores.tasks)}. {scores.scale}",
+        f"{thing(results).capitalize()}s: {joined(scores.tasks)}. {scores.scale}",
         "IQM: mean of the middle half of all runs, every task weighing the same. P(above X): "
         "probability that a seed of the row scores above a seed of X, averaged over tasks, ties "
         "counting half. In brackets 95% intervals of the bootstrap over seeds within each task "
@@ -173,7 +207,43 @@ def table(results: Sequence[Result], values: Sequence[Published], column: str) -
     left_out = comparable(results, column)[1]
     notes += [f"Left out: {'; '.join(left_out)}."] if left_out else []
     header = ["Algorithm", "Seeds", "IQM [95% interval]", *(f"P(above {name})" for name in names)]
-    return Table(f"All algorithms: {QUANTITIES[column]} over {count}", header, lines, notes)
+    if averaged:
+        header[2:3] = ["Mean [95% interval]", "IQM [95% interval]", "Published mean"]
+        notes[2:2] = [
+            "Published mean: over the same tasks and levels, of the source most like ours that has "
+            "all of them.",
+            *legend(marks),
+            *data_notes(results),
+        ]
+    return Table(f"All algorithms: {FINALS[column]} over {scores.over}", header, lines, notes)
+
+
+def published_mean(
+    algorithm: str,
+    tasks: Sequence[str],
+    results: Sequence[Result],
+    values: Sequence[Published],
+    column: str,
+) -> Cell:
+    """Mean over `tasks` of the source most like ours that has all: "76.45 (CORL, D4RL-v2)".
+
+    A source that stands at another horizon is taken only where there is no other, and says so.
+    """
+    ours = [r for r in results if r.algorithm == algorithm and r.task in tasks]
+    whole = []
+    for source in dict.fromkeys(row.source for row in values if row.algorithm == algorithm):
+        rows = [row for row in values if row.source == source]
+        found = [published.elsewhere(rows, result.place, [column]) for result in ours]
+        if all(found):
+            whole.append(list(zip(found, ours, strict=True)))
+    if not whole:
+        return Cell(NONE)
+    pairs = min(whole, key=lambda pairs: max(published.rank(row, r.place) for row, r in pairs))
+    mean = float(np.mean([row.mean for row, _ in pairs]))
+    marks = dict.fromkeys(mark for pair in pairs for mark in published_cell(*pair).marks)
+    facts = [pairs[0][0].source, joined(row.environment for row, _ in pairs)]
+    facts += [f"at {joined(steps_text(row.steps) for row, _ in pairs)}"] if "h" in marks else []
+    return Cell(f"{value_text(mean, None)} ({', '.join(facts)})", tuple(marks))
 
 
 def seeds_text(strata: Sequence[np.ndarray]) -> str:

@@ -11,21 +11,24 @@ from collections.abc import Iterator, Sequence
 
 from rlsuite.experiments import aggregates, published
 from rlsuite.experiments.published import Published
-from rlsuite.experiments.rows import QUANTITIES, Result
+from rlsuite.experiments.rows import FINALS, Result
 from rlsuite.experiments.summaries import (
+    data_notes,
     iqm_text,
     joined,
     legend,
     mean_text,
     published_cell,
+    steps_header,
     steps_text,
     summarise,
+    thing,
     unfinished,
 )
 from rlsuite.experiments.tabular import NONE, PLUS_MINUS, Cell, Table
 
 TASKS_PER_TABLE = 6
-POOLED = ("training_return", "return", "score")  # a cost is better lower, so it is not pooled
+POOLED = ("training_return", "return", "score", "score_last_10")  # a cost is better lower
 
 
 def build(results: Sequence[Result], values: Sequence[Published]) -> list[Table]:
@@ -33,14 +36,17 @@ def build(results: Sequence[Result], values: Sequence[Published]) -> list[Table]
     tables = []
     if len({result.algorithm for result in results}) < 2:
         return []
-    for column in QUANTITIES:
+    for column in FINALS:
         shown = [result for result in results if column in result.quantities()]
+        if not shown:
+            continue
         pooled = aggregates.table(results, values, column) if column in POOLED else None
         tables += [pooled] if pooled else []
         names = list(dict.fromkeys(result.algorithm for result in shown))
         if len(names) < 2:
             continue
-        for title, part in parts(f"All algorithms: {QUANTITIES[column]} per task", shown):
+        all_parts = f"All algorithms: {FINALS[column]} per {thing(shown)}"
+        for title, part in parts(all_parts, shown):
             tables.append(_per_task(title, part, values, column))
     return tables
 
@@ -58,10 +64,9 @@ def parts(title: str, results: Sequence[Result]) -> Iterator[tuple[str, list[Res
 
 def nearest(result: Result, values: Sequence[Published], column: str) -> Published | None:
     """The published value most like a run in one quantity; else the one of the nearest horizon."""
-    place = (result.algorithm, result.task, result.last_step, [column])
-    known = published.beside(values, *place)
-    near = published.closest(known, result.task, result.last_step)
-    return near or published.elsewhere(values, *place)
+    known = published.beside(values, result.place, [column])
+    near = published.closest(known, result.place)
+    return near or published.elsewhere(values, result.place, [column])
 
 
 def published_words(row: Published, result: Result) -> Cell:
@@ -99,9 +104,10 @@ def _per_task(
         lines.append([Cell(f"{name}, published"), Cell(counts), Cell(horizons), *beside])
     notes = [
         f"{PLUS_MINUS}: mean and standard deviation over seeds. Published: the value most like "
-        f"ours in {QUANTITIES[column]}, not the highest; all others, with their citations, stand "
+        f"ours in {FINALS[column]}, not the highest; all others, with their citations, stand "
         "in the algorithm's own table.",
         *legend(marks),
+        *data_notes(results),
         *unfinished(results),
     ]
-    return Table(title, ["Algorithm", "Seeds", "Steps", *tasks], lines, notes)
+    return Table(title, ["Algorithm", "Seeds", steps_header(results), *tasks], lines, notes)

@@ -1,11 +1,12 @@
 """Figures of a benchmark or a run: learning curves, and aggregates over tasks.
 
-Learning curves have one panel per task and one figure per quantity. The line is the mean (or the
-IQM) over seeds and the band its pointwise 95% bootstrap interval; a dashed line is the published
-value most like ours, with the marks of `published.DIFFERENCES`. A value that stands only at another
-horizon is named below the panel but not drawn. Where several algorithms share tasks, a further
-figure shows the IQM over all tasks, the probability that one algorithm scores above another, and
-performance profiles (``aggregates.py``).
+Learning curves have one panel per task, or data set, and one figure per quantity. The line is the
+mean (or the IQM) over seeds and the band its pointwise 95% bootstrap interval; a dashed line is the
+published value most like ours, with the marks of `published.DIFFERENCES`. A value that stands only
+at another horizon is named below the panel but not drawn. A dotted line is the mean score of the
+data that an offline run learned from. Where several algorithms share tasks, a further figure shows
+the IQM (of scores: the mean) over all tasks, the probability that one algorithm scores above
+another, and performance profiles (``aggregates.py``).
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ from rlsuite.experiments import aggregates, published, rows, statistics
 from rlsuite.experiments.aggregates import Scores
 from rlsuite.experiments.published import Published
 from rlsuite.experiments.rows import QUANTITIES, Result
-from rlsuite.experiments.summaries import generator, legend, published_cell, steps_text
+from rlsuite.experiments.summaries import generator, joined, legend, published_cell, steps_text
+from rlsuite.experiments.tabular import NONE
 
 # Okabe and Ito's palette, told apart with every common kind of colour blindness.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -130,7 +132,7 @@ def _learning_curves(
     for spare in panels[len(tasks) :]:
         spare.set_visible(False)
     marks: set[str] = set()
-    cut = []
+    cut, dotted = [], False
     for panel, task in zip(panels, tasks, strict=False):
         here = [result for result in results if result.task == task]
         unit, word = _step_unit(max(result.last_step for result in here))
@@ -141,9 +143,10 @@ def _learning_curves(
             reach += _curve(panel, result, column, statistic, colour, unit, thin)
             turn = names.index(result.algorithm) if len(names) > 1 else None
             marks |= _published_line(panel, result, values, column, colour, turn)
+        dotted |= _data_line(panel, here[0], column)
         cut.append(_fit(panel, reach))
         panel.set_title(task)
-        panel.set_xlabel(f"environment steps{word}")
+        panel.set_xlabel(f"{here[0].step_unit}{word}")
         panel.set_xlim(left=0)
         if panel.get_subplotspec().is_first_col():
             panel.set_ylabel(QUANTITIES[column])
@@ -154,7 +157,10 @@ def _learning_curves(
     if any(panel.get_legend() for panel in panels):
         band += "; dashed: published value most like ours"
         band += " (no dashes: at other steps, not drawn)" * ("h" in marks)
+    band += "; dotted: mean score of the data" * dotted
     notes = ["some heights are cut to what comes after the first tenth of the steps"] * any(cut)
+    versions = joined(result.place.data for result in results)
+    notes += [f"Data: {versions}"] if versions != NONE else []
     _legend(
         figure, colour_of, QUANTITIES[column].capitalize(), [band, " ".join(legend(marks)), *notes]
     )
@@ -207,9 +213,8 @@ def _published_line(
     turn: place of the algorithm among several, which shifts its dashes so that lines of equal
     height all stay visible; None for one alone.
     """
-    place = (result.algorithm, result.task, result.last_step, [column])
-    near = published.closest(published.beside(values, *place), result.task, result.last_step)
-    far = published.elsewhere(values, *place) if near is None else None
+    near = published.closest(published.beside(values, result.place, [column]), result.place)
+    far = published.elsewhere(values, result.place, [column]) if near is None else None
     shown = near or far
     if shown is None:
         return set()
@@ -226,10 +231,18 @@ def _published_line(
     return set(cell.marks)
 
 
+def _data_line(panel: Axes, result: Result, column: str) -> bool:
+    """Draw the mean score of the data that a run learned from; whether there is one."""
+    score = result.data.score() if result.data and column == "score" else None
+    if score is not None:
+        panel.axhline(score, color="#444444", linewidth=1, linestyle=":")
+    return score is not None
+
+
 def _fit(panel: Axes, reach: list[float]) -> bool:
     """Fit the height to what comes after the first steps, if those start far from the rest."""
-    dashed = [line.get_ydata()[0] for line in panel.lines if line.get_linestyle() == "--"]
-    low, high = min([*reach, *dashed]), max([*reach, *dashed])
+    level = [line.get_ydata()[0] for line in panel.lines if line.get_linestyle() in ("--", ":")]
+    low, high = min([*reach, *level]), max([*reach, *level])
     bottom, top = panel.get_ylim()
     if high == low or top - bottom <= MOSTLY_EMPTY * (high - low):
         return False
@@ -259,12 +272,10 @@ def _aggregate(scores: Scores, left_out: Sequence[str]) -> Figure:
     figure = Figure(figsize=(11.5, max(3.4, 0.45 * pairs + 1.8)), layout="constrained")
     left, middle, right = figure.subplots(1, 3)
     colour_of = colours(list(scores.values))
-    _iqm_panel(left, scores, colour_of)
+    _centre_panel(left, scores, colour_of)
     _improvement_panel(middle, scores, colour_of)
     _profile_panel(right, scores, colour_of)
-    plural = "s" * (len(scores.tasks) > 1)
-    count = f"{len(scores.tasks)} task{plural}"
-    figure.suptitle(f"Final evaluation over {count}, {scores.seeds} seeds each")
+    figure.suptitle(f"Final evaluation over {scores.over}, {scores.seeds} seeds each")
     foot = [
         "intervals: 95%, stratified bootstrap over seeds (fixed tasks and scaling); "
         "none where a task has one seed",
@@ -282,20 +293,19 @@ def _interval_row(
     panel.plot([point], [height], marker="o", markersize=7, color=colour)
 
 
-def _iqm_panel(panel: Axes, scores: Scores, colour_of: dict[str, str]) -> None:
-    for height, (name, strata) in enumerate(scores.values.items()):
-        point = statistics.estimate(strata, statistics.iqm)
-        _interval_row(panel, height, point, scores.interval(name), colour_of[name])
+def _centre_panel(panel: Axes, scores: Scores, colour_of: dict[str, str]) -> None:
+    for height, name in enumerate(scores.values):
+        ends = scores.interval(name)
+        _interval_row(panel, height, scores.point(name), ends, colour_of[name])
     panel.set_yticks(range(len(scores.values)), list(scores.values))
     panel.set_ylim(len(scores.values) - 0.5, -0.5)
-    panel.set_title("Interquartile mean")
+    panel.set_title({"IQM": "Interquartile mean", "mean": "Mean"}[scores.centre])
     panel.set_xlabel(scores.words)
 
 
 def _improvement_panel(panel: Axes, scores: Scores, colour_of: dict[str, str]) -> None:
-    """Every pair once, the algorithm with the higher IQM first, so that it reads as a claim."""
-    by_iqm = {name: statistics.estimate(x, statistics.iqm) for name, x in scores.values.items()}
-    order = sorted(by_iqm, key=lambda name: -by_iqm[name])
+    """Every pair once, the algorithm that is ahead over all first, so that it reads as a claim."""
+    order = sorted(scores.values, key=lambda name: -scores.point(name))
     pairs = [(x, y) for index, x in enumerate(order) for y in order[index + 1 :]]
     for height, (x, y) in enumerate(pairs):
         _interval_row(panel, height, *scores.improvement(x, y), colour_of[x])

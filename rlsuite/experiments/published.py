@@ -3,11 +3,14 @@
 One row is one value from a paper, a repository or a figure. The columns:
 
     algorithm    our name of the algorithm ("ppo"); "ppo-m" and the like are variants of papers
-    task         task family without the version, as in our task ids ("Hopper")
-    environment  version as published ("v4"); empty where the source does not state it
+    task         task family without the version, as in our task ids ("Hopper"); of an offline value
+                 the data set, without its version ("hopper-medium")
+    environment  version as published ("v4"); empty where the source does not state it; of an
+                 offline value origin and version of the data set ("D4RL-v2")
     source       short key of the source ("CleanRL")
     citation     page or paper, table, commit or tag, and what else limits the comparison
-    steps        environment steps at which the value holds; empty where not stated
+    steps        environment steps (offline: gradient steps) at which the value holds; empty where
+                 not stated
     metric       one of METRICS
     mean         the value itself
     spread       half-width of mean +- spread, or "LOW to HIGH"; empty where none was published
@@ -32,7 +35,7 @@ from typing import NamedTuple
 class Metric(NamedTuple):
     """Which of our columns a published metric stands beside, and what sets the two apart."""
 
-    column: str  # a column of our rows: training_return, return, score or cost
+    column: str  # a key of `rows.FINALS`: what of our rows it is like
     caveat: str = ""  # empty where the two measure the same thing
 
 
@@ -69,16 +72,28 @@ METRICS = {
     ),
     "deterministic evaluation of one agent": Metric("return", "a single agent"),
     "normalised score averaged over 7 tasks": Metric("score", "the paper's own normalisation"),
+    "normalised score, not recorded of which evaluations": Metric(
+        "score", "the last one, a mean of several, or a mixture"
+    ),
+    "normalised score, mean of 10 evaluations 5k steps apart": Metric(
+        "score_last_10", "ours may lie further apart"
+    ),
+    "deterministic normalised score, end of training, hyper-parameters searched": Metric(
+        "score", "the best of a search, not the paper's settings"
+    ),
+    "normalised score, best evaluation": Metric("score_best", "optimistic; best of how many?"),
 }
 SPREAD_KINDS = ("std over seeds", "95% CI", "std over episodes of one agent")
 STATUSES = {
     "verified": "read in the source itself",
+    "verified, spread recalled": "mean read in the source or in a quote, spread from memory",
     "digitised": "read off a published figure, with a reading error",
     "noted": "confirmed only through reading notes of the paper",
     "noted, spread recalled": "mean confirmed through reading notes, spread from memory",
     "recalled": "from memory of the paper, not verified",
 }
 DIFFERENCES = {
+    "d": "other data: the value is of D4RL's set of that level, ours of another (see Data)",
     "e": "the environment version differs from ours or is not recorded",
     "h": "the number of training steps differs from ours by more than 2%, or is not recorded",
     "m": "the metric differs from ours (see the source)",
@@ -88,6 +103,21 @@ DIFFERENCES = {
 SAME_HORIZON = 1.02  # a run ends at the last full batch, up to 2% away from the round number
 _NEAR_HORIZON = 1.5  # values further off than this factor are no use beside ours
 _TASK_ID = re.compile(r"(.+)-(v\d+)")
+
+
+class Place(NamedTuple):
+    """Where a run of ours stands: what a published value shares with it or differs from it in."""
+
+    algorithm: str
+    task: str  # as in the published rows: "Hopper", or "hopper-medium" of a data set
+    version: str  # of our environment: "v4"
+    steps: int
+    data: str = ""  # origin and version of the data set, "deep-ope-v0"; empty if there is none
+
+    @property
+    def environment(self) -> str:
+        """What published rows have in the column of this name."""
+        return self.data or self.version
 
 
 class PublishedError(ValueError):
@@ -164,35 +194,32 @@ def split_task(task: str) -> tuple[str, str]:
 
 
 def beside(
-    rows: Iterable[Published],
-    algorithm: str,
-    task: str,
-    steps: int,
-    columns: Sequence[str] | None = None,
+    rows: Iterable[Published], place: Place, columns: Sequence[str] | None = None
 ) -> list[Published]:
-    """What stands beside our run of `task` (an id) at `steps`: one per source and column of ours.
+    """What stands beside our run at `place`: one value per source and column of ours.
 
     A source with several horizons gives the one nearest to ours. One whose nearest horizon is more
     than a factor of 1.5 away gives nothing; one that states no horizon is kept, and marked.
     """
-    family, _ = split_task(task)
     nearest: dict[tuple[str, str], Published] = {}
-    for row in find(rows, algorithm, family, columns):
-        if _ratio(row, steps) > _NEAR_HORIZON:
+    for row in find(rows, place.algorithm, place.task, columns):
+        if _ratio(row, place.steps) > _NEAR_HORIZON:
             continue
         best = nearest.get((row.source, row.column))
-        if best is None or _ratio(row, steps) < _ratio(best, steps):
+        if best is None or _ratio(row, place.steps) < _ratio(best, place.steps):
             nearest[row.source, row.column] = row
     return list(nearest.values())
 
 
-def differences(row: Published, task: str, steps: int) -> str:
+def differences(row: Published, place: Place) -> str:
     """Keys of DIFFERENCES that apply to `row` beside our run, for example "em"; "" when alike."""
-    _, version = split_task(task)
     marks = ""
-    if row.environment != version:
+    if place.data and row.environment != place.data:
+        marks += "d"
+    # D4RL's sets were evaluated in the environments of their own version: D4RL-v2 in Hopper-v2.
+    if row.environment.rpartition("-")[2] != place.version:
         marks += "e"
-    if row.steps is None or _ratio(row, steps) > SAME_HORIZON:
+    if row.steps is None or _ratio(row, place.steps) > SAME_HORIZON:
         marks += "h"
     if METRICS[row.metric].caveat:
         marks += "m"
@@ -201,33 +228,29 @@ def differences(row: Published, task: str, steps: int) -> str:
     return marks
 
 
-def closest(rows: Iterable[Published], task: str, steps: int) -> Published | None:
+def closest(rows: Iterable[Published], place: Place) -> Published | None:
     """The value most like ours: fewest differences, then best checked, then most seeds.
 
     Values without a recorded horizon do not count; None where nothing is left.
     """
     dated = (row for row in rows if row.steps)
-    return min(dated, key=lambda row: _rank(row, task, steps), default=None)
+    return min(dated, key=lambda row: rank(row, place), default=None)
 
 
 def elsewhere(
-    rows: Iterable[Published],
-    algorithm: str,
-    task: str,
-    steps: int,
-    columns: Sequence[str] | None = None,
+    rows: Iterable[Published], place: Place, columns: Sequence[str] | None = None
 ) -> Published | None:
     """The published value of the horizon nearest to ours, however far; of several, the most alike.
 
     For saying where values stand when `beside` has none: it is not to be set against ours.
     """
-    family, _ = split_task(task)
-    dated = [row for row in find(rows, algorithm, family, columns) if row.steps]
-    return min(dated, key=lambda row: (_ratio(row, steps), _rank(row, task, steps)), default=None)
+    dated = [row for row in find(rows, place.algorithm, place.task, columns) if row.steps]
+    return min(dated, key=lambda row: (_ratio(row, place.steps), rank(row, place)), default=None)
 
 
-def _rank(row: Published, task: str, steps: int) -> tuple[int, int, int]:
-    alike = differences(row, task, steps).replace("s", "")
+def rank(row: Published, place: Place) -> tuple[int, int, int]:
+    """Sorts published values: the one most like our run comes first."""
+    alike = differences(row, place).replace("s", "")
     return len(alike), list(STATUSES).index(row.status), -(row.seeds or 0)
 
 

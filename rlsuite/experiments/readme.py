@@ -6,20 +6,25 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rlsuite.experiments import aggregates, all_algorithms, published, rows, statistics
+from rlsuite.experiments import aggregates, all_algorithms, published, rows
 from rlsuite.experiments.published import Published
-from rlsuite.experiments.rows import QUANTITIES, Result
+from rlsuite.experiments.rows import FINALS, Result
 from rlsuite.experiments.summaries import (
+    data_notes,
     duration_text,
     iqm_text,
     joined,
     legend,
     mean_text,
+    steps_header,
     steps_text,
     summarise,
+    thing,
     value_text,
 )
 from rlsuite.experiments.tabular import NONE, Cell
+
+_SHOWN = ("training_return", "return", "score")  # of which a benchmark shows one
 
 
 @dataclass(frozen=True)
@@ -39,7 +44,7 @@ class Row:
     algorithm: str
     trained: str  # "10 x 999k": seeds and steps of each
     scores: tuple[Score | None, ...]  # one per task of the benchmark; None where it was not run
-    total: str  # IQM over all tasks on one fixed scale, with its 95% interval, where there is one
+    total: str  # over all tasks on one fixed scale, with its 95% interval, where there is one
     wall_time: str  # of all its runs
     folder: Path
 
@@ -50,6 +55,7 @@ class Benchmark:
 
     quantity: str
     tasks: tuple[str, ...]
+    together: str  # what the totals are of: "All tasks", "All data sets"
     rows: tuple[Row, ...]
     notes: tuple[str, ...]  # marks and scale
 
@@ -84,12 +90,16 @@ def benchmark(source: Path, published_dir: Path) -> Benchmark:
         )
     cells = [score.published for line in lines for score in line.scores if score]
     notes = legend({mark for cell in cells for mark in cell.marks})
+    notes += data_notes(results)
+    notes += ["Steps are gradient steps."] if steps_header(results) != "Steps" else []
+    together = f"All {thing(results)}s"
     if pooled:
-        notes.append(f"All tasks: IQM over {', '.join(pooled.tasks)}. {pooled.scale}")
+        over = ", ".join(pooled.tasks)
+        notes.append(f"{together}: {pooled.centre} over {over}. {pooled.scale}")
     left_out = aggregates.comparable(results, column)[1]
     if pooled and left_out:
-        notes.append(f"All tasks leaves out {'; '.join(left_out)}.")
-    return Benchmark(QUANTITIES[column], tasks, tuple(lines), tuple(notes))
+        notes.append(f"{together} leaves out {'; '.join(left_out)}.")
+    return Benchmark(FINALS[column], tasks, together, tuple(lines), tuple(notes))
 
 
 def _quantity(results: Sequence[Result], values: Sequence[Published]) -> str:
@@ -97,16 +107,15 @@ def _quantity(results: Sequence[Result], values: Sequence[Published]) -> str:
 
     Where there is none, normalised scores if all runs have them, else evaluation returns.
     """
-    complete = [c for c in all_algorithms.POOLED if all(r.final(c) is not None for r in results)]
+    complete = [c for c in _SHOWN if all(r.final(c) is not None for r in results)]
 
     def merit(column: str) -> tuple[int, int]:
         covered, unlike = 0, 0
         for result in results:
-            place = (result.task, result.last_step)
-            known = published.beside(values, result.algorithm, *place, [column])
-            near = published.closest(known, *place)
+            place = result.place
+            near = published.closest(published.beside(values, place, [column]), place)
             covered += near is not None
-            unlike += len(published.differences(near, *place)) if near else 0
+            unlike += len(published.differences(near, place)) if near else 0
         return covered, -unlike
 
     best = max(complete, key=merit)
@@ -130,5 +139,4 @@ def _score(result: Result, values: Sequence[Published], column: str) -> Score:
 def _total(pooled: aggregates.Scores | None, name: str) -> str:
     if pooled is None:
         return NONE
-    point = statistics.estimate(pooled.values[name], statistics.iqm)
-    return value_text(point, pooled.interval(name))
+    return value_text(pooled.point(name), pooled.interval(name))

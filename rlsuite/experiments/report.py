@@ -14,7 +14,7 @@ from pathlib import Path
 
 from rlsuite.experiments import aggregates, curves, published, rows, tables, tabular
 from rlsuite.experiments.rows import QUANTITIES, Result
-from rlsuite.experiments.summaries import duration_text, unfinished
+from rlsuite.experiments.summaries import duration_text, things, unfinished
 
 FEW_SEEDS = 5
 NOT_RECORDED = "not recorded"
@@ -130,6 +130,13 @@ def caveats(results: Sequence[Result]) -> list[str]:
         kinds = {json.dumps(result.manifest.get(fact), sort_keys=True) for result in results}
         if len(kinds) > 1:
             found.append(f"The runs differ in {fact} (see Runs).")
+    origins = dict.fromkeys(r.data.version for r in results if r.data)
+    if origins:
+        found.append(
+            f"Offline: {', '.join(origins)} is what was learned from. A published value is of the "
+            "data that its row names: where these differ, a gap is not due to the algorithm "
+            "alone. Best evaluations are optimistic and stand apart."
+        )
     found.append(
         "A published value with marks is not like ours: the notes below its table say how it "
         "differs in environment version, steps, metric or spread, or how well it was checked."
@@ -145,12 +152,15 @@ def _lead(results: Sequence[Result]) -> str:
     names = list(dict.fromkeys(result.algorithm for result in results))
     tasks = {result.task for result in results}
     trained = sum(len(result.seeds) for result in results)
-    steps = sum(len(result.seeds) * result.last_step for result in results)
+    counted = {}
+    for result in results:
+        taken = len(result.seeds) * result.last_step
+        counted[result.step_unit] = counted.get(result.step_unit, 0) + taken
+    steps = ", ".join(f"{count:,} {unit}" for unit, count in counted.items())
     hours = sum(result.wall_seconds for result in results)
     return (
-        f"{', '.join(names)}; {len(tasks)} task{'s' * (len(tasks) > 1)}; {trained} trained "
-        f"agent{'s' * (trained > 1)}, {steps:,} environment steps, wall time "
-        f"{duration_text(hours)}."
+        f"{', '.join(names)}; {things(results, len(tasks))}; {trained} trained "
+        f"agent{'s' * (trained > 1)}, {steps}, wall time {duration_text(hours)}."
     )
 
 
@@ -175,6 +185,7 @@ def _run(result: Result) -> str:
         "steps per seed": f"{result.last_step:,} of {result.planned_steps:,}",
         "wall time": duration_text(result.wall_seconds),
         **{name.replace("_", " "): _fact(result.manifest.get(name)) for name in _FACTS},
+        **({"data": _fact(result.manifest["data"])} if result.data else {}),
     }
     lines = "".join(
         f"<dt>{html.escape(name)}</dt><dd>{html.escape(text)}</dd>" for name, text in facts.items()

@@ -1,10 +1,16 @@
-"""From a finished run folder to rows in results/<benchmark>/<algorithm>/<task>.csv."""
+"""From a finished run folder to rows in results/<benchmark>/<algorithm>/<task>.csv.
+
+The file of an offline run is named after its data set, of which one task has several:
+td3_bc/hopper-medium-v0.csv. Its manifest names the data, and `task`, where it was evaluated.
+"""
 
 import csv
 import json
 import os
 from pathlib import Path
 
+from rlsuite.experiments import dataset
+from rlsuite.experiments.rows import named
 from rlsuite.experiments.run import RunError
 
 KEPT = ("algorithm", "task", "preset", "command", "config", "config_hash", "commit", "versions")
@@ -14,20 +20,27 @@ def export(run_folder: Path, benchmark: Path) -> Path:
     """Copy the evaluation rows of a finished run, with a manifest beside them; the CSV's path.
 
     Rows that are there already, of the same config, are replaced. RunError if the run has not
-    finished, or if the rows there are of another config.
+    finished, or if the rows there are of another config or learned from other data.
     """
     if not (run_folder / "finished").exists():
         command = f"rlsuite train --resume {run_folder}"
         raise RunError(f"{run_folder} has not finished; go on with: {command}")
     about = json.loads((run_folder / "config.json").read_text())
-    target = benchmark / about["algorithm"] / f"{about['task']}.csv"
+    data = dataset.of_manifest(about)
+    target = benchmark / named(about) / f"{data.short_name if data else about['task']}.csv"
     manifest_path = target.with_suffix(".json")
     if manifest_path.exists():
-        there = json.loads(manifest_path.read_text())["config_hash"]
-        if there != about["config_hash"]:
+        there = json.loads(manifest_path.read_text())
+        if there["config_hash"] != about["config_hash"]:
             raise RunError(
-                f"{target} holds rows of config {there}, this run is {about['config_hash']}; "
-                "name another --results folder, or remove those rows"
+                f"{target} holds rows of config {there['config_hash']}, this run is "
+                f"{about['config_hash']}; name another --results folder, or remove those rows"
+            )
+        shas = [(each.get("data") or {}).get("sha256") for each in (there, about)]
+        if shas[0] != shas[1]:
+            raise RunError(
+                f"{target} holds rows that learned from data {shas[0]}, this run from {shas[1]} "
+                "(SHA-256); name another --results folder, or remove those rows"
             )
     text = (run_folder / "evaluations.csv").read_text()
     rows = list(csv.DictReader(text.splitlines()))
@@ -40,6 +53,8 @@ def export(run_folder: Path, benchmark: Path) -> Path:
         "steps": int(rows[-1]["step"]),
         "wall_seconds": float(rows[-1]["wall_seconds"]),
     }
+    if data:
+        manifest["data"] = about["data"] | {"origin": data.origin}
     target.parent.mkdir(parents=True, exist_ok=True)
     for path, content in ((target, text), (manifest_path, json.dumps(manifest, indent=2) + "\n")):
         partial = path.with_suffix(".partial")

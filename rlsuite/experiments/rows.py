@@ -2,8 +2,9 @@
 
 Two sources have the same rows: a benchmark folder, ``<algorithm>/<task>.csv`` beside
 ``<task>.json`` (the manifest), and a single run folder, ``evaluations.csv`` beside ``config.json``.
-Everything is checked here, so that what comes after may rely on it: every seed has a row at every
-evaluation step, and an array is either complete or absent.
+The task of an offline run is its data set: several sets have one environment. Everything is checked
+here, so that what comes after may rely on it: every seed has a row at every evaluation step, and an
+array is either complete or absent.
 """
 
 from __future__ import annotations
@@ -17,6 +18,9 @@ from pathlib import Path
 import numpy as np
 
 from rlsuite.algorithms import ALGORITHMS
+from rlsuite.experiments import dataset, published
+from rlsuite.experiments.dataset import Dataset
+from rlsuite.experiments.published import Place
 
 COLUMNS = (
     "seed",
@@ -29,12 +33,22 @@ COLUMNS = (
     "training_return",
 )
 OPTIONAL = ("score", "training_return")  # columns whose cells may be empty
-# What tables and curves show, in this order, with the words for it.
+# What curves show, in this order, with the words for it.
 QUANTITIES = {
     "training_return": "training return",
     "return": "evaluation return",
     "score": "normalised score",
     "cost": "evaluation cost",
+}
+LAST = 10  # evaluations that are averaged
+# What tables show, one number per seed. `score_best` is optimistic and stands apart.
+FINALS = {
+    "training_return": "training return",
+    "return": "evaluation return",
+    "score": "normalised score, last evaluation",
+    "score_last_10": f"normalised score, mean of the last {LAST} evaluations",
+    "cost": "evaluation cost",
+    "score_best": "normalised score, best evaluation (optimistic)",
 }
 OUTPUT_FOLDERS = ("tables", "curves")  # may lie in a benchmark folder; nothing is read from them
 
@@ -45,40 +59,75 @@ class RowsError(ValueError):
 
 @dataclass(frozen=True)
 class Result:
-    """Rows of one algorithm on one task, S seeds and E evaluations.
+    """Rows of one algorithm on one task (or data set), S seeds and E evaluations.
 
+    `task` is an id, "Hopper-v4", or the short name of `data`, "hopper-medium-v0".
     `values[column]` is float64 [S, E] for every column but seed and step; NaN stands for an empty
     cell and occurs only in OPTIONAL columns.
     """
 
-    algorithm: str
+    algorithm: str  # or a variant that has published values of its own: "bc-10-percent"
     task: str
     seeds: tuple[int, ...]
     steps: np.ndarray  # int64 [E], increasing
     values: dict[str, np.ndarray]
     manifest: dict = field(repr=False)
     file: Path
+    data: Dataset | None = None  # what an offline run learned from
 
     def final(self, column: str) -> np.ndarray | None:
-        """Value of every seed at the last evaluation, [S]; None where a seed has none."""
-        last = self.values[column][:, -1]
-        return None if np.isnan(last).any() else last
+        """A key of FINALS for every seed, [S]: its last evaluation, unless the key says otherwise.
+
+        None where a seed has none, or fewer than LAST evaluations to average.
+        """
+        if column == "score_last_10":
+            if len(self.steps) < LAST:
+                return None
+            found = self.values["score"][:, -LAST:].mean(1)
+        elif column == "score_best":
+            found = self.values["score"].max(1)
+        else:
+            found = self.values[column][:, -1]
+        return None if np.isnan(found).any() else found
 
     def quantities(self) -> list[str]:
-        """Columns of QUANTITIES worth showing: complete at the end; a cost only if there is one."""
-        known = [name for name in QUANTITIES if self.final(name) is not None]
-        return [name for name in known if name != "cost" or self.values["cost"].any()]
+        """Keys of FINALS worth showing; a cost only if there is one, never the best evaluation.
+
+        An offline run with a score has no return here: the score is the return on another scale.
+        """
+        known = {name for name in FINALS if self.final(name) is not None} - {"score_best"}
+        if not self.values["cost"].any():
+            known.discard("cost")
+        if self.data is None:
+            known.discard("score_last_10")
+        elif "score" in known:
+            known.discard("return")
+        return [name for name in FINALS if name in known]
+
+    @property
+    def place(self) -> Place:
+        """What published values are compared with."""
+        task, version = published.split_task(self.manifest["task"])
+        if self.data is None:
+            return Place(self.algorithm, task, version, self.last_step)
+        return Place(self.algorithm, self.data.level, version, self.last_step, self.data.version)
+
+    @property
+    def step_unit(self) -> str:
+        """What is counted: an offline run takes no steps in an environment before it is done."""
+        return "environment steps" if self.data is None else "gradient steps"
 
     @property
     def last_step(self) -> int:
-        """Environment steps per seed at the last evaluation."""
+        """Steps per seed at the last evaluation."""
         return int(self.steps[-1])
 
     @property
     def planned_steps(self) -> int:
-        """Environment steps per seed that the run was started for, as far as that is recorded."""
+        """Steps per seed that the run was started for, as far as that is recorded."""
         config = self.manifest.get("config") or {}
-        return int(self.manifest.get("steps") or config.get("total_steps") or self.last_step)
+        planned = (config.get("total_steps") or 0) + (config.get("online_steps") or 0)
+        return int(self.manifest.get("steps") or planned or self.last_step)
 
     @property
     def finished(self) -> bool:
@@ -117,6 +166,7 @@ def read(source: Path) -> list[Result]:
         )
     results = [_result(file, file.with_suffix(".json")) for file in files]
     seen: dict[tuple[str, str], Path] = {}
+    learned_from: dict[str, Result] = {}
     for result in results:
         if result.algorithm != result.file.parent.name:
             raise RowsError(
@@ -126,11 +176,37 @@ def read(source: Path) -> list[Result]:
         other = seen.setdefault((result.algorithm, result.task), result.file)
         if other != result.file:
             raise RowsError(f"{result.file}: {result.task} was already read from {other}")
+        _require_same_data(learned_from.setdefault(result.task, result), result)
     # Names that are not in the registry come last.
     places = {name: place for place, name in enumerate(ALGORITHMS)}
     return sorted(
-        results, key=lambda r: (places.get(r.algorithm, len(places)), r.algorithm, r.task)
+        results,
+        key=lambda r: (places.get(r.manifest["algorithm"], len(places)), r.algorithm, r.task),
     )
+
+
+def named(manifest: dict) -> str:
+    """The algorithm of a run, or the variant of it that must not stand beside its values.
+
+    10%BC is "bc-10-percent" as in the published values; what was tuned online is no offline run.
+    """
+    config = manifest.get("config") or {}
+    share, online = config.get("best_fraction", 1), config.get("online_steps", 0)
+    name = manifest["algorithm"]
+    name += f"-{100 * share:g}-percent" if share < 1 else ""
+    return name + ("-online" if online else "")
+
+
+def _require_same_data(first: Result, result: Result) -> None:
+    """Two algorithms are compared on a data set only if it is the same one, read the same way."""
+    ours, theirs = (
+        r.data and (r.data.name, r.data.sha256, r.data.timeouts) for r in (result, first)
+    )
+    if ours != theirs:
+        raise RowsError(
+            f"{result.file}: {result.task} is not the data of {first.file}: {ours} and {theirs} "
+            "(name, SHA-256, rows at time limits); export one of them to another folder"
+        )
 
 
 def _result(file: Path, manifest_file: Path) -> Result:
@@ -154,14 +230,19 @@ def _result(file: Path, manifest_file: Path) -> Result:
             f"{file}: rows of seeds {seeds}, but {manifest_file.name} names "
             f"{sorted(manifest['seeds'])}"
         )
+    try:
+        data = dataset.of_manifest(manifest)
+    except ValueError as fault:
+        raise RowsError(f"{manifest_file}: {fault}") from None
     return Result(
-        algorithm=manifest["algorithm"],
-        task=manifest["task"],
+        algorithm=named(manifest),
+        task=data.short_name if data else manifest["task"],
         seeds=tuple(seeds),
         steps=np.array(steps, dtype=np.int64),
         values=values,
         manifest=manifest,
         file=file,
+        data=data,
     )
 
 

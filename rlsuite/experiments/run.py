@@ -3,7 +3,8 @@
 `train(config, run)` of an algorithm is handed a Run. The folder holds
 
     config.json       settings, config with the source of each number, versions, hardware, commit
-    progress.csv      per seed and iteration: training return and metrics
+    progress.csv      per seed and iteration: training return and metrics; preparation.csv: the
+                      same of iterations before step 0, where an algorithm has such
     evaluations.csv   per seed and evaluation; evaluations.npz: every episode of them
     policy/           the policy as of the last checkpoint; loads without any of this
     checkpoint/       the last two checkpoints
@@ -31,6 +32,8 @@ from torch.utils.tensorboard import SummaryWriter
 from rlsuite import algorithms, envs
 from rlsuite.core.saving import save_policy
 from rlsuite.core.streams import Streams
+from rlsuite.datasets import scores, store
+from rlsuite.datasets.transitions import Transitions, check_task
 from rlsuite.envs.tasks import choose_engine
 from rlsuite.experiments import checkpoint, machine
 from rlsuite.experiments.display import Display, spread
@@ -66,17 +69,22 @@ class Run:
         self._wall_before = 0.0
         self._display: Display | None = None
         self._board: SummaryWriter | None = None
-        self._training = self._evaluating = None
+        self._training = self._evaluating = self._data = None
 
     # ------------------------------------------------------------- what an algorithm calls
 
     def environments(self, copies: int) -> envs.Environments:
         """The run's training environments, `copies` per seed."""
-        engine = self.settings.engine
-        self._training = envs.make(self.task, self.seeds, copies, engine)
-        episodes = self.settings.evaluation_episodes
-        self._evaluating = envs.make(self.task, self.seeds, episodes, engine)
+        self._training = envs.make(self.task, self.seeds, copies, self.settings.engine)
+        self._prepare_evaluation()
         return self._training
+
+    def data(self) -> Transitions:
+        """The run's data set, which fits its task. Only the evaluations see an environment."""
+        self._data = store.load(self.settings.dataset, task=self.task)
+        self._prepare_evaluation()
+        check_task(self._data, self._evaluating)
+        return self._data
 
     def compiled(self, function: Callable, gradient_steps: int) -> Callable:
         """A pure update function, compiled where that pays over so many gradient steps."""
@@ -84,22 +92,25 @@ class Run:
             return machine.compiled(function, self.say)
         return function
 
-    def iterations(self, total: int, steps_each: int, learner) -> Iterator[int]:
+    def iterations(self, total: int, steps_each: int, learner, before: int = 0) -> Iterator[int]:
         """Yield the iterations still to do, evaluating and saving `learner` between them.
 
         `learner` is a dataclass of modules and named tuples, one of them `policy`: what a
-        checkpoint holds. `steps_each` are environment steps of each seed.
+        checkpoint holds. `steps_each` are environment steps of each seed, or gradient steps of an
+        offline algorithm. `before` of the iterations prepare: their steps count up to zero, and
+        nothing is evaluated.
         """
         first = self._restore(learner)
         name = f"{self.algorithm} {self.task} x{len(self.seeds)}"
         self._display = Display(name, total, first)
-        self._board = SummaryWriter(str(self.folder), purge_step=first * steps_each + 1)
+        done = (first - before) * steps_each
+        self._board = SummaryWriter(str(self.folder), purge_step=done + 1)
         self._started = perf_counter()
-        self._speed_base = (perf_counter(), first * steps_each)
+        self._speed_base = (perf_counter(), done)
         for k in range(first, total):
-            self.step = (k + 1) * steps_each
+            self.step = (k + 1 - before) * steps_each
             yield k
-            if _due(k, total, self.settings.evaluations):
+            if k >= before and _due(k - before, total - before, self.settings.evaluations):
                 self._evaluate(learner.policy)
             self.at_boundary = _due(k, total, self.settings.checkpoints)
             if self.at_boundary:
@@ -108,7 +119,7 @@ class Run:
 
     def log(self, metrics: dict[str, torch.Tensor], seconds: dict[str, float]) -> None:
         """Record one iteration: metrics [S], and the seconds spent in each kind of work."""
-        for episode in self._training.episodes():
+        for episode in self._training.episodes() if self._training else ():
             self._recent[episode.slot].append((episode.ret, episode.length))
         values = {name: value.tolist() for name, value in metrics.items()}
         self._require_finite(values)
@@ -120,8 +131,10 @@ class Run:
             row = {"seed": seed, "step": self.step, "training_return": ret}
             row |= {"training_length": length} | {name: v[slot] for name, v in values.items()}
             rows.append(row | {"wall_seconds": round(self._wall(), 3)})
-        self._append("progress.csv", rows)
+        self._append("progress.csv" if self.step > 0 else "preparation.csv", rows)
         returns = [row["training_return"] for row in rows if row["training_return"] is not None]
+        if self._data and self._history:
+            returns = self._history[-1][1].returns.mean(1).tolist()
         self._to_board(rows, values)
         since, steps = self._speed_base
         speed = (self.step - steps) * len(self.seeds) / max(perf_counter() - since, 1e-9)
@@ -139,6 +152,11 @@ class Run:
 
     # ------------------------------------------------------------------ between iterations
 
+    def _prepare_evaluation(self) -> None:
+        if self._evaluating is None:
+            how = (self.settings.evaluation_episodes, self.settings.engine)
+            self._evaluating = envs.make(self.task, self.seeds, *how)
+
     def _evaluate(self, policy) -> None:
         start = perf_counter()
         policy.eval()
@@ -147,10 +165,14 @@ class Run:
         policy.train()
         self._history.append((self.step, result))
         rows = []
+        means = result.returns.mean(1)
+        score = scores.normalized(self.task, means) if self._data else None
         for slot, seed in enumerate(self.seeds):
-            means = (x[slot].mean() for x in (result.returns, result.costs, result.lengths))
+            rest = (float(x[slot].mean()) for x in (result.costs, result.lengths))
+            known = None if score is None else float(score[slot])
             training = _mean(x[0] for x in self._recent[slot])
-            row = (seed, self.step, *map(float, means), None, round(self._wall(), 3), training)
+            times = (round(self._wall(), 3), training)
+            row = (seed, self.step, float(means[slot]), *rest, known, *times)
             rows.append(dict(zip(RESULT_COLUMNS, row, strict=True)))
         self._append("evaluations.csv", rows)
         self._write_history()
@@ -267,6 +289,7 @@ def create(
     about = {
         "algorithm": algorithm,
         "task": settings.env,
+        "data": _describe(settings) if settings.dataset else None,
         "preset": preset,
         "command": command,
         "settings": dataclasses.asdict(settings),
@@ -290,6 +313,15 @@ def create(
     return Run(folder, algorithm, config, settings)
 
 
+def _describe(settings: Settings) -> dict:
+    """What a run's data set was. DatasetError if it cannot be used."""
+    data = store.load(settings.dataset, task=settings.env)
+    known = {key: data.about.get(key) for key in ("name", "source", "sha256", "timeouts")}
+    returns = data.episode_returns()
+    counts = {"transitions": len(data), "episodes": len(returns)}
+    return known | counts | {"mean_return": float(returns.mean())}
+
+
 def reopen(folder: Path, algorithm: str | None = None) -> Run:
     """The run that `folder` holds, to go on with. RunError if it is none or another's."""
     try:
@@ -309,6 +341,7 @@ def reopen(folder: Path, algorithm: str | None = None) -> Run:
 def execute(run: Run) -> None:
     """Train `run` from wherever it stands to its end."""
     torch.set_num_threads(run.settings.torch_threads)
+    machine.choose_products(getattr(run.config, "hidden", ()))
     module = algorithms.load(run.algorithm)
     lock = _lock(run.folder)
     try:

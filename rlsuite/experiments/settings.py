@@ -19,6 +19,7 @@ class Settings:
     """Task, seeds and bookkeeping of one run."""
 
     env: str  # task, e.g. Hopper-v4, or MODULE:ID for one of your own
+    dataset: str | None = None  # what an offline algorithm learns from: a name of data list, a path
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)  # one slot each, trained together
     engine: str = "auto"  # envpool, gymnasium, or auto: EnvPool from 8 environments up
     evaluations: int = 10  # evenly over the run, the last one at its end
@@ -56,15 +57,19 @@ def parse_seeds(text: str) -> tuple[int, ...]:
         ) from None
 
 
-def preset(module: ModuleType, name: str, task: str) -> dict:
-    """What preset `name` of an algorithm changes for `task`. ValueError with the known names."""
+def preset(module: ModuleType, name: str, task: str, dataset: str | None = None) -> dict:
+    """What preset `name` of an algorithm changes for `task`, or for `dataset` of that task.
+
+    ValueError with the known names.
+    """
     if name not in module.PRESETS:
         near = difflib.get_close_matches(name, module.PRESETS) or list(module.PRESETS)
         raise ValueError(f"preset {name!r} is unknown; use one of: {', '.join(near)}")
     table, family = module.PRESETS[name], task_family(task)
-    if family not in table and "*" not in table:
+    keys = ["*", family, *([f"{family}/{level(dataset, family)}"] if dataset else [])]
+    if not table.keys() & set(keys):
         raise ValueError(f"preset {name!r} has no entry for {task}; it has {', '.join(table)}")
-    return table.get("*", {}) | table.get(family, {})
+    return {k: v for key in keys for k, v in table.get(key, {}).items()}
 
 
 def default_preset(module: ModuleType, task: str) -> str:
@@ -77,6 +82,12 @@ def default_preset(module: ModuleType, task: str) -> str:
 def task_family(task: str) -> str:
     """`Hopper-v4` -> `Hopper`."""
     return re.sub(r"-v\d+$", "", task)
+
+
+def level(dataset: str, family: str) -> str:
+    """`deep-ope/hopper/medium-replay-v0`, `hopper_medium_replay-v2.hdf5` -> `medium-replay`."""
+    name = re.sub(r"\.\w+$", "", dataset.rstrip("/").rsplit("/", 1)[-1]).replace("_", "-")
+    return re.sub(r"-v\d+$", "", name).removeprefix(f"{family.lower()}-")
 
 
 def field_comments(config_class: type) -> dict[str, str]:
@@ -92,6 +103,7 @@ def field_comments(config_class: type) -> dict[str, str]:
 def config_hash(algorithm: str, config: object, settings: Settings) -> str:
     """First 12 hex digits of the SHA-256 of all that decides a run's numbers, seeds apart."""
     decisive = {"algorithm": algorithm, "config": dataclasses.asdict(config)}
-    decisive["settings"] = {k: v for k, v in dataclasses.asdict(settings).items() if k != "seeds"}
+    given = {k: v for k, v in dataclasses.asdict(settings).items() if v is not None}
+    decisive["settings"] = {k: v for k, v in given.items() if k != "seeds"}
     text = json.dumps(decisive, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]

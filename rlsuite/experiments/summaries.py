@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rlsuite.experiments import published, statistics
+from rlsuite.experiments import dataset, published, statistics
 from rlsuite.experiments.published import Published
 from rlsuite.experiments.rows import Result
 from rlsuite.experiments.tabular import NONE, PLUS_MINUS, Cell
@@ -15,6 +15,7 @@ from rlsuite.experiments.tabular import NONE, PLUS_MINUS, Cell
 BOOTSTRAP_SEED = 0
 _STATUS_MARKS = {
     "verified": "",
+    "verified, spread recalled": "SR",
     "digitised": "D",
     "noted": "N",
     "noted, spread recalled": "NR",
@@ -114,14 +115,12 @@ def joined(texts: Iterable[str]) -> str:
 
 def candidates(result: Result, values: Sequence[Published]) -> list[Published]:
     """Published values that stand beside a run, whatever they measure of what it shows."""
-    return published.beside(
-        values, result.algorithm, result.task, result.last_step, result.quantities()
-    )
+    return published.beside(values, result.place, result.quantities())
 
 
 def published_cell(row: Published, result: Result) -> Cell:
     """A published value, marked with what sets it apart from a run and how well it was checked."""
-    marks = [*published.differences(row, result.task, result.last_step)]
+    marks = [*published.differences(row, result.place)]
     marks += [_STATUS_MARKS[row.status]] if _STATUS_MARKS[row.status] else []
     return Cell(published_text(row), tuple(marks))
 
@@ -135,6 +134,26 @@ def legend(marks: set[str]) -> list[str]:
         if mark in marks
     ]
     return legend
+
+
+def steps_header(results: Sequence[Result]) -> str:
+    """What a column of steps is called: "Steps", or "Gradient steps" of offline runs."""
+    return "Gradient steps" if thing(results) == "data set" else "Steps"
+
+
+def data_notes(results: Sequence[Result]) -> list[str]:
+    """What the data of offline runs are, one line per version."""
+    return dataset.notes(result.data for result in results if result.data)
+
+
+def thing(results: Sequence[Result]) -> str:
+    """What the runs are told apart by: "task", or "data set" where all learned from such."""
+    return "data set" if all(result.data for result in results) else "task"
+
+
+def things(results: Sequence[Result], count: int) -> str:
+    """A number of them: "9 data sets"."""
+    return f"{count} {thing(results)}{'s' * (count != 1)}"
 
 
 def unfinished(results: Sequence[Result]) -> list[str]:

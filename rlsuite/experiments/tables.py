@@ -6,6 +6,9 @@ values (one row per source, tasks as columns). A published value whose environme
 metric or kind of spread differs from ours, or which was not read in its source, carries marks that
 the notes below the table explain; no mark means that like stands beside like.
 
+Of offline runs the tasks are data sets, and a further table shows the data and the best evaluation
+(``offline_tables.py``).
+
 Conventions: a final value of a seed is its last evaluation row; the standard deviation over seeds
 divides by n - 1; intervals are 95% percentile intervals of the bootstrap over seeds, of the
 interquartile mean, from a generator seeded with 0, so that they can be recomputed.
@@ -17,20 +20,30 @@ import csv
 from collections.abc import Sequence
 from pathlib import Path
 
-from rlsuite.experiments import all_algorithms, published, rows, statistics, tabular
+from rlsuite.experiments import (
+    all_algorithms,
+    offline_tables,
+    published,
+    rows,
+    statistics,
+    tabular,
+)
 from rlsuite.experiments.published import Published
-from rlsuite.experiments.rows import QUANTITIES, Result
+from rlsuite.experiments.rows import FINALS, Result
 from rlsuite.experiments.summaries import (
     BOOTSTRAP_SEED,
     candidates,
+    data_notes,
     duration_text,
     iqm_text,
     joined,
     legend,
     mean_text,
     published_cell,
+    steps_header,
     steps_text,
     summarise,
+    thing,
     unfinished,
 )
 from rlsuite.experiments.tabular import NONE, PLUS_MINUS, Cell, Table
@@ -85,14 +98,16 @@ def build(results: Sequence[Result], values: Sequence[Published]) -> list[Table]
         title = f"{algorithm}: beside published values"
         for part_title, part in all_algorithms.parts(title, ours):
             tables.append(_beside(part_title, part, values))
+        if any(result.data for result in ours):
+            tables.append(offline_tables.best(algorithm, ours))
     return tables
 
 
 def _ours(algorithm: str, ours: Sequence[Result]) -> Table:
-    columns = [name for name in QUANTITIES if any(name in r.quantities() for r in ours)]
-    header = ["Task", "Seeds", "Steps"]
+    columns = [name for name in FINALS if any(name in r.quantities() for r in ours)]
+    header = [thing(ours).capitalize(), "Seeds", steps_header(ours)]
     for name in columns:
-        header += [QUANTITIES[name].capitalize(), "its IQM [95% interval]"]
+        header += [FINALS[name].capitalize(), "its IQM [95% interval]"]
     lines = []
     for result in ours:
         line = [result.task, str(len(result.seeds)), f"{result.last_step:,}"]
@@ -102,9 +117,14 @@ def _ours(algorithm: str, ours: Sequence[Result]) -> Table:
             line.append(mean_text(summary) if summary else NONE)
             line.append(iqm_text(summary) if summary else NONE)
         lines.append([Cell(text) for text in [*line, duration_text(result.wall_seconds)]])
-    notes = [
+    measured = [
         "Training return: raw return of a seed's last 100 training episodes, sampled actions. "
-        "Evaluation: deterministic policy at the end of training. Steps are per seed.",
+        "Evaluation: deterministic policy at the end of training. Steps are per seed."
+    ]
+    if thing(ours) == "data set":
+        measured = offline_tables.score_notes(ours)
+    notes = [
+        *measured,
         f"{PLUS_MINUS}: mean and standard deviation over seeds (divided by n - 1). IQM: mean of "
         "the middle half of the seeds, a seed on the edge counting in part; in brackets its 95% "
         f"percentile bootstrap interval ({statistics.RESAMPLES} resamples of the seeds, generator "
@@ -117,7 +137,7 @@ def _ours(algorithm: str, ours: Sequence[Result]) -> Table:
 
 def _beside(title: str, ours: Sequence[Result], values: Sequence[Published]) -> Table:
     lines = []
-    for name in ("training_return", "return", "score", "cost"):
+    for name in FINALS:
         if any(name in result.quantities() for result in ours):
             lines.append(_our_line(name, ours))
     found: dict[tuple[str, str], dict[str, Published]] = {}
@@ -128,7 +148,7 @@ def _beside(title: str, ours: Sequence[Result], values: Sequence[Published]) -> 
     notes: list[str] = []
     sources = [source for source, _ in found]
     for (source, column), by_task in sorted(found.items(), key=lambda item: _unlike(item[1], ours)):
-        label = source if sources.count(source) == 1 else f"{source}, {QUANTITIES[column]}"
+        label = source if sources.count(source) == 1 else f"{source}, {FINALS[column]}"
         cells = []
         for result in ours:
             row = by_task.get(result.task)
@@ -143,8 +163,9 @@ def _beside(title: str, ours: Sequence[Result], values: Sequence[Published]) -> 
         )
         notes.append(_source_note(label, list(shown)))
         lines.append([Cell(label), *map(Cell, facts), *cells])
-    notes = [*legend(marks), *_left_out(ours, values), *notes]
-    header = ["Source", "Environment", "Seeds", "Steps", *(result.task for result in ours)]
+    notes = [*legend(marks), *data_notes(ours), *_left_out(ours, values), *notes]
+    origin = "Data" if thing(ours) == "data set" else "Environment"
+    header = ["Source", origin, "Seeds", steps_header(ours), *(result.task for result in ours)]
     return Table(title, header, lines, notes)
 
 
@@ -155,8 +176,8 @@ def _our_line(name: str, ours: Sequence[Result]) -> list[Cell]:
         summary = None if final is None else summarise(final)
         cells.append(Cell(mean_text(summary) if summary else NONE))
     return [
-        Cell(f"ours, {QUANTITIES[name]}"),
-        Cell(joined(published.split_task(result.task)[1] for result in ours)),
+        Cell(f"ours, {FINALS[name]}"),
+        Cell(joined(result.place.environment for result in ours)),
         Cell(joined(str(len(result.seeds)) for result in ours)),
         Cell(joined(steps_text(result.last_step) for result in ours)),
         *cells,
@@ -166,7 +187,7 @@ def _our_line(name: str, ours: Sequence[Result]) -> list[Cell]:
 def _unlike(by_task: dict[str, Published], ours: Sequence[Result]) -> int:
     """Fewest differences that any value of a source has from ours; the most alike come first."""
     return min(
-        len(published.differences(by_task[result.task], result.task, result.last_step))
+        len(published.differences(by_task[result.task], result.place))
         for result in ours
         if result.task in by_task
     )
@@ -176,8 +197,8 @@ def _left_out(ours: Sequence[Result], values: Sequence[Published]) -> list[str]:
     """A note for every task whose published values all stand at other horizons."""
     notes = []
     for result in ours:
-        family, _ = published.split_task(result.task)
-        known = published.find(values, result.algorithm, family, result.quantities())
+        place = result.place
+        known = published.find(values, place.algorithm, place.task, result.quantities())
         if known and not any(row.steps for row in candidates(result, values)):
             horizons = sorted({row.steps for row in known if row.steps})
             notes.append(
@@ -202,13 +223,14 @@ def _source_note(source: str, shown: Sequence[Published]) -> str:
 def _csv_rows(results: Sequence[Result], values: Sequence[Published]) -> list[list[object]]:
     lines: list[list[object]] = []
     for result in results:
-        _, version = published.split_task(result.task)
+        version = result.place.environment
         status = "finished" if result.finished else "unfinished"
-        for name in result.quantities():
+        optimistic = ["score_best"] if result.data and "score" in result.quantities() else []
+        for name in result.quantities() + optimistic:
             s = summarise(result.final(name))
             numbers = [s.mean, s.std, "std over seeds", s.iqm, s.low, s.high]
             numbers = ["" if x != x else x for x in numbers]  # NaN: one seed has no spread
-            line = [result.algorithm, result.task, "ours", version, QUANTITIES[name]]
+            line = [result.algorithm, result.task, "ours", version, FINALS[name]]
             wall = round(result.wall_seconds, 1)
             line += [result.last_step, s.seeds, *numbers, wall, "", status, "", ""]
             lines.append(line)
@@ -218,6 +240,6 @@ def _csv_rows(results: Sequence[Result], values: Sequence[Published]) -> list[li
                 spread = f"{spread[0]} to {spread[1]}"
             line = [result.algorithm, result.task, row.source, row.environment, row.metric]
             line += [row.steps, row.seeds, row.mean, spread, row.spread_kind, "", "", "", ""]
-            marks = published.differences(row, result.task, result.last_step)
+            marks = published.differences(row, result.place)
             lines.append([*line, marks, row.status, row.error, row.citation])
     return lines

@@ -6,9 +6,10 @@ import pytest
 from evidence_samples import CURVE, MAXIMUM, PUBLISHED_HEADER, published_line, write_published
 
 from rlsuite.experiments import published
-from rlsuite.experiments.published import PublishedError
+from rlsuite.experiments.published import Place, PublishedError
 
 SHIPPED = Path(__file__).parents[2] / "results" / "published"
+HOPPER = Place("ppo", "Hopper", "v4", 999_424)
 
 
 @pytest.fixture(scope="module")
@@ -32,6 +33,71 @@ def test_shipped_values_as_printed_by_their_sources(shipped):
     assert engstrom.spread == (3157, 3426) and engstrom.status == "recalled"
 
 
+FAMILIES = ("halfcheetah", "hopper", "walker2d")
+NINE = [f"{f}-{level}" for f in FAMILIES for level in ("medium", "medium-replay", "medium-expert")]
+MORE = [f"{f}-{level}" for f in FAMILIES for level in ("random", "expert", "full-replay")]
+MAZES = ("umaze", "umaze-diverse", "medium-play", "medium-diverse", "large-play", "large-diverse")
+MEANS = {
+    "locomotion-9-mean": NINE,
+    "locomotion-18-mean": NINE + MORE,
+    "antmaze-6-mean": [f"antmaze-{maze}" for maze in MAZES],
+}
+
+
+def test_shipped_offline_values_add_up_to_the_printed_means(shipped):
+    checked = 0
+    for mean in shipped:
+        if mean.task not in MEANS or mean.column == "score_best":
+            continue
+        key = (mean.algorithm, mean.source, mean.metric, mean.environment)
+        parts = {
+            row.task: row.mean
+            for row in shipped
+            if (row.algorithm, row.source, row.metric, row.environment) == key
+        }
+        values = [parts[task] for task in MEANS[mean.task]]
+        # Printed to 0.1 or 0.01, half of which rounding may move it.
+        off = abs(sum(values) / len(values) - mean.mean)
+        assert off <= 0.5 * 10**-mean.decimals + 1e-9, key
+        checked += 1
+    # CORL: 4 columns twice, and SPOT on AntMaze; ReBRAC's TD3+BC and IQL; the paper of SPOT.
+    assert checked == 8 + 1 + 2 + 1
+    quoted = [row for row in shipped if row.source == "IQL-paper" and row.task in NINE]
+    sums = {
+        name: sum(row.mean for row in quoted if row.algorithm == name)
+        for name in ("bc", "bc-10-percent", "td3_bc", "iql")
+    }
+    # The printed totals; IQL's own entries add to 692.6 where it prints 692.4.
+    printed = {"bc": 466.7, "bc-10-percent": 666.2, "td3_bc": 677.4, "iql": 692.6}
+    assert sums == pytest.approx(printed)
+
+
+def test_shipped_offline_values_say_how_far_they_were_checked(shipped):
+    by_key = {(r.algorithm, r.task, r.source): r for r in shipped if "mean" not in r.task}
+    corl = by_key["td3_bc", "hopper-medium-replay", "CORL"]
+    assert (corl.mean, corl.spread, corl.seeds, corl.environment) == (64.42, 21.52, 4, "D4RL-v2")
+    assert corl.status == "verified" and corl.column == "score" and corl.steps == 1_000_000
+    paper = by_key["td3_bc", "hopper-medium-replay", "TD3+BC-paper"]
+    assert (paper.mean, paper.spread, paper.status) == (60.9, 18.8, "verified, spread recalled")
+    assert paper.column == "score_last_10"
+    assert by_key["td3_bc", "hopper-expert", "TD3+BC-paper"].status == "recalled"
+    assert by_key["iql", "antmaze-umaze", "IQL-paper"].environment == "D4RL-v0"
+    spot = [row for row in shipped if row.algorithm == "spot" and row.task in NINE]
+    assert len(spot) == 9 and sum(row.status.startswith("noted") for row in spot) == 5
+
+
+def test_offline_values_differ_in_their_data(shipped):
+    key = ("iql", "hopper-medium", "CORL")
+    (corl,) = (row for row in shipped if (row.algorithm, row.task, row.source) == key)
+    place = Place("iql", "hopper-medium", "v4", 1_000_000, "deep-ope-v0")
+    assert published.differences(corl, place) == "de"
+    assert published.differences(corl, place._replace(steps=100_000)) == "deh"
+    assert published.differences(corl, place._replace(data="D4RL-v2")) == "e"
+    assert published.differences(corl, place._replace(data="D4RL-v2", version="v2")) == ""
+    # Most like ours is CORL's: of the last evaluation, with the paper's settings.
+    assert published.closest(published.beside(shipped, place, ["score"]), place) == corl
+
+
 def test_shipped_files_hold_the_algorithm_they_are_named_after(shipped):
     for row in shipped:
         assert row.algorithm.split("-")[0] == Path(row.place.rsplit(":", 1)[0]).stem
@@ -53,9 +119,9 @@ def test_differences_name_what_is_unlike(tmp_path):
         published_line("Unstated", steps="", environment=""),
     )
     rows = published.read(folder)
-    marks = [published.differences(row, "Hopper-v4", 999_424) for row in rows]
+    marks = [published.differences(row, HOPPER) for row in rows]
     assert marks == ["", "em", "s", "h", "eh"]
-    assert published.differences(rows[0], "Hopper-v5", 999_424) == "e"
+    assert published.differences(rows[0], HOPPER._replace(version="v5")) == "e"
 
 
 def test_beside_takes_the_nearest_horizon_of_every_source(tmp_path):
@@ -72,14 +138,14 @@ def test_beside_takes_the_nearest_horizon_of_every_source(tmp_path):
     rows = published.read(folder)
 
     def shown(steps, columns=None):
-        return [r.source for r in published.beside(rows, "ppo", "Hopper-v4", steps, columns)]
+        return [r.source for r in published.beside(rows, HOPPER._replace(steps=steps), columns)]
 
     # A gives one value, B is a factor 8 away, D is another task; E's return and cost both stand.
     assert shown(999_424) == ["A", "C", "E", "E"]
     assert shown(999_424, ["training_return"]) == ["A", "C"]
-    assert published.beside(rows, "ppo", "Hopper-v4", 2_900_000)[0].mean == 3
+    assert published.beside(rows, HOPPER._replace(steps=2_900_000))[0].mean == 3
     assert shown(6_000_000, ["training_return"]) == ["B", "C"]
-    assert published.beside(rows, "trpo", "Hopper-v4", 999_424) == []
+    assert published.beside(rows, HOPPER._replace(algorithm="trpo")) == []
 
 
 def test_closest_prefers_likeness_then_checking_then_seeds(tmp_path):
@@ -92,9 +158,9 @@ def test_closest_prefers_likeness_then_checking_then_seeds(tmp_path):
         published_line("Many", seeds=5),
     )
     rows = published.read(folder)
-    assert published.closest(rows, "Hopper-v4", 999_424).source == "Many"
-    assert published.closest(rows[:3], "Hopper-v4", 999_424).source == "Recalled"
-    assert published.closest(rows[:1], "Hopper-v4", 999_424) is None
+    assert published.closest(rows, HOPPER).source == "Many"
+    assert published.closest(rows[:3], HOPPER).source == "Recalled"
+    assert published.closest(rows[:1], HOPPER) is None
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 from evidence_samples import write_benchmark, write_run
+from offline_samples import MEDIUM, write_offline, write_offline_run
 
 from rlsuite.experiments import rows
 from rlsuite.experiments.rows import RowsError
@@ -89,6 +90,41 @@ def test_training_return_of_a_seed_without_an_episode_is_no_final_value(tmp_path
     write_benchmark(tmp_path, {("ppo", "Hopper-v4"): [1.0, 2.0]}, training_return="")
     (result,) = rows.read(tmp_path)
     assert result.final("training_return") is None and result.quantities() == ["return"]
+
+
+def test_offline_runs_are_named_after_their_data(tmp_path):
+    write_offline(tmp_path, {("iql", MEDIUM): [40.0], ("iql", "deep-ope/hopper/expert-v0"): [9.0]})
+    expert, medium = rows.read(tmp_path)
+    assert (expert.task, medium.task) == ("hopper-expert-v0", "hopper-medium-v0")
+    assert medium.place == ("iql", "hopper-medium", "v4", 1_000_000, "deep-ope-v0")
+    assert medium.step_unit == "gradient steps" and medium.manifest["task"] == "Hopper-v4"
+    # The return is the score on another scale, and a maximum is for a table of its own.
+    assert medium.quantities() == ["score", "score_last_10"]
+    assert medium.final("return").tolist() == [400]
+
+
+def test_algorithms_compared_on_a_data_set_learned_from_the_same(tmp_path):
+    write_offline(tmp_path, {("bc", MEDIUM): [40.0]})
+    write_offline(tmp_path, {("iql", MEDIUM): [40.0]})
+    assert len(rows.read(tmp_path)) == 2
+    for facts in ({"sha256": "other"}, {"timeouts": "dropped"}):
+        write_offline(tmp_path, {("iql", MEDIUM): [40.0]}, **facts)
+        with pytest.raises(RowsError, match=r"hopper-medium-v0 is not the data of .*bc/hopper"):
+            rows.read(tmp_path)
+
+
+def test_data_without_a_name_are_refused(tmp_path):
+    run = write_offline_run(tmp_path, [40.0], data={"sha256": "ab"})
+    with pytest.raises(RowsError, match=r"config\.json: 'data' is .*it needs 'name'"):
+        rows.read(run)
+
+
+def test_a_run_that_goes_on_online_is_a_variant_and_finished_at_its_end(tmp_path):
+    config = {"total_steps": 1_000_000, "online_steps": 1_000_000}
+    write_offline_run(tmp_path, [40.0], algorithm="spot", config=config, steps=None)
+    (result,) = rows.read(tmp_path)
+    assert result.algorithm == "spot-online"
+    assert result.planned_steps == 2_000_000 and not result.finished
 
 
 def edited(tmp_path, old, new):

@@ -1,0 +1,200 @@
+"""TD3+BC: A Minimalist Approach to Offline RL (Fujimoto and Gu 2021, arXiv 2106.06860).
+
+For steps t = 1..T on a data set of transitions (s, a, r, s', d), for S seeds at once, each with its
+own everything:
+
+    (1)  draw B transitions of the data; observations are standardised by the data's statistics
+    (2)  a' = clip(pi_target(s') + clip(noise, -c, c)), noise normal, within the action box
+    (3)  y = r + gamma (1 - d) min_i Q_i,target(s', a')
+    (4)  Adam on the squared errors of Q_1 and of Q_2 to y
+    every second step, on the same transitions:
+    (5)      lambda = alpha / mean |Q_1(s, pi(s))|, a number, not a function
+    (6)      Adam on pi's loss, -lambda mean Q_1(s, pi(s)) + mean (pi(s) - a)^2
+    (7)      every target <- target + tau (network - target)
+
+| symbol | variable | shape | meaning |
+|---|---|---|---|
+| pi | actor | [S, P_actor] | deterministic: tanh, scaled to the action box |
+| Q_1, Q_2 | critic | [S, 2 P_critic] | two critics in one row; only the first one moves the actor |
+| y | target | [S, B] | no gradient flows into it |
+| lambda | | [S] | makes the scale of Q irrelevant |
+| d | terminated | [S, B] | the task's own end; a time limit is none |
+
+Departures from the official code (sfujim/TD3_BC), whose settings these are: none in the arithmetic,
+except that mean |Q_1| is at least 1e-8. Critics and targets are not part of the saved policy.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from time import perf_counter
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rlsuite.core.actors import BoundedActor
+from rlsuite.core.critics import Critics
+from rlsuite.core.optim import AdamState, adam_step, gradient
+from rlsuite.core.ranges import require_multiple, require_positive, require_whole, require_within
+from rlsuite.core.replay import Minibatch, Sampler
+
+# ------------------------------------------------------------------------------------- 2. Config
+
+
+@dataclass(frozen=True)
+class Config:
+    alpha: float = 2.5  # weight of Q against the squared error to the data's actions [paper; code]
+    discount: float = 0.99  # gamma, per step [paper; code]
+    tau: float = 0.005  # of the targets' moving average, per actor step [paper; code]
+    policy_noise: float = 0.2  # std of the target's noise, in half widths of the box [paper; code]
+    noise_clip: float = 0.5  # c, in half widths of the box [paper; code]
+    policy_freq: int = 2  # critic steps per actor step [paper; code]
+    learning_rate: float = 3e-4  # of Adam, actor and critics [paper; code]
+    batch_size: int = 256  # B, transitions per step [paper; code]
+    total_steps: int = 1_000_000  # T, critic steps of each seed [paper; code]
+    steps_per_iteration: int = 1000  # between two rows of the log [ours]
+    normalize_obs: bool = True  # (s - mean) / (std + 1e-3) of the data [paper; code]
+    hidden: tuple[int, ...] = (256, 256)  # widths of actor and critics, ReLU [paper; code]
+
+    def __post_init__(self) -> None:
+        counts = ("policy_freq", "batch_size", "total_steps", "steps_per_iteration", "hidden")
+        require_whole(self, *counts)
+        require_multiple(self, "policy_freq", "steps_per_iteration")
+        require_multiple(self, "steps_per_iteration", "total_steps")
+        require_positive(self, "noise_clip", "learning_rate")
+        require_within(self, 0, 1, "discount", "tau")
+        require_within(self, 0, math.inf, "alpha", "policy_noise")
+
+    @property
+    def iterations(self) -> int:
+        return self.total_steps // self.steps_per_iteration
+
+
+# ------------------------------------------------------------------------------------ 3. Presets
+
+# preset -> task family ("*": any task) -> what differs from the defaults
+PRESETS: dict[str, dict[str, dict]] = {
+    "d4rl": {"*": {}},
+    "smoke": {"*": dict(total_steps=200, steps_per_iteration=50, batch_size=32, hidden=(32, 32))},
+}  # fmt: skip
+
+# --------------------------------------------------------------------------------- 5. Objectives
+
+
+def critic_loss(value: Tensor, target: Tensor) -> Tensor:
+    """Squared error of one critic. [S, B] -> [S]."""
+    return (value - target).square().mean(1)
+
+
+def policy_loss(value: Tensor, imitation: Tensor, alpha: float) -> Tensor:
+    """-lambda Q + (pi - a)^2: equation 5. value, imitation [S, B] -> [S]."""
+    scale = alpha / value.abs().mean(1).detach().clamp(min=1e-8)
+    return imitation.mean(1) - scale * value.mean(1)
+
+
+OBJECTIVES = (critic_loss, policy_loss)
+
+# ------------------------------------------------------------------------------------- 6. Update
+
+
+class Parameters(NamedTuple):
+    """All that a step changes, one row per seed."""
+
+    actor: Tensor  # [S, P_actor]
+    critic: Tensor  # [S, 2 P_critic]
+    actor_target: Tensor
+    critic_target: Tensor
+
+
+@dataclass
+class Learner:
+    """Everything that training changes, and so everything that a checkpoint holds."""
+
+    policy: BoundedActor
+    parameters: Parameters
+    actor_adam: AdamState
+    critic_adam: AdamState
+
+
+def iterate(
+    config: Config, learner: Learner, sampler: Sampler, rngs: list, step: Callable
+) -> tuple[dict[str, Tensor], dict[str, float]]:
+    """A thousand steps: metrics [S] of the last, and seconds per kind of work."""
+    start, sampling = perf_counter(), 0.0
+    state = (learner.parameters, learner.actor_adam, learner.critic_adam)
+    for _ in range(config.steps_per_iteration // config.policy_freq):
+        began = perf_counter()
+        batch = sampler.draw(config.batch_size * config.policy_freq)  # (1)
+        noise = np.stack([g.standard_normal(batch.action.shape[1:], np.float32) for g in rngs])
+        sampling += perf_counter() - began
+        state, metrics = step(state, batch, torch.from_numpy(noise))
+    learner.parameters, learner.actor_adam, learner.critic_adam = state
+    learner.policy.theta.copy_(learner.parameters.actor)
+    return metrics, {"data": sampling, "learning": perf_counter() - start - sampling}
+
+
+def target_value(
+    policy: BoundedActor, critics: Critics, config: Config, parameters: Parameters, part, noise
+) -> Tensor:
+    """y [S, B], from standard normal `noise` [S, B, A]."""
+    low, high = policy.centre - policy.reach, policy.centre + policy.reach
+    noise = (config.policy_noise * noise).clamp(-config.noise_clip, config.noise_clip)
+    action = policy.mean(parameters.actor_target, part.next_obs) + policy.reach * noise  # (2)
+    action = torch.maximum(torch.minimum(action, high), low)
+    values = critics.values(parameters.critic_target, part.next_obs, action)
+    return part.reward + config.discount * (1 - part.terminated) * values.amin(1)  # (3)
+
+
+def actor_cycle(
+    policy: BoundedActor, critics: Critics, config: Config, state: tuple, batch: Minibatch, noise
+) -> tuple[tuple, dict[str, Tensor]]:
+    """`policy_freq` critic steps and, on the last one's transitions, an actor step. Pure."""
+    parameters, actor_adam, critic_adam = state
+    actor, critic, actor_target, critic_target = parameters
+    lr, everyone = torch.tensor(config.learning_rate), actor.new_ones(len(actor))
+    parts = zip(batch.chunks(config.policy_freq), noise.chunk(config.policy_freq, 1), strict=True)
+    for part, perturbation in parts:
+        target = target_value(policy, critics, config, parameters, part, perturbation)
+
+        def errors(critic: Tensor, part=part, target=target) -> tuple[Tensor, dict[str, Tensor]]:
+            values = critics.values(critic, part.obs, part.action).unbind(1)
+            losses = [critic_loss(value, target) for value in values]
+            return sum(losses), {"critic_loss": sum(losses), "value": values[0].mean(1)}
+
+        grad, metrics = gradient(errors, critic)
+        critic, critic_adam = adam_step(critic, grad, critic_adam, lr, everyone)  # (4)
+
+    def loss(actor: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        action = policy.mean(actor, part.obs)
+        value = critics.values(critic[:, : critics.layout.size], part.obs, action)[:, 0]
+        imitation = (action - part.action).square().mean(-1)
+        total = policy_loss(value, imitation, config.alpha)  # (5)
+        return total, {"policy_loss": total, "imitation": imitation.mean(1)}
+
+    grad, more = gradient(loss, actor)
+    actor, actor_adam = adam_step(actor, grad, actor_adam, lr, everyone)  # (6)
+    moved = zip((actor, critic), (actor_target, critic_target), strict=True)
+    targets = [old + config.tau * (new - old) for new, old in moved]  # (7)
+    return (Parameters(actor, critic, *targets), actor_adam, critic_adam), metrics | more
+
+
+# -------------------------------------------------------------------------------------- 7. Train
+
+
+def train(config: Config, run) -> None:
+    """Train on `run.data()` for all `run.seeds`; `run` logs, evaluates, saves and resumes."""
+    data = run.data()
+    policy = BoundedActor(data.obs_size, *data.box(), run.streams["init"], config.hidden)
+    if config.normalize_obs:
+        policy.normalizer.fit(*data.obs_statistics())
+    critics = Critics(data.obs_size, policy.action_size, config.hidden)
+    actor, critic = policy.theta.detach().clone(), critics.initial(run.streams["init"])
+    parameters = Parameters(actor, critic, actor.clone(), critic.clone())
+    learner = Learner(policy, parameters, AdamState.zeros(actor), AdamState.zeros(critic))
+    sampler = Sampler(data, policy.normalizer, run.streams["batch"])
+    step = run.compiled(partial(actor_cycle, policy, critics, config), config.total_steps)
+    for _ in run.iterations(config.iterations, config.steps_per_iteration, learner):
+        run.log(*iterate(config, learner, sampler, run.streams["action"], step))

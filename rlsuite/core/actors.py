@@ -1,0 +1,141 @@
+"""Policies whose actions keep to a box: centre + half width x tanh(MLP(s)), for S seeds at once.
+
+Deterministic where there is no `log_std`; with one, a Gaussian around that mean whose samples are
+cut to the box. Learned from data or off-policy, so critics are no part of them.
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from rlsuite.core.networks import ACTIVATIONS, Layout, linear, mlp_shapes, uniform
+
+STD_FLOOR = 1e-3  # added to a data set's standard deviations, as TD3+BC does
+
+
+class Standardizer(nn.Module):
+    """(o - mean) / std, with numbers that training never changes, such as those of a data set."""
+
+    def __init__(self, num_seeds: int, size: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(num_seeds, size))
+        self.register_buffer("std", torch.ones(num_seeds, size))
+
+    def fit(self, mean: np.ndarray, std: np.ndarray) -> None:
+        """Use the statistics [O] of a data set for every seed; std gets 1e-3 more."""
+        self.mean.copy_(torch.from_numpy(mean))
+        self.std.copy_(torch.from_numpy(std + STD_FLOOR))
+
+    def normalize(self, obs: np.ndarray) -> np.ndarray:
+        """Raw [S, N, O] to what the networks see, float32."""
+        return ((obs - self.mean.numpy()[:, None]) / self.std.numpy()[:, None]).astype(np.float32)
+
+    def standardize(self, obs: Tensor) -> Tensor:
+        """The same for tensors."""
+        return (obs - self.mean[:, None]) / self.std[:, None]
+
+
+class BoundedActor(nn.Module):
+    """A whole policy: raw observations in, actions of the environment's units out.
+
+    `low` and `high` [A] are the action box. Weights start as torch.nn.Linear's do; the last layer's
+    from U(-last, last) where `last` is given. `log_std` None: deterministic.
+    """
+
+    discrete = False
+
+    def __init__(
+        self,
+        obs_size: int,
+        low: Sequence[float],
+        high: Sequence[float],
+        rngs: Sequence[np.random.Generator],
+        hidden: Sequence[int] = (256, 256),
+        activation: str = "relu",
+        log_std: float | None = None,
+        last: float | None = None,
+    ) -> None:
+        super().__init__()
+        low, high = ([float(x) for x in end] for end in (low, high))
+        names = ("obs_size", "low", "high", "hidden", "activation", "log_std")
+        values = (obs_size, low, high, list(hidden), activation, log_std)
+        self.spec = dict(zip(names, values, strict=True))  # what a copy is built from
+        self.action_size, self.depth, self.activation = len(low), len(hidden) + 1, activation
+        self.stochastic = log_std is not None
+        shapes = mlp_shapes("actor", (obs_size, *hidden, self.action_size))
+        shapes |= {"log_std": (1, self.action_size)} if self.stochastic else {}
+        self.layout = Layout(shapes)
+        self.normalizer = Standardizer(len(rngs), obs_size)
+        box = torch.tensor([low, high])
+        self.register_buffer("centre", (box[1] + box[0]) / 2, persistent=False)
+        self.register_buffer("reach", (box[1] - box[0]) / 2, persistent=False)
+        theta = initial(self.layout, rngs, f"actor.{self.depth - 1}", last)
+        self.theta = nn.Parameter(theta, requires_grad=False)
+        if self.stochastic:
+            self.layout.views(self.theta)["log_std"].fill_(log_std)
+
+    def mean(self, theta: Tensor, obs: Tensor, dropout: Tensor | None = None) -> Tensor:
+        """Action [S, B, A] at standardised observations [S, B, O].
+
+        `dropout` [depth - 1, S, B, H] multiplies hidden layers, before or after their ReLU alike.
+        """
+        weights, x = dense(self.layout, theta), obs
+        for i in range(self.depth):
+            x = linear(x, weights[f"actor.{i}.weight"], weights[f"actor.{i}.bias"])
+            if i < self.depth - 1:
+                x = ACTIVATIONS[self.activation][0](x)
+                x = x if dropout is None else x * dropout[i]
+        return self.centre + self.reach * torch.tanh(x)
+
+    def noise(self, rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+        """What `actor` needs to sample: standard normal."""
+        return rng.standard_normal(shape).astype(np.float32)
+
+    def applied(self, action: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+        """What the environment gets: the action cut to its box."""
+        return np.minimum(np.maximum(action, low), high)
+
+    def actor(self) -> Callable[[np.ndarray, np.ndarray | float], np.ndarray]:
+        """`act(obs, noise)`: standardised [S, N, O] and noise [S, N, A] -> action, in NumPy.
+
+        It reads the parameters as they are now: ask for it again after theta has moved.
+        """
+        weights = {k: v.numpy() for k, v in self.layout.views(self.theta.detach().cpu()).items()}
+        squash = ACTIVATIONS[self.activation][1]
+        centre, reach = self.centre.cpu().numpy(), self.reach.cpu().numpy()
+        std = np.exp(weights["log_std"]) if self.stochastic else 0.0
+
+        def act(x: np.ndarray, noise: np.ndarray | float) -> np.ndarray:
+            for i in range(self.depth):
+                w, offset = weights[f"actor.{i}.weight"], weights[f"actor.{i}.bias"]
+                x = x @ w.swapaxes(1, 2) + offset
+                x = squash(x) if i < self.depth - 1 else x
+            return centre + reach * np.tanh(x) + std * noise
+
+        return act
+
+
+def dense(layout: Layout, theta: Tensor) -> dict[str, Tensor]:
+    """`layout.views`, each in adjoining memory: a wide product would copy it at every use."""
+    return {name: view.contiguous() for name, view in layout.views(theta).items()}
+
+
+def initial(
+    layout: Layout,
+    rngs: Sequence[np.random.Generator],
+    last_layer: str = "",
+    last: float | None = None,
+) -> Tensor:
+    """Theta [S, P] as torch.nn.Linear starts; `last_layer` from U(-last, last) where given."""
+    theta = torch.zeros(len(rngs), layout.size)
+    for row, rng in zip(theta, rngs, strict=True):
+        fan_in = 0
+        for name, view in layout.views(row[None]).items():
+            fan_in = view.shape[-1] if name.endswith("weight") else fan_in  # its bias follows
+            value = uniform(rng, view.shape[1:], fan_in)
+            if last is not None and name.startswith(last_layer):
+                value *= last * np.sqrt(fan_in)
+            view.copy_(torch.from_numpy(value))
+    return theta

@@ -1,0 +1,54 @@
+"""Action values of S seeds: E critics side by side, an ensemble axis [S, E, ...]."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rlsuite.core.actors import dense, initial
+from rlsuite.core.networks import Layout, mlp, mlp_shapes
+
+
+class Critics:
+    """Networks Q(s, a) of equal width.
+
+    Their parameters [S, E P], the E critics of each seed in one row, live with the caller; the
+    first P columns are the first critic.
+    """
+
+    def __init__(self, obs_size: int, action_size: int, hidden: Sequence[int]) -> None:
+        self.depth = len(hidden) + 1
+        self.layout = Layout(mlp_shapes("q", (obs_size + action_size, *hidden, 1)))
+
+    def initial(
+        self, rngs: Sequence[np.random.Generator], count: int = 2, last: float | None = None
+    ) -> Tensor:
+        """Fresh parameters [S, count P], as torch.nn.Linear starts; the last layer as `last`."""
+        each = [rng for rng in rngs for _ in range(count)]
+        return initial(self.layout, each, f"q.{self.depth - 1}", last).view(len(rngs), -1)
+
+    def values(self, theta: Tensor, obs: Tensor, action: Tensor) -> Tensor:
+        """Q_1..Q_E at [S, B, O], [S, B, A]: [S, E, B], as many as `theta` has parameters of."""
+        seeds, rows, _ = obs.shape
+        count = theta.shape[1] // self.layout.size
+        x = torch.cat((obs, action), -1)[:, None].expand(-1, count, -1, -1)
+        weights = dense(self.layout, theta.reshape(seeds * count, -1))
+        q = mlp(weights, "q", x.reshape(seeds * count, rows, -1), self.depth, "relu")
+        return q.view(seeds, count, rows)
+
+
+class StateValue:
+    """A network V(s); parameters [S, P] live with the caller."""
+
+    def __init__(self, obs_size: int, hidden: Sequence[int]) -> None:
+        self.depth = len(hidden) + 1
+        self.layout = Layout(mlp_shapes("v", (obs_size, *hidden, 1)))
+
+    def initial(self, rngs: Sequence[np.random.Generator]) -> Tensor:
+        """Fresh parameters [S, P], as torch.nn.Linear starts."""
+        return initial(self.layout, rngs)
+
+    def values(self, theta: Tensor, obs: Tensor) -> Tensor:
+        """V [S, B] at [S, B, O]."""
+        return mlp(dense(self.layout, theta), "v", obs, self.depth, "relu")[..., 0]

@@ -1,0 +1,112 @@
+"""Minibatches of logged transitions, drawn for each seed from its own stream."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rlsuite.core.actors import BoundedActor, Standardizer
+
+
+class Minibatch(NamedTuple):
+    """B transitions of each seed, float32; observations standardised, rewards as logged."""
+
+    obs: Tensor  # [S, B, O]
+    action: Tensor  # [S, B, A]
+    reward: Tensor  # [S, B]
+    next_obs: Tensor  # [S, B, O]
+    terminated: Tensor  # [S, B], 1 where the task ended the episode: no future
+
+    def chunks(self, count: int) -> list["Minibatch"]:
+        return [Minibatch(*parts) for parts in zip(*(x.chunk(count, 1) for x in self), strict=True)]
+
+
+class OnlineRows:
+    """Transitions that each seed has collected itself, up to `capacity`, in float32 [S, n, ...]."""
+
+    def __init__(self, num_seeds: int, capacity: int, obs_size: int, action_size: int) -> None:
+        self.count = 0
+        shapes = ((obs_size,), (action_size,), (), (obs_size,), ())  # as the fields of Minibatch
+        self.fields = [np.zeros((num_seeds, capacity, *shape), np.float32) for shape in shapes]
+
+    def append(self, *row: np.ndarray) -> None:
+        """One transition of every seed: obs [S, O], action [S, A], reward [S], next_obs, ended."""
+        for field, value in zip(self.fields, row, strict=True):
+            field[:, self.count] = value
+        self.count += 1
+
+    def state_dict(self) -> dict:
+        return {"fields": [torch.from_numpy(x[:, : self.count].copy()) for x in self.fields]}
+
+    def load_state_dict(self, state: dict) -> None:
+        self.count = state["fields"][0].shape[1]
+        for field, saved in zip(self.fields, state["fields"], strict=True):
+            field[:, : self.count] = saved.numpy()
+
+
+class Sampler:
+    """Uniform draws, with replacement, from one data set that all seeds share.
+
+    `data` is an `rlsuite.datasets.transitions.Transitions`; its arrays stay where they are, on disk
+    if that is where they are, and only what is drawn is copied. `kept` [n] are the rows to draw
+    from, all if not given; `online` adds what each seed has collected itself.
+    """
+
+    def __init__(
+        self,
+        data,
+        normalizer: Standardizer,
+        rngs: Sequence[np.random.Generator],
+        kept: np.ndarray | None = None,
+        online: OnlineRows | None = None,
+    ) -> None:
+        fields = (data.obs, data.action, data.reward, data.next_obs, data.terminated)
+        self.fields = [np.asarray(x) for x in fields]  # a memmap, without its slow indexing
+        self.normalizer, self.rngs, self.kept, self.online = normalizer, rngs, kept, online
+
+    def draw(self, size: int) -> Minibatch:
+        """`size` transitions of each seed."""
+        logged = len(self.fields[0]) if self.kept is None else len(self.kept)
+        count = logged + (self.online.count if self.online else 0)
+        rows = np.stack([g.integers(count, size=size) for g in self.rngs])
+        drawn = self._rows(rows if self.kept is None else self.kept[rows], logged)
+        batch = Minibatch(*(torch.from_numpy(x) for x in drawn))
+        standardize = self.normalizer.standardize
+        return batch._replace(obs=standardize(batch.obs), next_obs=standardize(batch.next_obs))
+
+    def _rows(self, rows: np.ndarray, logged: int) -> list[np.ndarray]:
+        """Every field at `rows` [S, B]; those from `logged` on are the seed's own."""
+        if self.online is None or self.online.count == 0:
+            return [x[rows].astype(np.float32, copy=False) for x in self.fields]
+        own = rows >= logged
+        place = (np.nonzero(own)[0], rows[own] - logged)
+        drawn = [x[np.where(own, 0, rows)].astype(np.float32) for x in self.fields]
+        for values, field in zip(drawn, self.online.fields, strict=True):
+            values[own] = field[place]
+        return drawn
+
+
+class Explorer:
+    """Steps one environment per seed with a deterministic policy plus noise; files what happens."""
+
+    def __init__(self, envs, policy: BoundedActor, rows: OnlineRows) -> None:
+        self.envs, self.policy, self.rows = envs, policy, rows
+
+    def restart(self, env_seeds: np.ndarray) -> None:
+        """Fresh environments from `env_seeds` [S, 1]."""
+        self.obs = self.envs.reset(env_seeds)
+
+    def step(self, count: int, std: float, rngs: Sequence[np.random.Generator]) -> None:
+        """`count` steps; the noise has `std` half widths of the action box."""
+        policy, envs, act = self.policy, self.envs, self.policy.actor()
+        std = std * (envs.action_high - envs.action_low) / 2
+        for _ in range(count):
+            mode = act(policy.normalizer.normalize(self.obs), 0.0)
+            noise = np.stack([policy.noise(g, mode.shape[1:]) for g in rngs])
+            action = policy.applied(mode + std * noise, envs.action_low, envs.action_high)
+            after = envs.step(action)
+            row = (self.obs, action, after.reward, after.final_obs, after.terminated)
+            self.rows.append(*(x[:, 0] for x in row))
+            self.obs = after.obs

@@ -1,0 +1,182 @@
+"""Logged data, batches and runs in memory, and one seed's networks as torch.nn has them."""
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from rlsuite.core.actors import BoundedActor
+from rlsuite.core.networks import Layout
+from rlsuite.core.replay import Minibatch
+from rlsuite.core.streams import Streams
+from rlsuite.datasets.transitions import Transitions
+from rlsuite.envs import make
+from rlsuite.experiments import machine
+
+OBS, ACTIONS = 3, 2
+LOW, HIGH = [-2.0, 0.0], [2.0, 1.0]  # centre (0, 1/2), half widths (2, 1/2)
+
+
+def draw(seed: int, *shape: int) -> Tensor:
+    """Standard normal, float64."""
+    return torch.from_numpy(np.random.default_rng(seed).standard_normal(shape))
+
+
+def logged(
+    lengths: list[int],
+    rewards: list[float] | None = None,
+    obs_size: int = OBS,
+    box: tuple[list[float], list[float]] = (LOW, HIGH),
+    **changes,
+) -> Transitions:
+    """Made-up episodes of these lengths: every second one terminated, the others truncated."""
+    count, last = sum(lengths), np.zeros(sum(lengths), bool)
+    last[np.cumsum(lengths) - 1] = True
+    terminated = last & (np.cumsum(last) % 2 == 0)
+    rng = np.random.default_rng(count)
+    fields = {
+        "obs": 5 + 3 * rng.standard_normal((count, obs_size)),
+        "action": rng.uniform(*box, (count, len(box[0]))),
+        "reward": rng.standard_normal(count) if rewards is None else np.array(rewards),
+        "next_obs": 5 + 3 * rng.standard_normal((count, obs_size)),
+    }
+    fields = {name: x.astype(np.float32) for name, x in fields.items()}
+    about = {"name": "made up", "sha256": "5e7", "action_low": box[0], "action_high": box[1]}
+    ends = {"terminated": terminated, "truncated": last & ~terminated, "last": last}
+    return Transitions(**fields | ends | {"about": about} | changes)
+
+
+def batch_of(seeds, rows: int, dtype: torch.dtype = torch.float32) -> Minibatch:
+    """`rows` made-up transitions of each seed, standardised, the same alone and in company."""
+    parts = []
+    for seed in seeds:
+        rng = np.random.default_rng(100 + seed)
+        obs, next_obs = rng.standard_normal((2, rows, OBS))
+        action, ended = rng.uniform(LOW, HIGH, (rows, ACTIONS)), rng.random(rows) < 0.2
+        parts.append((obs, action, rng.standard_normal(rows), next_obs, ended))
+    columns = (np.stack(column) for column in zip(*parts, strict=True))
+    return Minibatch(*(torch.from_numpy(x).to(dtype) for x in columns))
+
+
+def normals(seeds, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Standard normal [S, *shape], the same alone and in company."""
+    return torch.stack([draw(200 + seed, *shape) for seed in seeds]).to(dtype)
+
+
+def tensors(state) -> list[Tensor]:
+    """All tensors of nested tuples."""
+    return [state] if isinstance(state, Tensor) else [x for part in state for x in tensors(part)]
+
+
+@contextmanager
+def as_in_a_run(width: int = 32) -> Iterator[None]:
+    """PyTorch computes as in a run with hidden layers of `width`: on one thread."""
+    before, threads = torch.get_float32_matmul_precision(), torch.get_num_threads()
+    machine.choose_products((width, width))
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+    torch.set_float32_matmul_precision(before)
+
+
+class MemoryRun:
+    """A run for `train`: its data are in memory, nothing is compiled, evaluated or saved.
+
+    `states` holds a copy of the learner from before the first iteration and from after each one.
+    """
+
+    def __init__(
+        self, data: Transitions, seeds=(0, 1), folder: Path | None = None, task: str = ""
+    ) -> None:
+        self._data, self.seeds, self.folder, self.task = data, seeds, folder, task
+        self.streams, self.at_boundary = Streams(seeds), True
+        self.states, self.rows = [], []
+
+    def data(self) -> Transitions:
+        return self._data
+
+    def environments(self, copies: int):
+        return make(self.task, self.seeds, copies, "gymnasium")
+
+    def compiled(self, function, _gradient_steps: int):
+        return function
+
+    def iterations(self, total: int, _steps_each: int, learner, _before: int = 0) -> Iterator[int]:
+        self.states = [copy.deepcopy(learner)]
+        for k in range(total):
+            yield k
+            self.at_boundary = False
+            self.states.append(copy.deepcopy(learner))
+
+    def log(self, metrics: dict[str, Tensor], _seconds: dict[str, float]) -> None:
+        self.rows.append(metrics)
+
+
+# ------------------------------------------------------------------- one seed, in plain PyTorch
+
+
+class Dropped(nn.Module):
+    """Dropout whose mask is given."""
+
+    mask = 1.0
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.mask
+
+
+def plain_mlp(layout: Layout, theta: Tensor, name: str) -> nn.Sequential:
+    """Linear, dropout, ReLU, ..., Linear with the parameters `name` of one seed's theta [P]."""
+    views, layers = layout.views(theta[None]), []
+    while f"{name}.{len(layers)}.weight" in views:
+        weight, bias = (views[f"{name}.{len(layers)}.{kind}"][0] for kind in ("weight", "bias"))
+        layers.append(nn.Linear(*reversed(weight.shape), dtype=weight.dtype))
+        layers[-1].weight.data.copy_(weight)
+        layers[-1].bias.data.copy_(bias[0])
+    between = [part for layer in layers[:-1] for part in (layer, Dropped(), nn.ReLU())]
+    return nn.Sequential(*between, layers[-1])
+
+
+class PlainActor(nn.Module):
+    """A deterministic policy; with `log_std` a Gaussian's mean."""
+
+    def __init__(self, policy: BoundedActor, theta: Tensor) -> None:
+        super().__init__()
+        self.net = plain_mlp(policy.layout, theta, "actor")
+        self.centre, self.reach = policy.centre, policy.reach
+        if policy.stochastic:
+            self.log_std = nn.Parameter(policy.layout.views(theta[None])["log_std"][0, 0].clone())
+
+    def forward(self, obs: Tensor, masks=()) -> Tensor:
+        """`masks` [B, H] of the hidden layers' dropout, none if not given."""
+        drops = [part for part in self.net if isinstance(part, Dropped)]
+        for drop, mask in zip(drops, masks or [1.0] * len(drops), strict=True):
+            drop.mask = mask
+        return self.centre + self.reach * torch.tanh(self.net(obs))
+
+
+class PlainCritics(nn.Module):
+    """Two critics."""
+
+    def __init__(self, layout: Layout, theta: Tensor) -> None:
+        super().__init__()
+        self.nets = nn.ModuleList(plain_mlp(layout, part, "q") for part in theta.chunk(2))
+
+    def forward(self, obs: Tensor, action: Tensor) -> list[Tensor]:
+        return [net(torch.cat([obs, action], 1))[:, 0] for net in self.nets]
+
+
+def flat(module: nn.Module) -> Tensor:
+    """Parameters in the order of theta's columns; a log_std is last."""
+    named = sorted(module.named_parameters(), key=lambda item: item[0] == "log_std")
+    return torch.cat([value.detach().flatten() for _, value in named])
+
+
+def follow(target: nn.Module, network: nn.Module, rate: float) -> None:
+    """target <- (1 - rate) target + rate network."""
+    with torch.no_grad():
+        for old, new in zip(target.parameters(), network.parameters(), strict=True):
+            old.copy_((1 - rate) * old + rate * new)

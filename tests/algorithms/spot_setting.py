@@ -1,0 +1,128 @@
+"""SPOT's networks, one cycle's transitions and noise of every seed, and one seed in plain torch."""
+
+from functools import partial
+from types import SimpleNamespace
+
+import torch
+from offline_setting import (
+    ACTIONS,
+    HIGH,
+    LOW,
+    OBS,
+    PlainActor,
+    PlainCritics,
+    batch_of,
+    follow,
+    normals,
+    plain_mlp,
+)
+from torch import Tensor, nn
+from torch.nn.functional import mse_loss
+
+from rlsuite.algorithms.offline.spot import (
+    Config,
+    Density,
+    Noise,
+    Parameters,
+    actor_cycle,
+    draw_noise,
+)
+from rlsuite.core.actors import BoundedActor, initial
+from rlsuite.core.critics import Critics
+from rlsuite.core.optim import AdamState
+from rlsuite.core.replay import Minibatch
+from rlsuite.core.streams import Streams
+
+# Learning rates that move nothing, so that Adam's first moment is 0.1 gradients
+STILL = {"actor_lr": 1e-30, "critic_lr": 1e-30}
+
+
+def setting(seeds=(0, 1), rows=32, dtype=torch.float64, **changes) -> SimpleNamespace:
+    """All that one cycle needs; targets differ from their networks, by default without dropout."""
+    small = {"batch_size": rows, "hidden": (16, 8), "density_hidden": 12, "dropout": 0.0}
+    config, streams = Config(**small | changes), Streams(seeds)
+    rngs = streams["init"]
+    policy = BoundedActor(OBS, LOW, HIGH, rngs, config.hidden).to(dtype)
+    critics = Critics(OBS, ACTIONS, config.hidden)
+    density = Density(policy, OBS, config.density_hidden)
+    online = policy.theta.detach().clone(), critics.initial(rngs).to(dtype)
+    fitted = initial(density.layout, rngs).to(dtype)
+    targets = [x + 0.05 * normals(seeds, x.shape[1], dtype=dtype) for x in online]
+    state = (Parameters(*online, *targets), *(AdamState.zeros(x) for x in online))
+    batch, noise = batch_of(seeds, rows * config.policy_freq, dtype), noise_of(locals())
+    weight = torch.tensor(config.penalty)
+    cycle = partial(actor_cycle, policy, critics, density, config, fitted)
+    return SimpleNamespace(**locals())
+
+
+def noise_of(s: dict) -> Noise:
+    """The next cycle's noise of every seed."""
+    drawn = draw_noise(s["config"], s["policy"], s["streams"]["action"])
+    drops = drawn.dropout and tuple(x.to(s["dtype"]) for x in drawn.dropout)
+    return Noise(drawn.target.to(s["dtype"]), drawn.latent.to(s["dtype"]), drops)
+
+
+class PlainDensity(nn.Module):
+    """Section 2a of the sheet."""
+
+    def __init__(self, density: Density, theta: Tensor) -> None:
+        super().__init__()
+        parts = (plain_mlp(density.layout, theta, name) for name in ("encoder", "decoder"))
+        self.encoder, self.decoder = parts
+        self.centre, self.reach = density.policy.centre, density.policy.reach
+
+    def loss(self, obs: Tensor, action: Tensor, xi: Tensor, beta: float) -> Tensor:
+        """l(s, a) [B] with one latent sample from standard normal `xi`."""
+        mean, log_std = self.encoder(torch.cat([obs, action], 1)).chunk(2, 1)
+        std = log_std.clamp(-4, 15).exp()
+        u = torch.tanh(self.decoder(torch.cat([obs, mean + std * xi], 1)))
+        u = self.centre + self.reach * u
+        kl = -0.5 * (1 + torch.log(std**2) - mean**2 - std**2)
+        return ((u - action) ** 2).mean(1) + beta * kl.mean(1)
+
+
+class PlainSPOT:
+    """One seed as section 2 of the sheet has it, with given noise and dropout masks."""
+
+    def __init__(self, s: SimpleNamespace, slot: int) -> None:
+        actor, critic, actor_target, critic_target = (x[slot] for x in s.state[0])
+        self.config, self.reach, self.slot = s.config, s.policy.reach, slot
+        self.low, self.high = (torch.tensor(x) for x in (LOW, HIGH))
+        self.actor, self.actor_target = (PlainActor(s.policy, x) for x in (actor, actor_target))
+        parts = (critic, critic_target)
+        self.critic, self.critic_target = (PlainCritics(s.critics.layout, x) for x in parts)
+        self.density = PlainDensity(s.density, s.fitted[slot])
+        self.actor_adam = torch.optim.Adam(self.actor.parameters(), s.config.actor_lr)
+        self.critic_adam = torch.optim.Adam(self.critic.parameters(), s.config.critic_lr)
+
+    def masks(self, noise: Noise, step: int) -> list[Tensor]:
+        return [layer[step, self.slot] for layer in noise.dropout or ()]
+
+    def cycle(self, batch: Minibatch, noise: Noise, lam: float) -> None:
+        normal = noise.target[self.slot]
+        for step, rows in enumerate(torch.arange(len(normal)).chunk(2)):
+            obs, action, reward, next_obs, done = (x[self.slot, rows] for x in batch)
+            with torch.no_grad():
+                eps = (0.2 * self.reach * normal[rows]).clamp(-0.5 * self.reach, 0.5 * self.reach)
+                there = self.actor_target(next_obs, self.masks(noise, step)) + eps
+                there = there.clamp(self.low, self.high)
+                y = reward + 0.99 * (1 - done) * torch.min(*self.critic_target(next_obs, there))
+            q1, q2 = self.critic(obs, action)
+            self.critic_adam.zero_grad()
+            (mse_loss(q1, y) + mse_loss(q2, y)).backward()
+            self.critic_adam.step()
+        self.actor_adam.zero_grad()
+        self.actor_loss(obs, noise, lam).backward()
+        self.actor_adam.step()
+        follow(self.actor_target, self.actor, 0.005)
+        follow(self.critic_target, self.critic, 0.005)
+
+    def actor_loss(self, obs: Tensor, noise: Noise, lam: float) -> Tensor:
+        p = self.actor(obs, self.masks(noise, 2))
+        q = self.critic(obs, p)[0]
+        penalty = self.density.loss(obs, p, noise.latent[self.slot], self.config.density_beta)
+        scale = q.abs().mean().detach() if self.config.normalize_q else 1.0
+        return -q.mean() / scale + lam * penalty.mean()
+
+    def networks(self) -> list[nn.Module]:
+        return [self.actor, self.critic, self.actor_target, self.critic_target]

@@ -1,0 +1,265 @@
+"""BC, TD3+BC, IQL and SPOT: numbers against the fact sheets' tables, and what Config refuses."""
+
+import dataclasses
+import math
+import re
+
+import pytest
+
+from rlsuite.algorithms.offline import bc, iql, spot, td3_bc
+from rlsuite.experiments.settings import field_comments, preset
+
+MODULES = (bc, td3_bc, iql, spot)
+
+
+def short(module) -> str:
+    return module.__name__.rsplit(".", 1)[-1]
+
+
+EVERY = pytest.mark.parametrize("module", MODULES, ids=short)
+
+
+def config_of(module, name: str, task: str, dataset: str | None = None) -> dict:
+    return dataclasses.asdict(module.Config(**preset(module, name, task, dataset)))
+
+
+# -------------------------------------------------------------------------- the sheets' tables
+
+# What all of them share: batches of 256, a million steps, two hidden layers of 256
+COMMON = {"batch_size": 256, "total_steps": 1_000_000, "hidden": (256, 256)}
+COMMON |= {"steps_per_iteration": 1000}  # ours
+# Baselines, sections 1 and 2
+BC = COMMON | {"best_fraction": 1.0, "learning_rate": 3e-4, "normalize_obs": True}
+TD3_BC = COMMON | {
+    "alpha": 2.5, "learning_rate": 3e-4, "discount": 0.99, "tau": 0.005, "policy_noise": 0.2,
+    "noise_clip": 0.5, "policy_freq": 2, "normalize_obs": True,
+}  # fmt: skip
+# Baselines, section 4: MuJoCo, and what AntMaze changes
+IQL = COMMON | {
+    "expectile": 0.7, "temperature": 3.0, "max_weight": 100.0, "scale_rewards": True,
+    "reward_shift": 0.0, "discount": 0.99, "polyak": 0.005, "learning_rate": 3e-4,
+    "anneal_actor_lr": True, "log_std_min": -5.0, "log_std_max": 2.0, "action_margin": 1e-5,
+    "normalize_obs": False,
+}  # fmt: skip
+IQL_MAZE = {"expectile": 0.9, "temperature": 10.0, "scale_rewards": False, "reward_shift": -1.0}
+# SPOT, section 3: the VAE, the common column, MuJoCo; what AntMaze changes
+SPOT = COMMON | {
+    "density_lr": 1e-3, "density_steps": 100_000, "density_beta": 0.5, "density_hidden": 750,
+    "density": None, "discount": 0.99, "tau": 0.005, "policy_noise": 0.2, "noise_clip": 0.5,
+    "policy_freq": 2, "normalize_q": True, "actor_lr": 3e-4, "critic_lr": 3e-4, "dropout": 0.1,
+    "actor_last": None, "critic_last": None, "normalize_obs": True, "reward_shift": 0.0,
+    "online_steps": 0, "exploration_noise": 0.1, "penalty_floor": 0.2, "cooling_steps": 1_000_000,
+}  # fmt: skip
+SPOT_MAZE = {
+    "actor_lr": 1e-4, "dropout": 0.0, "actor_last": 1e-3, "critic_last": 3e-3,
+    "normalize_obs": False, "reward_shift": -1.0,
+}  # fmt: skip
+LAMBDA = {
+    ("HalfCheetah-v4", "medium"): 0.05, ("HalfCheetah-v4", "medium-replay"): 0.05,
+    ("HalfCheetah-v4", "medium-expert"): 1.0, ("Hopper-v4", "medium"): 0.1,
+    ("Hopper-v4", "medium-replay"): 0.1, ("Hopper-v4", "medium-expert"): 0.2,
+    ("Walker2d-v4", "medium"): 0.2, ("Walker2d-v4", "medium-replay"): 0.2,
+    ("Walker2d-v4", "medium-expert"): 0.5, ("AntMaze-v2", "umaze"): 0.25,
+    ("AntMaze-v2", "umaze-diverse"): 0.25, ("AntMaze-v2", "medium-play"): 0.05,
+    ("AntMaze-v2", "medium-diverse"): 0.025, ("AntMaze-v2", "large-play"): 0.025,
+    ("AntMaze-v2", "large-diverse"): 0.025,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("task", ["Hopper-v4", "Walker2d-v5", "Own-v0"])
+def test_d4rl_is_the_sheets_settings(task):
+    assert config_of(bc, "d4rl", task) == BC
+    assert config_of(bc, "d4rl-10-percent", task) == BC | {"best_fraction": 0.1}
+    assert config_of(td3_bc, "d4rl", task) == TD3_BC
+    assert config_of(iql, "d4rl", task) == IQL
+    assert config_of(spot, "d4rl", task) == SPOT | {"penalty": 0.1}
+
+
+def test_defaults_are_the_mujoco_settings():
+    for module, expected in ((bc, BC), (td3_bc, TD3_BC), (iql, IQL)):
+        assert dataclasses.asdict(module.Config()) == expected
+    assert dataclasses.asdict(spot.Config()) == SPOT | {"penalty": 0.1}
+
+
+def test_antmaze_is_the_sheets_settings():
+    assert config_of(iql, "d4rl", "AntMaze-v2") == IQL | IQL_MAZE
+    assert config_of(iql, "d4rl", "AntMaze-v2", "antmaze-umaze-v2") == IQL | IQL_MAZE
+    found = config_of(spot, "d4rl", "AntMaze-v2", "antmaze-umaze-v2")
+    assert found == SPOT | SPOT_MAZE | {"penalty": 0.25}
+
+
+@pytest.mark.parametrize(("task", "level"), LAMBDA)
+def test_lambda_of_every_data_set_whatever_its_name_looks_like(task, level):
+    family, underscored = task.split("-")[0].lower(), level.replace("-", "_")
+    for dataset in (
+        f"deep-ope/{family}/{level}-v0",
+        f"{family}-{level}-v2",
+        f"/data/{family}_{underscored}-v2.hdf5",
+        f"{family}_{underscored}.hdf5",
+        f"sets/{level}-v2/",
+    ):
+        config = config_of(spot, "d4rl", task, dataset)
+        maze = SPOT_MAZE if family == "antmaze" else {}
+        assert config == SPOT | maze | {"penalty": LAMBDA[task, level]}, dataset
+
+
+def test_lambda_by_the_names_of_files():
+    for dataset, task, value in (
+        ("deep-ope/hopper/medium-replay-v0", "Hopper-v4", 0.1),
+        ("deep-ope/hopper/medium-expert-v0", "Hopper-v5", 0.2),
+        ("/data/walker2d_medium_expert-v2.hdf5", "Walker2d-v4", 0.5),
+        ("/data/halfcheetah_medium_expert-v2.hdf5", "HalfCheetah-v4", 1.0),
+    ):
+        assert preset(spot, "d4rl", task, dataset)["penalty"] == value
+
+
+def test_data_without_a_published_lambda_have_the_default():
+    # No config exists for random or expert sets, nor for other tasks
+    for dataset, task in (
+        ("deep-ope/hopper/random-v0", "Hopper-v4"),
+        ("/data/hopper_expert-v2.hdf5", "Hopper-v4"),
+        ("deep-ope/ant/medium-v0", "Ant-v4"),
+        (None, "HalfCheetah-v4"),
+    ):
+        assert config_of(spot, "d4rl", task, dataset) == SPOT | {"penalty": 0.1}
+
+
+def test_no_preset_goes_unchecked():
+    assert [set(module.PRESETS) for module in MODULES] == [
+        {"d4rl", "d4rl-10-percent", "smoke"},
+        *({"d4rl", "smoke"} for _ in MODULES[1:]),
+    ]
+    lambdas = {f"{task.split('-')[0]}/{level}" for task, level in LAMBDA}
+    assert set(spot.PRESETS["d4rl"]) == {"*", "AntMaze", *lambdas}
+    assert set(iql.PRESETS["d4rl"]) == {"*", "AntMaze"}
+    for module in MODULES:
+        smoke = module.Config(**preset(module, "smoke", "Own-v0"))
+        assert smoke.total_steps < 1000
+        assert smoke.iterations > 1
+    assert spot.Config(**preset(spot, "smoke", "Own-v0")).online_steps > 0
+
+
+@EVERY
+def test_every_field_names_a_source(module):
+    sources = re.compile(r"\[.*(paper|code|CORL|ours).*\]$")
+    comments = field_comments(module.Config)
+    for field in dataclasses.fields(module.Config):
+        assert sources.search(comments.get(field.name, "")), field.name
+
+
+# -------------------------------------------------------------------------------------- refusals
+
+
+@EVERY
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"batch_size": 0}, "batch_size is 0; it must be 1 or more"),
+        ({"total_steps": 0}, "total_steps is 0; it must be 1 or more"),
+        ({"steps_per_iteration": -2}, "steps_per_iteration is -2; it must be 1 or more"),
+        ({"hidden": (64, 0)}, r"hidden is \(64, 0\); it must be 1 or more"),
+        ({"hidden": ()}, r"hidden is \(\); it must be 1 or more"),
+        (
+            {"total_steps": 2900, "steps_per_iteration": 1000},
+            "total_steps is 2900, no multiple of steps_per_iteration 1000; use 3000",
+        ),
+        (
+            {"total_steps": 300, "steps_per_iteration": 1000},
+            "total_steps is 300, no multiple of steps_per_iteration 1000; use 1000",
+        ),
+    ],
+)
+def test_what_every_algorithm_refuses(module, changes, message):
+    with pytest.raises(ValueError, match=message):
+        module.Config(**changes)
+
+
+UNIT = r"it must lie in \[0, 1\]"
+ODD = "steps_per_iteration is 1000, no multiple of policy_freq 3; use 999"
+REFUSED = [
+    (bc, {"best_fraction": 0.0}, "best_fraction is 0.0; it must be greater than 0"),
+    (bc, {"best_fraction": 1.5}, f"best_fraction is 1.5; {UNIT}"),
+    (bc, {"learning_rate": 0.0}, "learning_rate is 0.0; it must be greater than 0"),
+    (td3_bc, {"policy_freq": 0}, "policy_freq is 0; it must be 1 or more"),
+    (
+        td3_bc,
+        {"policy_freq": 3},
+        ODD,
+    ),
+    (td3_bc, {"noise_clip": 0.0}, "noise_clip is 0.0; it must be greater than 0"),
+    (td3_bc, {"learning_rate": math.inf}, "learning_rate is inf; it must be greater than 0"),
+    (td3_bc, {"discount": 1.01}, f"discount is 1.01; {UNIT}"),
+    (td3_bc, {"tau": -0.1}, f"tau is -0.1; {UNIT}"),
+    (td3_bc, {"alpha": -1.0}, "alpha is -1.0; it must be 0 or greater"),
+    (td3_bc, {"alpha": math.inf}, "alpha is inf; it must be 0 or greater"),
+    (td3_bc, {"policy_noise": math.nan}, "policy_noise is nan; it must be 0 or greater"),
+    (iql, {"expectile": 0.0}, "expectile is 0.0; it must lie between 0 and 1"),
+    (iql, {"expectile": 1.0}, "expectile is 1.0; it must lie between 0 and 1"),
+    (iql, {"expectile": math.nan}, "expectile is nan; it must lie between 0 and 1"),
+    (iql, {"temperature": -1.0}, "temperature is -1.0; it must be 0 or greater"),
+    (iql, {"max_weight": 0.0}, "max_weight is 0.0; it must be greater than 0"),
+    (iql, {"learning_rate": -1e-3}, "learning_rate is -0.001; it must be greater than 0"),
+    (iql, {"discount": 1.5}, f"discount is 1.5; {UNIT}"),
+    (iql, {"polyak": 2.0}, f"polyak is 2.0; {UNIT}"),
+    (iql, {"action_margin": -1e-5}, f"action_margin is -1e-05; {UNIT}"),
+    (iql, {"action_margin": 1.5}, f"action_margin is 1.5; {UNIT}"),
+    (
+        iql,
+        {"log_std_min": 2.0},
+        "log_std_min 2.0, log_std_max 2.0: the first must be less than the second",
+    ),
+    (spot, {"density_hidden": 0}, "density_hidden is 0; it must be 1 or more"),
+    (spot, {"cooling_steps": 0}, "cooling_steps is 0; it must be 1 or more"),
+    (
+        spot,
+        {"policy_freq": 3},
+        ODD,
+    ),
+    (spot, {"density_steps": 1500}, "density_steps is 1500, no multiple .* 1000; use 2000"),
+    (spot, {"online_steps": 400}, "online_steps is 400, no multiple .* 1000; use 1000"),
+    (spot, {"online_steps": -1000}, "online_steps is -1000; it must be 0 or greater"),
+    (spot, {"density_beta": 0.0}, "density_beta is 0.0; it must be greater than 0"),
+    (spot, {"density_lr": 0.0}, "density_lr is 0.0; it must be greater than 0"),
+    (spot, {"actor_lr": 0.0}, "actor_lr is 0.0; it must be greater than 0"),
+    (spot, {"critic_lr": -1.0}, "critic_lr is -1.0; it must be greater than 0"),
+    (spot, {"noise_clip": 0.0}, "noise_clip is 0.0; it must be greater than 0"),
+    (spot, {"actor_last": 0.0}, "actor_last is 0.0; it must be greater than 0"),
+    (spot, {"critic_last": -1e-3}, "critic_last is -0.001; it must be greater than 0"),
+    (spot, {"discount": -0.1}, f"discount is -0.1; {UNIT}"),
+    (spot, {"tau": 1.1}, f"tau is 1.1; {UNIT}"),
+    (spot, {"penalty_floor": 1.1}, f"penalty_floor is 1.1; {UNIT}"),
+    (spot, {"penalty": -0.1}, "penalty is -0.1; it must be 0 or greater"),
+    (spot, {"policy_noise": -0.1}, "policy_noise is -0.1; it must be 0 or greater"),
+    (spot, {"exploration_noise": math.inf}, "exploration_noise is inf; it must be 0 or greater"),
+    (spot, {"dropout": 1.0}, "dropout is 1.0; it must be 0 or more and less than 1"),
+    (spot, {"dropout": -0.1}, "dropout is -0.1; it must be 0 or more and less than 1"),
+]
+
+
+@pytest.mark.parametrize(
+    ("module", "changes", "message"),
+    REFUSED,
+    ids=[f"{short(module)}-{next(iter(changes))}" for module, changes, _ in REFUSED],
+)
+def test_impossible_settings_are_refused_by_value_with_a_way_out(module, changes, message):
+    with pytest.raises(ValueError, match=message):
+        module.Config(**changes)
+
+
+def test_what_is_next_to_the_refused_is_accepted():
+    bc.Config(best_fraction=1e-3, hidden=(1,))
+    td3_bc.Config(alpha=0.0, policy_noise=0.0, discount=1.0, tau=1.0, policy_freq=1)
+    td3_bc.Config(policy_freq=3, steps_per_iteration=999, total_steps=999)
+    iql.Config(expectile=0.01, temperature=0.0, polyak=0.0, action_margin=0.0, discount=0.0)
+    spot.Config(penalty=0.0, dropout=0.0, exploration_noise=0.0, penalty_floor=0.0)
+    spot.Config(actor_last=1e-9, critic_last=None, online_steps=1000)
+
+
+def test_iterations():
+    sizes = {"total_steps": 6000, "steps_per_iteration": 500}
+    assert [module.Config(**sizes).iterations for module in MODULES[:3]] == [12] * 3
+    # 100_000/500 = 200 of fitting, 12 offline, 4 online
+    config = spot.Config(**sizes, online_steps=2000)
+    assert (config.density_iterations, config.iterations) == (200, 216)
+    config = spot.Config(**sizes, online_steps=2000, density="runs/other")
+    assert (config.density_iterations, config.iterations) == (0, 16)

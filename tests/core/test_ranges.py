@@ -1,0 +1,87 @@
+"""What a Config's numbers must keep to: each refusal names the value and what to type."""
+
+import math
+from types import SimpleNamespace
+
+import pytest
+
+from rlsuite.core.ranges import (
+    require_multiple,
+    require_positive,
+    require_whole,
+    require_within,
+)
+
+
+def config(**values) -> SimpleNamespace:
+    return SimpleNamespace(**values)
+
+
+@pytest.mark.parametrize("value", [1e-300, 1, 1e300, None])
+def test_positive_numbers_and_none_are_positive(value):
+    require_positive(config(rate=value), "rate")
+
+
+@pytest.mark.parametrize("value", [0, 0.0, -0.0, -1e-9, math.nan, math.inf, -math.inf])
+def test_what_is_not_positive_is_refused(value):
+    with pytest.raises(ValueError, match=f"rate is {value}; it must be greater than 0"):
+        require_positive(config(rate=value), "rate")
+
+
+@pytest.mark.parametrize("value", [0, 0.5, 1])
+def test_the_ends_of_a_range_are_within_it(value):
+    require_within(config(tau=value), 0, 1, "tau")
+
+
+@pytest.mark.parametrize("value", [-1e-9, 1 + 1e-9, math.nan, math.inf])
+def test_what_is_outside_a_range_is_refused(value):
+    with pytest.raises(ValueError, match=rf"tau is {value}; it must lie in \[0, 1\]"):
+        require_within(config(tau=value), 0, 1, "tau")
+    with pytest.raises(ValueError, match=rf"tau is {value - 2}; it must lie in \[-2, -1.5\]"):
+        require_within(config(tau=value - 2), -2, -1.5, "tau")
+
+
+def test_a_range_without_an_end():
+    require_within(config(weight=1e300), 0, math.inf, "weight")
+    for value in (-0.1, math.nan, math.inf):
+        with pytest.raises(ValueError, match=f"weight is {value}; it must be 0 or greater"):
+            require_within(config(weight=value), 0, math.inf, "weight")
+
+
+@pytest.mark.parametrize("value", [1, 10**9, (1,), (256, 256)])
+def test_counts_and_widths_from_1_up_are_whole(value):
+    require_whole(config(size=value), "size")
+
+
+@pytest.mark.parametrize("value", [0, -3, (), (64, 0), (-1, 64)])
+def test_counts_and_widths_below_1_are_refused(value):
+    with pytest.raises(ValueError) as caught:
+        require_whole(config(size=value), "size")
+    assert str(caught.value) == f"size is {value}; it must be 1 or more"
+
+
+@pytest.mark.parametrize("steps", [0, 50, 1000])
+def test_multiples(steps):
+    require_multiple(config(each=50, steps=steps), "each", "steps")
+
+
+@pytest.mark.parametrize(("steps", "near"), [(51, 50), (80, 100), (20, 50), (1, 50), (1024, 1000)])
+def test_what_is_no_multiple_is_refused_with_the_nearest_that_is(steps, near):
+    message = f"steps is {steps}, no multiple of each 50; use {near}$"
+    with pytest.raises(ValueError, match=message):
+        require_multiple(config(each=50, steps=steps), "each", "steps")
+    require_multiple(config(each=50, steps=near), "each", "steps")
+
+
+@pytest.mark.parametrize(
+    ("check", "message"),
+    [
+        (lambda c: require_positive(c, "good", "bad"), "bad is -1; it must be greater than 0"),
+        (lambda c: require_within(c, 0, 3, "good", "bad"), r"bad is -1; it must lie in \[0, 3\]"),
+        (lambda c: require_whole(c, "good", "bad"), "bad is -1; it must be 1 or more"),
+        (lambda c: require_multiple(c, "good", "good", "bad"), "bad is -1, no multiple of good 2"),
+    ],
+)
+def test_every_name_is_checked(check, message):
+    with pytest.raises(ValueError, match=message):
+        check(config(good=2, bad=-1))
