@@ -152,7 +152,8 @@ def record(argv: list[str]) -> None:
 class Sweep:
     """Algorithms x tasks x seeds, as local processes or on Ray. Other flags go to every run."""
 
-    envs: tuple[str, ...]  # tasks, e.g. --envs Hopper-v4 Walker2d-v4
+    envs: tuple[str, ...] = ()  # tasks, e.g. --envs Hopper-v4 Walker2d-v4
+    datasets: tuple[str, ...] = ()  # what offline algorithms go through, instead of tasks
     folder: Path = Path("runs/sweep")  # where the run folders go; the same one continues a sweep
     results: Path | None = None  # also export rows, e.g. to results/mujoco-1m
     jobs: int | None = None  # at once; default: one for each core
@@ -166,6 +167,7 @@ def sweep(argv: list[str]) -> None:
     import tyro
 
     from rlsuite import algorithms
+    from rlsuite.datasets import store
     from rlsuite.experiments import sweep as jobs_module
     from rlsuite.experiments.run import RunError
 
@@ -180,7 +182,9 @@ def sweep(argv: list[str]) -> None:
         algorithms.load(name)
     for task in options.envs:
         _require_task(task)
-    jobs = jobs_module.plan(options.folder, names, options.envs, flags)
+    for dataset in options.datasets:
+        store.locate(dataset)
+    jobs = jobs_module.plan(options.folder, names, options.envs, flags, options.datasets)
     at_once = options.jobs or len(os.sched_getaffinity(0))
     if options.ray:
         failed = jobs_module.run_on_ray(jobs, options.ray, at_once, print, options.results)

@@ -1,4 +1,4 @@
-"""Algorithms x tasks x seeds as jobs: each the public `rlsuite train` command, in its own process.
+"""Algorithms x tasks (or data sets) x seeds as jobs: each `rlsuite train`, in its own process.
 
 A sweep can be stopped and started again: finished jobs are skipped, interrupted ones resume.
 """
@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from rlsuite import algorithms
 from rlsuite.experiments.results import export
 from rlsuite.experiments.run import RunError
 
@@ -22,12 +23,16 @@ TAIL = 15  # lines of a failed job's log that are shown
 
 @dataclass(frozen=True)
 class Job:
-    """One run: an algorithm on a task for all seeds, in `folder`; `flags` go to `rlsuite train`."""
+    """One run for all seeds, in `folder`; `flags` go to `rlsuite train`.
+
+    `task` is a data set's name for an algorithm that learns from one: `where` says so.
+    """
 
     algorithm: str
     task: str
     folder: Path
     flags: tuple[str, ...]
+    where: str = "--env"
 
     @property
     def name(self) -> str:
@@ -45,18 +50,31 @@ class Job:
         start = [sys.executable, "-m", "rlsuite", "train", self.algorithm]
         if (self.folder / "config.json").exists():
             return [*start, "--resume", str(self.folder)]
-        return [*start, "--env", self.task, "--folder", str(self.folder), *self.flags]
+        return [*start, self.where, self.task, "--folder", str(self.folder), *self.flags]
 
 
 def plan(
-    folder: Path, algorithms: Sequence[str], tasks: Sequence[str], flags: Sequence[str]
+    folder: Path,
+    names: Sequence[str],
+    tasks: Sequence[str],
+    flags: Sequence[str],
+    datasets: Sequence[str] = (),
 ) -> list[Job]:
-    """Jobs in the order in which they will start, each in `folder/<algorithm>/<task>`."""
-    return [
-        Job(algorithm, task, folder / algorithm / task.replace(":", "-"), tuple(flags))
-        for algorithm in algorithms
-        for task in tasks
-    ]
+    """Jobs in the order in which they will start, each in `folder/<algorithm>/<task>`.
+
+    Algorithms that learn from data go through `datasets`, the others through `tasks`. ValueError
+    if any has nothing to go through.
+    """
+    jobs = []
+    for name in names:
+        offline = algorithms.is_offline(name)
+        where, places = ("--dataset", datasets) if offline else ("--env", tasks)
+        if not places:
+            raise ValueError(f"{name} needs {where}s; type: rlsuite sweep {name} {where}s NAME ...")
+        for place in places:
+            target = folder / name / place.replace(":", "-").strip("/").replace("/", "-")
+            jobs.append(Job(name, place, target, tuple(flags), where))
+    return jobs
 
 
 def run_job(job: Job, cores: Sequence[int] | None = None) -> int:

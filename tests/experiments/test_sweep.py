@@ -109,3 +109,18 @@ def test_rows_of_another_config_are_not_overwritten(short_runs) -> None:
     with pytest.raises(RunError, match=r"name another --results folder"):
         export(other, benchmark)
     assert Path(first).read_bytes() == before
+
+
+def test_offline_algorithms_go_through_data_sets(tmp_path) -> None:
+    jobs = sweep.plan(tmp_path, ["ppo", "bc"], ["Hopper-v4"], ("--seeds", "2"), ["a/hopper/m-v0"])
+    assert [(job.algorithm, job.task) for job in jobs] == [
+        ("ppo", "Hopper-v4"),
+        ("bc", "a/hopper/m-v0"),
+    ]
+    assert jobs[0].command()[4:7] == ["ppo", "--env", "Hopper-v4"]
+    assert jobs[1].command()[4:7] == ["bc", "--dataset", "a/hopper/m-v0"]
+    assert jobs[1].folder == tmp_path / "bc" / "a-hopper-m-v0"
+    with pytest.raises(ValueError, match="bc needs --datasets; type: rlsuite sweep bc --datasets"):
+        sweep.plan(tmp_path, ["bc"], ["Hopper-v4"], ())
+    with pytest.raises(ValueError, match="ppo needs --envs"):
+        sweep.plan(tmp_path, ["ppo"], [], (), ["a/hopper/m-v0"])
