@@ -65,7 +65,7 @@ def preset(module: ModuleType, name: str, task: str, dataset: str | None = None)
     if name not in module.PRESETS:
         near = difflib.get_close_matches(name, module.PRESETS) or list(module.PRESETS)
         raise ValueError(f"preset {name!r} is unknown; use one of: {', '.join(near)}")
-    table, family = module.PRESETS[name], task_family(task)
+    table, family = module.PRESETS[name], task_family(task).split("_")[0]  # AntMaze_UMaze: AntMaze
     keys = ["*", family, *([f"{family}/{level(dataset, family)}"] if dataset else [])]
     if not table.keys() & set(keys):
         raise ValueError(f"preset {name!r} has no entry for {task}; it has {', '.join(table)}")

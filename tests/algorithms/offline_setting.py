@@ -78,9 +78,11 @@ def as_in_a_run(width: int = 32) -> Iterator[None]:
     before, threads = torch.get_float32_matmul_precision(), torch.get_num_threads()
     machine.choose_products((width, width))
     torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-    torch.set_float32_matmul_precision(before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        torch.set_float32_matmul_precision(before)
 
 
 class MemoryRun:

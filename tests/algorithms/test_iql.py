@@ -203,9 +203,8 @@ def test_8_iql_equal_advantages_are_cloning_with_one_weight_of_at_most_100(advan
     torch.testing.assert_close(metrics["weight"], torch.full((2,), weight, dtype=torch.float64))
 
     def cloning(actor):
-        return -distribution(s.policy, s.config, actor, s.batch.obs).log_prob(s.batch.action).mean(
-            1
-        ), {}
+        pi = distribution(s.policy, s.config, actor, s.batch.obs)
+        return -pi.log_prob(s.batch.action).mean(1), {}
 
     grad, _ = gradient(cloning, s.parameters.actor)
     torch.testing.assert_close(10 * adams.actor.first, weight * grad, rtol=1e-9, atol=1e-12)

@@ -83,6 +83,7 @@ def test_defaults_are_the_mujoco_settings():
 
 def test_antmaze_is_the_sheets_settings():
     assert config_of(iql, "d4rl", "AntMaze-v2") == IQL | IQL_MAZE
+    assert config_of(iql, "d4rl", "AntMaze_UMaze-v5") == IQL | IQL_MAZE  # as Gymnasium has it
     assert config_of(iql, "d4rl", "AntMaze-v2", "antmaze-umaze-v2") == IQL | IQL_MAZE
     found = config_of(spot, "d4rl", "AntMaze-v2", "antmaze-umaze-v2")
     assert found == SPOT | SPOT_MAZE | {"penalty": 0.25}
@@ -218,6 +219,7 @@ REFUSED = [
     (spot, {"density_steps": 1500}, "density_steps is 1500, no multiple .* 1000; use 2000"),
     (spot, {"online_steps": 400}, "online_steps is 400, no multiple .* 1000; use 1000"),
     (spot, {"online_steps": -1000}, "online_steps is -1000; it must be 0 or greater"),
+    (spot, {"density_steps": 0}, "density_steps is 0; name a run .* --density FOLDER"),
     (spot, {"density_beta": 0.0}, "density_beta is 0.0; it must be greater than 0"),
     (spot, {"density_lr": 0.0}, "density_lr is 0.0; it must be greater than 0"),
     (spot, {"actor_lr": 0.0}, "actor_lr is 0.0; it must be greater than 0"),

@@ -12,6 +12,7 @@ from rlsuite.core.actors import BoundedActor, Standardizer, dense, initial
 from rlsuite.core.networks import Layout, mlp_shapes
 from rlsuite.core.optim import gradient
 from rlsuite.core.saving import load_policy, save_policy, select_seed
+from rlsuite.experiments.machine import choose_products
 
 BOXES = {
     "unit": ([-1.0, -1.0], [1.0, 1.0]),
@@ -119,7 +120,7 @@ def test_the_mean_is_that_of_torchs_modules(box, activation):
 
 @EVERY_BOX
 @KINDS
-def test_numpys_actor_does_what_mean_does(box, log_std):
+def test_the_actor_does_what_mean_does_in_numpys_arrays(box, log_std):
     policy = actor_of(box, log_std)
     obs = policy.normalizer.normalize(observations())
     mode = policy.actor()(obs, 0.0)
@@ -150,6 +151,25 @@ def test_an_actor_reads_the_parameters_when_it_is_asked_for():
     before = policy.actor()(obs, 0.0)
     policy.theta += 0.1
     assert np.abs(policy.actor()(obs, 0.0) - before).max() > 1e-3
+
+
+@pytest.mark.parametrize("width", [32, 128, 256])
+def test_a_seed_acts_the_same_alone_and_in_company(width):
+    before, threads = torch.get_float32_matmul_precision(), torch.get_num_threads()
+    try:
+        choose_products((width, width))
+        torch.set_num_threads(1)
+        company, alone = (
+            actor_of(seeds=seeds, hidden=(width, width)) for seeds in (range(5), (3,))
+        )
+        alone.theta.copy_(company.theta[3:4])
+        for rows in (1, 2, 10):
+            obs = company.normalizer.normalize(observations(5, rows))
+            mine, theirs = alone.actor()(obs[3:4], 0.0)[0], company.actor()(obs, 0.0)[3]
+            np.testing.assert_array_equal(mine, theirs)
+    finally:
+        torch.set_num_threads(threads)
+        torch.set_float32_matmul_precision(before)
 
 
 def test_dropout_multiplies_hidden_layers_before_or_after_their_relu_alike():

@@ -96,6 +96,8 @@ class Config:
         require_within(self, 0, 1, "discount", "tau", "penalty_floor")
         nonnegative = ("penalty", "policy_noise", "exploration_noise", *stages)
         require_within(self, 0, math.inf, *nonnegative)
+        if not (self.density or self.density_steps):
+            raise ValueError("density_steps is 0; name a run that has fitted one: --density FOLDER")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout is {self.dropout}; it must be 0 or more and less than 1")
 
@@ -388,7 +390,7 @@ def train(config: Config, run) -> None:
                     run.folder / DENSITY_FILE, density.layout, learner.density, run.seeds, about
                 )
             continue
-        if explorer and (run.at_boundary or k == online_from):
+        if k == online_from or (k > online_from and run.at_boundary):
             explorer.restart(run.streams.integers("environment", 1))
         how = (config, learner, sampler, run.streams["action"], step)
         run.log(*iterate(*how, wander if k >= online_from else None))
