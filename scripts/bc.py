@@ -1,0 +1,8 @@
+"""BC, the thin script: `python scripts/bc.py --dataset deep-ope/hopper/medium-v0`."""
+
+import sys
+
+from rlsuite.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main(["train", "bc", *sys.argv[1:]]))

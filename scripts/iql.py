@@ -1,0 +1,8 @@
+"""IQL, the thin script: `python scripts/iql.py --dataset deep-ope/hopper/medium-v0`."""
+
+import sys
+
+from rlsuite.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main(["train", "iql", *sys.argv[1:]]))

@@ -1,0 +1,8 @@
+"""SPOT, the thin script: `python scripts/spot.py --dataset deep-ope/hopper/medium-v0`."""
+
+import sys
+
+from rlsuite.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main(["train", "spot", *sys.argv[1:]]))
