@@ -5,6 +5,7 @@ Heavy modules are imported inside the commands, so that `rlsuite --help` answers
 
 import dataclasses
 import difflib
+import os
 import shlex
 import sys
 from pathlib import Path
@@ -162,8 +163,6 @@ class Sweep:
 
 def sweep(argv: list[str]) -> None:
     """Run algorithms x tasks x seeds as jobs; start it again to resume what was interrupted."""
-    import os
-
     import tyro
 
     from rlsuite import algorithms
@@ -349,6 +348,8 @@ COMMANDS = {
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command; the exit code. 2: not understood, 1: failed, 130: interrupted."""
+    # Before NumPy is imported: in a product of few rows, more threads only wait for one another
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     argv = sys.argv[1:] if argv is None else argv
     if not argv or argv[0] in ("-h", "--help"):
         print("rlsuite COMMAND [...], rlsuite COMMAND --help for its flags\n")

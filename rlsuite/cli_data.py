@@ -1,7 +1,6 @@
 """The command `rlsuite data`: make, fetch, look at and convert sets of logged transitions."""
 
 import difflib
-import os
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -79,8 +78,6 @@ class Collect:
 
 def collect(argv: list[str]) -> None:
     """Make a set by a recipe, e.g. hopper/medium, or from the policies of a run."""
-    # Before NumPy is imported. On 64 rows a second thread only costs, most of all on busy cores.
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     text, rest = (argv[0], argv[1:]) if argv and not argv[0].startswith("-") else (None, argv)
     options = tyro.cli(Collect, args=rest, prog="rlsuite data collect RECIPE")
     recipe = _recipe(text, options)

@@ -17,8 +17,8 @@ def train_flags(settings: object, config: object, preset: str) -> type:
         helps = field_comments(type(source))
         for field in dataclasses.fields(source):
             kind, value = field.type, getattr(source, field.name)
-            if field.name == "dataset" and value is None:  # learns in the environment
-                continue
+            if field.name in ("dataset", "device") and settings.dataset is None:
+                continue  # learns in the environment
             if field.name == "seeds":  # one word says which: see settings.parse_seeds
                 kind, value = str, "5"
             elif field.name == "env":

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from rlsuite.core.actors import BoundedActor, Standardizer
+from rlsuite.core.chance import Chance
 
 
 class Minibatch(NamedTuple):
@@ -50,29 +51,37 @@ class Sampler:
     """Uniform draws, with replacement, from one data set that all seeds share.
 
     `data` is an `rlsuite.datasets.transitions.Transitions`; its arrays stay where they are, on disk
-    if that is where they are, and only what is drawn is copied. `kept` [n] are the rows to draw
-    from, all if not given; `online` adds what each seed has collected itself.
+    if that is where they are, and only what is drawn is copied. Another device than the CPU gets
+    the set whole, once. `kept` [n] are the rows to draw from, all if not given; `online`, on the
+    CPU, adds what each seed has collected itself.
     """
 
     def __init__(
         self,
         data,
         normalizer: Standardizer,
-        rngs: Sequence[np.random.Generator],
+        chance: Chance,
         kept: np.ndarray | None = None,
         online: OnlineRows | None = None,
     ) -> None:
         fields = (data.obs, data.action, data.reward, data.next_obs, data.terminated)
         self.fields = [np.asarray(x) for x in fields]  # a memmap, without its slow indexing
-        self.normalizer, self.rngs, self.kept, self.online = normalizer, rngs, kept, online
+        self.normalizer, self.chance, self.kept, self.online = normalizer, chance, kept, online
+        if chance.device.type != "cpu":
+            chosen = self.fields if kept is None else [x[kept] for x in self.fields]
+            where = {"dtype": torch.float32, "device": chance.device}
+            self.resident = [torch.as_tensor(x, **where) for x in chosen]
 
     def draw(self, size: int) -> Minibatch:
         """`size` transitions of each seed."""
         logged = len(self.fields[0]) if self.kept is None else len(self.kept)
         count = logged + (self.online.count if self.online else 0)
-        rows = np.stack([g.integers(count, size=size) for g in self.rngs])
-        drawn = self._rows(rows if self.kept is None else self.kept[rows], logged)
-        batch = Minibatch(*(torch.from_numpy(x) for x in drawn))
+        rows = self.chance.rows(count, size)
+        if rows.device.type == "cpu":
+            rows = rows.numpy() if self.kept is None else self.kept[rows.numpy()]
+            batch = Minibatch(*(torch.from_numpy(x) for x in self._rows(rows, logged)))
+        else:
+            batch = Minibatch(*(x[rows] for x in self.resident))
         standardize = self.normalizer.standardize
         return batch._replace(obs=standardize(batch.obs), next_obs=standardize(batch.next_obs))
 

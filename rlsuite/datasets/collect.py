@@ -48,8 +48,8 @@ def collect(
     """Collect the set that `recipe` describes; the folder of the new Minari set.
 
     `policies` is the folder of the snapshots, or the run folder. `seed` and `steps` replace the
-    recipe's. The same recipe, policies, engine and versions give the same set. For networks of 256
-    units set OPENBLAS_NUM_THREADS=1 before NumPy is imported: on 64 rows more threads only cost.
+    recipe's. The same recipe, policies, engine and versions give the same set. Where the command
+    line is not used, set OPENBLAS_NUM_THREADS=1 first: on 64 rows more threads only cost.
 
     Raises DatasetError, before any work, for a set that is there already, and for policies that are
     missing or do not fit the task; ValueError for an unknown task.

@@ -30,6 +30,7 @@ import torch
 from torch.utils.tensorboard import SummaryWriter
 
 from rlsuite import algorithms, envs
+from rlsuite.core.chance import Chance
 from rlsuite.core.saving import save_policy
 from rlsuite.core.streams import Streams
 from rlsuite.datasets import scores, store
@@ -39,6 +40,7 @@ from rlsuite.experiments import checkpoint, machine
 from rlsuite.experiments.display import Display, spread
 from rlsuite.experiments.evaluation import Evaluation, evaluate
 from rlsuite.experiments.settings import Settings, config_hash, field_comments
+from rlsuite.experiments.turns import GraphTurn, HostTurn
 
 RECENT = 100  # episodes in a training return, as CleanRL reports it
 RESULT_COLUMNS = (
@@ -75,6 +77,8 @@ class Run:
 
     def environments(self, copies: int) -> envs.Environments:
         """The run's training environments, `copies` per seed."""
+        if self.device != "cpu":
+            raise RunError(f"--device {self.device} is for learning from data alone; leave it out")
         self._training = envs.make(self.task, self.seeds, copies, self.settings.engine)
         self._prepare_evaluation()
         return self._training
@@ -85,6 +89,26 @@ class Run:
         self._prepare_evaluation()
         check_task(self._data, self._evaluating)
         return self._data
+
+    @property
+    def device(self) -> str:
+        """Where an offline algorithm's tensors lie: "cpu" or "cuda"."""
+        return self.settings.device or "cpu"
+
+    def chance(self, purpose: str) -> Chance:
+        """Random tensors on the run's device, from the run's own streams."""
+        return Chance(self.streams[purpose], self.device)
+
+    def turn(
+        self, draw: Callable[[], tuple], step: Callable, gradient_steps: int, chances: list[Chance]
+    ) -> HostTurn | GraphTurn:
+        """`draw` and `step` as one call: on CUDA one graph, else timed, `step` compiled if it pays.
+
+        `chances` are all that `draw` draws from.
+        """
+        if self.device == "cpu":
+            return HostTurn(draw, self.compiled(step, gradient_steps))
+        return GraphTurn(draw, step, chances)
 
     def compiled(self, function: Callable, gradient_steps: int) -> Callable:
         """A pure update function, compiled where that pays over so many gradient steps."""
@@ -285,6 +309,8 @@ def create(
     """A new run in a new `folder`. RunError if it exists or cannot be written."""
     if folder.exists() and any(folder.iterdir() if folder.is_dir() else [folder]):
         raise RunError(f"{folder} exists; add --resume {folder} to go on, or name another --folder")
+    if settings.device == "cuda" and not torch.cuda.is_available():
+        raise RunError("this machine has no CUDA device for --device cuda; leave it out")
     module = algorithms.load(algorithm)
     about = {
         "algorithm": algorithm,

@@ -11,6 +11,7 @@ from types import ModuleType
 
 COMPILE_WISHES = ("auto", "on", "off")
 ENGINES = ("auto", "envpool", "gymnasium")
+DEVICES = ("cpu", "cuda")
 CLASSIC = ("CartPole", "Acrobot", "Pendulum", "MountainCar", "MountainCarContinuous")
 
 
@@ -21,6 +22,7 @@ class Settings:
     env: str  # task, e.g. Hopper-v4, or MODULE:ID for one of your own
     dataset: str | None = None  # what an offline algorithm learns from: a name of data list, a path
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)  # one slot each, trained together
+    device: str | None = None  # of an offline algorithm's tensors: cuda, or cpu if not given
     engine: str = "auto"  # envpool, gymnasium, or auto: EnvPool from 8 environments up
     evaluations: int = 10  # evenly over the run, the last one at its end
     evaluation_episodes: int = 10  # of each seed, deterministic policy
@@ -37,7 +39,8 @@ class Settings:
         for name in ("evaluations", "evaluation_episodes", "checkpoints", "torch_threads"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
-        for name, known in (("engine", ENGINES), ("compile", COMPILE_WISHES)):
+        choices = {"engine": ENGINES, "compile": COMPILE_WISHES, "device": (None, *DEVICES)}
+        for name, known in choices.items():
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} {getattr(self, name)!r} is unknown; use one of {known}")
 

@@ -10,12 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from rlsuite.core.actors import BoundedActor
+from rlsuite.core.chance import Chance
 from rlsuite.core.networks import Layout
 from rlsuite.core.replay import Minibatch
 from rlsuite.core.streams import Streams
 from rlsuite.datasets.transitions import Transitions
 from rlsuite.envs import make
 from rlsuite.experiments import machine
+from rlsuite.experiments.turns import HostTurn
 
 OBS, ACTIONS = 3, 2
 LOW, HIGH = [-2.0, 0.0], [2.0, 1.0]  # centre (0, 1/2), half widths (2, 1/2)
@@ -104,8 +106,13 @@ class MemoryRun:
     def environments(self, copies: int):
         return make(self.task, self.seeds, copies, "gymnasium")
 
-    def compiled(self, function, _gradient_steps: int):
-        return function
+    device = "cpu"
+
+    def chance(self, purpose: str) -> Chance:
+        return Chance(self.streams[purpose])
+
+    def turn(self, drawing, step, _gradient_steps: int, _chances) -> HostTurn:
+        return HostTurn(drawing, step)
 
     def iterations(self, total: int, _steps_each: int, learner, _before: int = 0) -> Iterator[int]:
         self.states = [copy.deepcopy(learner)]

@@ -28,6 +28,7 @@ from rlsuite.algorithms.offline.spot import (
     draw_noise,
 )
 from rlsuite.core.actors import BoundedActor, initial
+from rlsuite.core.chance import Chance
 from rlsuite.core.critics import Critics
 from rlsuite.core.optim import AdamState
 from rlsuite.core.replay import Minibatch
@@ -57,7 +58,7 @@ def setting(seeds=(0, 1), rows=32, dtype=torch.float64, **changes) -> SimpleName
 
 def noise_of(s: dict) -> Noise:
     """The next cycle's noise of every seed."""
-    drawn = draw_noise(s["config"], s["policy"], s["streams"]["action"])
+    drawn = draw_noise(s["config"], s["policy"], Chance(s["streams"]["action"]))
     drops = drawn.dropout and tuple(x.to(s["dtype"]) for x in drawn.dropout)
     return Noise(drawn.target.to(s["dtype"]), drawn.latent.to(s["dtype"]), drops)
 

@@ -29,6 +29,7 @@ from rlsuite.algorithms.offline.bc import (
     train,
 )
 from rlsuite.core.actors import BoundedActor, Standardizer
+from rlsuite.core.chance import Chance
 from rlsuite.core.optim import AdamState
 from rlsuite.core.replay import Sampler
 from rlsuite.core.streams import Streams
@@ -132,7 +133,7 @@ def test_bc_keeps_everything():
 
 def test_the_sampler_draws_from_the_kept_rows_only():
     kept = best_episodes(DATA, 0.3)
-    sampler = Sampler(DATA, Standardizer(2, OBS), Streams((0, 1))["batch"], kept)
+    sampler = Sampler(DATA, Standardizer(2, OBS), Chance(Streams((0, 1))["batch"]), kept)
     drawn = sampler.draw(2000).obs
     for slot in (0, 1):
         rows = (drawn[slot][:, None] == torch.from_numpy(DATA.obs)).all(-1).float().argmax(1)

@@ -29,6 +29,7 @@ from rlsuite.algorithms.offline.spot import (
     policy_loss,
     target_value,
 )
+from rlsuite.core.chance import Chance
 
 
 @pytest.fixture(autouse=True)
@@ -182,7 +183,7 @@ def test_6_9_dropout_is_in_training_and_not_in_acting():
 
 def test_6_9_masks_keep_nine_tenths_and_their_mean():
     s = setting(dropout=0.1, rows=100, hidden=(64, 32), policy_freq=2)
-    layers = draw_noise(s.config, s.policy, s.streams["action"]).dropout
+    layers = draw_noise(s.config, s.policy, Chance(s.streams["action"])).dropout
     assert [x.shape for x in layers] == [(3, 2, 100, 64), (3, 2, 100, 32)]
     for layer in layers:
         assert layer.unique().tolist() == [0, pytest.approx(1 / 0.9)]
@@ -191,7 +192,7 @@ def test_6_9_masks_keep_nine_tenths_and_their_mean():
         # Steps and seeds drop units of their own
         masks = layer.flatten(2).flatten(0, 1)
         assert len(masks.unique(dim=0)) == 6
-    assert draw_noise(setting().config, s.policy, s.streams["action"]).dropout is None
+    assert draw_noise(setting().config, s.policy, Chance(s.streams["action"])).dropout is None
 
 
 def test_6_9_the_target_actor_has_dropout_too():

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from rlsuite.core.actors import BoundedActor, Standardizer
+from rlsuite.core.chance import Chance
 from rlsuite.core.replay import Explorer, Minibatch, OnlineRows, Sampler
 from rlsuite.core.streams import Streams
 from rlsuite.datasets.transitions import Transitions
@@ -35,7 +36,7 @@ def collected(seeds=2, rows: int = 10) -> OnlineRows:
 
 def sampler_of(data=None, seeds=(0, 1), **options) -> Sampler:
     data = logged() if data is None else data
-    return Sampler(data, Standardizer(len(seeds), 2), Streams(seeds)["batch"], **options)
+    return Sampler(data, Standardizer(len(seeds), 2), Chance(Streams(seeds)["batch"]), **options)
 
 
 def numbers(batch: Minibatch) -> torch.Tensor:
@@ -100,7 +101,7 @@ def test_only_kept_rows_are_drawn():
 def test_observations_are_standardised_and_rewards_are_not():
     normalizer, data = Standardizer(2, 2), logged()
     normalizer.fit(*data.obs_statistics())
-    sampler = Sampler(data, normalizer, Streams((0, 1))["batch"])
+    sampler = Sampler(data, normalizer, Chance(Streams((0, 1))["batch"]))
     batch = sampler.draw(50)
     rows = numbers(batch)
     mean, std = data.obs_statistics()

@@ -128,6 +128,7 @@ def test_the_hash_covers_everything_but_the_seeds():
     others += [config_hash("ppo", dataclasses.replace(base, silent=4), settings)]
     changes = {"env": "Ant-v4", "engine": "envpool", "evaluations": 11, "evaluation_episodes": 11}
     changes |= {"checkpoints": 11, "compile": "on", "torch_threads": 2, "dataset": "hopper/medium"}
+    changes |= {"device": "cuda"}
     assert changes.keys() | {"seeds"} == {field.name for field in dataclasses.fields(Settings)}
     for name, value in changes.items():
         others.append(config_hash("ppo", base, dataclasses.replace(settings, **{name: value})))

@@ -22,13 +22,13 @@ undiscounted return.
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from time import perf_counter
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from rlsuite.core.actors import BoundedActor
+from rlsuite.core.chance import Chance
 from rlsuite.core.optim import AdamState, adam_step, gradient
 from rlsuite.core.ranges import require_multiple, require_positive, require_whole, require_within
 from rlsuite.core.replay import Minibatch, Sampler
@@ -85,6 +85,7 @@ class Learner:
 
     policy: BoundedActor
     adam: AdamState
+    rows: Chance
 
 
 def best_episodes(data, fraction: float) -> np.ndarray | None:
@@ -98,19 +99,19 @@ def best_episodes(data, fraction: float) -> np.ndarray | None:
 
 
 def iterate(
-    config: Config, learner: Learner, sampler: Sampler, step: Callable
+    config: Config, learner: Learner, turn: Callable
 ) -> tuple[dict[str, Tensor], dict[str, float]]:
     """A thousand steps: metrics [S] of the last, and seconds per kind of work."""
-    start, sampling = perf_counter(), 0.0
     theta, adam = learner.policy.theta.detach().clone(), learner.adam
     for _ in range(config.steps_per_iteration):
-        began = perf_counter()
-        batch = sampler.draw(config.batch_size)  # (2)
-        sampling += perf_counter() - began
-        theta, adam, metrics = step(theta, adam, batch)
+        theta, adam, metrics = turn(theta, adam)
     learner.policy.theta.copy_(theta)
     learner.adam = adam
-    return metrics, {"data": sampling, "learning": perf_counter() - start - sampling}
+    return metrics, turn.seconds()
+
+
+def draw(config: Config, sampler: Sampler) -> tuple[Minibatch]:
+    return (sampler.draw(config.batch_size),)  # (2)
 
 
 def clone_step(
@@ -135,11 +136,13 @@ def train(config: Config, run) -> None:
     """Train on `run.data()` for all `run.seeds`; `run` logs, evaluates, saves and resumes."""
     data = run.data()
     policy = BoundedActor(data.obs_size, *data.box(), run.streams["init"], config.hidden)
+    policy.to(run.device)
     if config.normalize_obs:
         policy.normalizer.fit(*data.obs_statistics())
-    learner = Learner(policy, AdamState.zeros(policy.theta))
-    kept = best_episodes(data, config.best_fraction)
-    sampler = Sampler(data, policy.normalizer, run.streams["batch"], kept)
-    step = run.compiled(partial(clone_step, policy, config), config.total_steps)
+    rows = run.chance("batch")
+    learner = Learner(policy, AdamState.zeros(policy.theta), rows)
+    sampler = Sampler(data, policy.normalizer, rows, best_episodes(data, config.best_fraction))
+    step = partial(clone_step, policy, config)
+    turn = run.turn(partial(draw, config, sampler), step, config.total_steps, [rows])
     for _ in run.iterations(config.iterations, config.steps_per_iteration, learner):
-        run.log(*iterate(config, learner, sampler, step))
+        run.log(*iterate(config, learner, turn))

@@ -30,13 +30,13 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from time import perf_counter
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from rlsuite.core.actors import BoundedActor
+from rlsuite.core.chance import Chance
 from rlsuite.core.critics import Critics, StateValue
 from rlsuite.core.distributions import DiagGaussian
 from rlsuite.core.optim import AdamState, adam_step, gradient
@@ -149,6 +149,7 @@ class Learner:
     actor_adam: AdamState
     value_adam: AdamState
     critic_adam: AdamState
+    rows: Chance
 
 
 def reward_scale(config: Config, data) -> float:
@@ -160,26 +161,27 @@ def reward_scale(config: Config, data) -> float:
 
 
 def iterate(
-    config: Config, learner: Learner, sampler: Sampler, scale: float, done: int, step: Callable
+    config: Config, learner: Learner, turn: Callable, done: int
 ) -> tuple[dict[str, Tensor], dict[str, float]]:
     """A thousand steps after `done`: metrics [S] of the last, and seconds per kind of work."""
-    policy, inside = learner.policy, learner.policy.reach * (1 - config.action_margin)
-    start, sampling = perf_counter(), 0.0
     adams = Adams(learner.actor_adam, learner.value_adam, learner.critic_adam)
     parameters = learner.parameters
     for t in range(done, done + config.steps_per_iteration):
-        began = perf_counter()
-        batch = sampler.draw(config.batch_size)  # (1)
-        action = batch.action.clamp(policy.centre - inside, policy.centre + inside)
-        batch = batch._replace(reward=scale * batch.reward + config.reward_shift, action=action)
-        sampling += perf_counter() - began
         angle = math.pi * t / config.total_steps if config.anneal_actor_lr else 0.0
         lr = torch.tensor(config.learning_rate * 0.5 * (1 + math.cos(angle)))
-        parameters, adams, metrics = step(parameters, adams, batch, lr)
+        parameters, adams, metrics = turn(parameters, adams, actor_lr=lr)
     learner.parameters = parameters
     learner.actor_adam, learner.value_adam, learner.critic_adam = adams
-    policy.theta.copy_(parameters.actor)
-    return metrics, {"data": sampling, "learning": perf_counter() - start - sampling}
+    learner.policy.theta.copy_(parameters.actor)
+    return metrics, turn.seconds()
+
+
+def draw(config: Config, policy: BoundedActor, sampler: Sampler, scale: float) -> tuple[Minibatch]:
+    """Transitions with their rewards scaled, and actions inside the box."""
+    batch = sampler.draw(config.batch_size)  # (1)
+    inside = policy.reach * (1 - config.action_margin)
+    action = batch.action.clamp(policy.centre - inside, policy.centre + inside)
+    return (batch._replace(reward=scale * batch.reward + config.reward_shift, action=action),)
 
 
 def iql_step(
@@ -242,18 +244,18 @@ def train(config: Config, run) -> None:
     """Train on `run.data()` for all `run.seeds`; `run` logs, evaluates, saves and resumes."""
     data, rngs = run.data(), run.streams["init"]
     policy = BoundedActor(data.obs_size, *data.box(), rngs, config.hidden, log_std=0.0)
+    policy.to(run.device)
     if config.normalize_obs:
         policy.normalizer.fit(*data.obs_statistics())
     critics = Critics(data.obs_size, policy.action_size, config.hidden)
     values = StateValue(data.obs_size, config.hidden)
-    actor, critic = policy.theta.detach().clone(), critics.initial(rngs)
-    parameters = Parameters(actor, values.initial(rngs), critic, critic.clone())
-    adams = (AdamState.zeros(x) for x in parameters[:3])
-    learner = Learner(policy, parameters, *adams)
-    sampler, scale = (
-        Sampler(data, policy.normalizer, run.streams["batch"]),
-        reward_scale(config, data),
-    )
-    step = run.compiled(partial(iql_step, policy, critics, values, config), config.total_steps)
+    actor, rows = policy.theta.detach().clone(), run.chance("batch")
+    critic, value = (x.initial(rngs).to(run.device) for x in (critics, values))
+    parameters = Parameters(actor, value, critic, critic.clone())
+    learner = Learner(policy, parameters, *(AdamState.zeros(x) for x in parameters[:3]), rows)
+    sampler = Sampler(data, policy.normalizer, rows)
+    drawing = partial(draw, config, policy, sampler, reward_scale(config, data))
+    step = partial(iql_step, policy, critics, values, config)
+    turn = run.turn(drawing, step, config.total_steps, [rows])
     for k in run.iterations(config.iterations, config.steps_per_iteration, learner):
-        run.log(*iterate(config, learner, sampler, scale, k * config.steps_per_iteration, step))
+        run.log(*iterate(config, learner, turn, k * config.steps_per_iteration))

@@ -26,8 +26,8 @@ For S seeds at once, each with its own everything, on a data set of transitions 
 | lambda | weight | | weight of the penalty; by data set in the presets |
 
 Departures from the official code (thuml/SPOT), whose settings these are: the VAE is fitted within
-the run unless `density` names another run's; online, two environment steps precede two updates.
-The IWAE option and the guard that aborts where Q exceeds 10^4 are left out.
+the run unless `density` names another's; online, two environment steps precede two updates; no
+IWAE, and no guard that aborts where Q exceeds 10^4.
 """
 
 import math
@@ -35,14 +35,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from time import perf_counter
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from rlsuite.core.actors import BoundedActor, dense, initial
+from rlsuite.core.chance import Chance
 from rlsuite.core.critics import Critics
 from rlsuite.core.networks import Layout, mlp, mlp_shapes
 from rlsuite.core.optim import AdamState, adam_step, gradient
@@ -214,22 +213,23 @@ class Learner:
     actor_adam: AdamState
     critic_adam: AdamState
     online: OnlineRows
+    rows: Chance
+    noise: Chance
 
 
-def fit_density(
-    config: Config, learner: Learner, sampler: Sampler, rngs: list, step: Callable
-) -> tuple[dict[str, Tensor], dict[str, float]]:
+def fit_density(config: Config, learner: Learner, turn: Callable) -> tuple[dict, dict]:
     """A thousand steps of the VAE: metrics [S] of the last, and seconds per kind of work."""
-    start, sampling, theta, adam = perf_counter(), 0.0, learner.density, learner.density_adam
+    theta, adam = learner.density, learner.density_adam
     for _ in range(config.steps_per_iteration):
-        began = perf_counter()
-        batch = sampler.draw(config.batch_size)
-        noise = normal(rngs, (config.batch_size, 2 * learner.policy.action_size))
-        sampling += perf_counter() - began
-        theta, adam, error = step(theta, adam, batch, noise)  # (1)
+        theta, adam, error = turn(theta, adam)  # (1)
     learner.density, learner.density_adam = theta, adam
-    seconds = {"data": sampling, "learning": perf_counter() - start - sampling}
-    return {"density_error": error}, seconds
+    return {"density_error": error}, turn.seconds()
+
+
+def draw_pairs(config: Config, policy: BoundedActor, sampler: Sampler, noise: Chance) -> tuple:
+    """What a step of the VAE takes: transitions, and standard normal numbers [S, B, 2 A]."""
+    rows = config.batch_size
+    return sampler.draw(rows), noise.normal(rows, 2 * policy.action_size)
 
 
 def density_step(
@@ -248,46 +248,37 @@ def density_step(
     return theta, adam, metrics["error"]
 
 
-def iterate(
-    config: Config, learner: Learner, sampler: Sampler, rngs: list, step: Callable, explore=None
-) -> tuple[dict[str, Tensor], dict[str, float]]:
+def iterate(config: Config, learner: Learner, turn: Callable, explore=None) -> tuple[dict, dict]:
     """A thousand steps: metrics [S] of the last, and seconds per kind of work.
 
-    `explore`, of the online stage, takes a number of environment steps and returns lambda's factor.
+    `explore`, online, takes a number of environment steps and returns lambda's factor.
     """
-    start, sampling, factor = perf_counter(), 0.0, 1.0
-    state = (learner.parameters, learner.actor_adam, learner.critic_adam)
+    factor, state = 1.0, (learner.parameters, learner.actor_adam, learner.critic_adam)
     for _ in range(config.steps_per_iteration // config.policy_freq):
-        began = perf_counter()
         if explore is not None:
             learner.policy.theta.copy_(state[0].actor)
             factor = explore(config.policy_freq)
-        batch = sampler.draw(config.batch_size * config.policy_freq)  # (2)
-        batch = batch._replace(reward=batch.reward + config.reward_shift)
-        noise = draw_noise(config, learner.policy, rngs)
-        sampling += perf_counter() - began
         weight = torch.tensor(config.penalty * factor)
-        state, metrics = step(learner.density, state, batch, noise, weight)
+        state, metrics = turn(learner.density, state, weight=weight)
     learner.parameters, learner.actor_adam, learner.critic_adam = state
     learner.policy.theta.copy_(learner.parameters.actor)
-    return metrics, {"data": sampling, "learning": perf_counter() - start - sampling}
+    return metrics, turn.seconds()
 
 
-def normal(rngs: list, shape: tuple[int, ...]) -> Tensor:
-    """Standard normal [S, *shape]."""
-    return torch.from_numpy(np.stack([g.standard_normal(shape, np.float32) for g in rngs]))
+def draw(config: Config, policy: BoundedActor, sampler: Sampler, noise: Chance) -> tuple:
+    """Transitions of one actor cycle, and all its random numbers."""
+    batch = sampler.draw(config.batch_size * config.policy_freq)  # (2)
+    shifted = batch._replace(reward=batch.reward + config.reward_shift)
+    return shifted, draw_noise(config, policy, noise)
 
 
-def draw_noise(config: Config, policy: BoundedActor, rngs: list) -> Noise:
-    """All random numbers of one actor cycle."""
+def draw_noise(config: Config, policy: BoundedActor, noise: Chance) -> Noise:
     rows, cycle, actions = config.batch_size, config.policy_freq, policy.action_size
-    dropout = None
+    dropout, keep = None, 1 - config.dropout
     if config.dropout:
-        keep = 1 - config.dropout
-        shapes = [(cycle + 1, rows, width) for width in config.hidden]
-        draws = [np.stack([g.random(x, np.float32) for g in rngs], 1) < keep for x in shapes]
-        dropout = tuple(torch.from_numpy(x.astype(np.float32)) / keep for x in draws)
-    return Noise(normal(rngs, (cycle * rows, actions)), normal(rngs, (rows, 2 * actions)), dropout)
+        draws = [noise.uniform(cycle + 1, rows, width) for width in config.hidden]
+        dropout = tuple((x < keep).float().transpose(0, 1) / keep for x in draws)
+    return Noise(noise.normal(cycle * rows, actions), noise.normal(rows, 2 * actions), dropout)
 
 
 def target_value(
@@ -357,40 +348,52 @@ def explore(config: Config, explorer: Explorer, rngs: list, count: int) -> float
 # -------------------------------------------------------------------------------------- 7. Train
 
 
-def train(config: Config, run) -> None:
-    """Train on `run.data()` for all `run.seeds`; `run` logs, evaluates, saves and resumes."""
-    data, rngs, sizes = run.data(), run.streams["init"], (config.hidden, "relu", None)
-    policy = BoundedActor(data.obs_size, *data.box(), rngs, *sizes, config.actor_last)
+def start(config: Config, run, data, about: dict) -> tuple[Learner, Critics, Density]:
+    """All networks, fresh, but for the VAE of another run where `config.density` names one."""
+    rngs, sizes = run.streams["init"], (config.hidden, "relu", None, config.actor_last)
+    policy = BoundedActor(data.obs_size, *data.box(), rngs, *sizes).to(run.device)
     if config.normalize_obs:
         policy.normalizer.fit(*data.obs_statistics())
     critics = Critics(data.obs_size, policy.action_size, config.hidden)
+    critic = critics.initial(rngs, last=config.critic_last).to(run.device)
     density = Density(policy, data.obs_size, config.density_hidden)
-    actor, critic = policy.theta.detach().clone(), critics.initial(rngs, last=config.critic_last)
-    about = {"data": data.about["sha256"], "normalize_obs": str(config.normalize_obs)}
     if config.density:
         fitted = load_rows(Path(config.density) / DENSITY_FILE, density.layout, run.seeds, about)
     else:
         fitted = initial(density.layout, rngs)
-    online = OnlineRows(len(run.seeds), config.online_steps, data.obs_size, policy.action_size)
-    adams = [AdamState.zeros(x) for x in (fitted, actor, critic)]
+    actor, fitted = policy.theta.detach().clone(), fitted.to(run.device)
     parameters = Parameters(actor, critic, actor.clone(), critic.clone())
-    learner = Learner(policy, fitted, adams[0], parameters, *adams[1:], online)
-    sampler = Sampler(data, policy.normalizer, run.streams["batch"], online=online)
-    fit = run.compiled(partial(density_step, density, config), config.density_steps)
-    step = run.compiled(partial(actor_cycle, policy, critics, density, config), config.total_steps)
+    adams = [AdamState.zeros(x) for x in (fitted, actor, critic)]
+    online = OnlineRows(len(run.seeds), config.online_steps, data.obs_size, policy.action_size)
+    draws = run.chance("batch"), run.chance("action")
+    learner = Learner(policy, fitted, adams[0], parameters, *adams[1:], online, *draws)
+    return learner, critics, density
+
+
+def train(config: Config, run) -> None:
+    """Train on `run.data()` for all `run.seeds`; `run` logs, evaluates, saves and resumes."""
+    data = run.data()
+    about = {"data": data.about["sha256"], "normalize_obs": str(config.normalize_obs)}
+    learner, critics, density = start(config, run, data, about)
+    policy, draws = learner.policy, [learner.rows, learner.noise]
+    sampler = Sampler(data, policy.normalizer, learner.rows, online=learner.online)
+    source = (config, policy, sampler, learner.noise)
+    step = partial(density_step, density, config)
+    fit = run.turn(partial(draw_pairs, *source), step, config.density_steps, draws)
+    step = partial(actor_cycle, policy, critics, density, config)
+    turn = run.turn(partial(draw, *source), step, config.total_steps, draws)
     before = config.density_iterations
     online_from = before + config.total_steps // config.steps_per_iteration
-    explorer = Explorer(run.environments(1), policy, online) if config.online_steps else None
-    wander = partial(explore, config, explorer, run.streams["action"])
+    if config.online_steps:
+        explorer = Explorer(run.environments(1), policy, learner.online)
+        wander = partial(explore, config, explorer, run.streams["action"])
     for k in run.iterations(config.iterations, config.steps_per_iteration, learner, before):
         if k < before:
-            run.log(*fit_density(config, learner, sampler, run.streams["action"], fit))
+            run.log(*fit_density(config, learner, fit))
             if k == before - 1:
-                save_rows(
-                    run.folder / DENSITY_FILE, density.layout, learner.density, run.seeds, about
-                )
+                theta = learner.density
+                save_rows(run.folder / DENSITY_FILE, density.layout, theta, run.seeds, about)
             continue
         if k == online_from or (k > online_from and run.at_boundary):
             explorer.restart(run.streams.integers("environment", 1))
-        how = (config, learner, sampler, run.streams["action"], step)
-        run.log(*iterate(*how, wander if k >= online_from else None))
+        run.log(*iterate(config, learner, turn, wander if k >= online_from else None))

@@ -28,14 +28,13 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from time import perf_counter
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from rlsuite.core.actors import BoundedActor
+from rlsuite.core.chance import Chance
 from rlsuite.core.critics import Critics
 from rlsuite.core.optim import AdamState, adam_step, gradient
 from rlsuite.core.ranges import require_multiple, require_positive, require_whole, require_within
@@ -117,23 +116,26 @@ class Learner:
     parameters: Parameters
     actor_adam: AdamState
     critic_adam: AdamState
+    rows: Chance
+    noise: Chance
 
 
 def iterate(
-    config: Config, learner: Learner, sampler: Sampler, rngs: list, step: Callable
+    config: Config, learner: Learner, turn: Callable
 ) -> tuple[dict[str, Tensor], dict[str, float]]:
     """A thousand steps: metrics [S] of the last, and seconds per kind of work."""
-    start, sampling = perf_counter(), 0.0
     state = (learner.parameters, learner.actor_adam, learner.critic_adam)
     for _ in range(config.steps_per_iteration // config.policy_freq):
-        began = perf_counter()
-        batch = sampler.draw(config.batch_size * config.policy_freq)  # (1)
-        noise = np.stack([g.standard_normal(batch.action.shape[1:], np.float32) for g in rngs])
-        sampling += perf_counter() - began
-        state, metrics = step(state, batch, torch.from_numpy(noise))
+        state, metrics = turn(state)
     learner.parameters, learner.actor_adam, learner.critic_adam = state
     learner.policy.theta.copy_(learner.parameters.actor)
-    return metrics, {"data": sampling, "learning": perf_counter() - start - sampling}
+    return metrics, turn.seconds()
+
+
+def draw(config: Config, sampler: Sampler, noise: Chance) -> tuple[Minibatch, Tensor]:
+    """Transitions of one cycle, and standard normal numbers [S, F B, A] for its targets."""
+    batch = sampler.draw(config.batch_size * config.policy_freq)  # (1)
+    return batch, noise.normal(*batch.action.shape[1:])
 
 
 def target_value(
@@ -188,13 +190,17 @@ def train(config: Config, run) -> None:
     """Train on `run.data()` for all `run.seeds`; `run` logs, evaluates, saves and resumes."""
     data = run.data()
     policy = BoundedActor(data.obs_size, *data.box(), run.streams["init"], config.hidden)
+    policy.to(run.device)
     if config.normalize_obs:
         policy.normalizer.fit(*data.obs_statistics())
     critics = Critics(data.obs_size, policy.action_size, config.hidden)
-    actor, critic = policy.theta.detach().clone(), critics.initial(run.streams["init"])
+    critic = critics.initial(run.streams["init"]).to(run.device)
+    actor, rows, noise = policy.theta.detach().clone(), run.chance("batch"), run.chance("action")
     parameters = Parameters(actor, critic, actor.clone(), critic.clone())
-    learner = Learner(policy, parameters, AdamState.zeros(actor), AdamState.zeros(critic))
-    sampler = Sampler(data, policy.normalizer, run.streams["batch"])
-    step = run.compiled(partial(actor_cycle, policy, critics, config), config.total_steps)
+    adams = AdamState.zeros(actor), AdamState.zeros(critic)
+    learner = Learner(policy, parameters, *adams, rows, noise)
+    sampler = Sampler(data, policy.normalizer, rows)
+    step = partial(actor_cycle, policy, critics, config)
+    turn = run.turn(partial(draw, config, sampler, noise), step, config.total_steps, [rows, noise])
     for _ in run.iterations(config.iterations, config.steps_per_iteration, learner):
-        run.log(*iterate(config, learner, sampler, run.streams["action"], step))
+        run.log(*iterate(config, learner, turn))

@@ -1,0 +1,67 @@
+"""Random numbers of the seeds as tensors, on the host; on a device where there is one."""
+
+import numpy as np
+import pytest
+import torch
+
+from rlsuite.core.chance import Chance
+from rlsuite.core.streams import Streams
+
+DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(
+    not torch.cuda.is_available(), reason="no CUDA device"))]  # fmt: skip
+
+
+def chance_of(seeds, device="cpu") -> Chance:
+    return Chance(Streams(seeds)["action"], device)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_a_seed_draws_the_same_alone_and_in_company(device):
+    alone, company = chance_of((3,), device), chance_of((1, 3, 5), device)
+    for draw in (lambda c: c.rows(10**6, 50), lambda c: c.normal(4, 6), lambda c: c.uniform(9)):
+        mine, theirs = draw(alone), draw(company)
+        assert torch.equal(mine[0], theirs[1])
+        assert not torch.equal(theirs[0], theirs[1])
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_what_is_drawn(device):
+    chance = chance_of((0, 1), device)
+    rows, normal, uniform = chance.rows(7, 7000), chance.normal(100, 100), chance.uniform(10_000)
+    assert (rows.shape, normal.shape, uniform.shape) == ((2, 7000), (2, 100, 100), (2, 10_000))
+    assert rows.dtype == torch.int64 and normal.dtype == uniform.dtype == torch.float32
+    counts = torch.stack([torch.bincount(row, minlength=7) for row in rows.cpu()])
+    # 7000 draws of 7 numbers: 1000 each, with standard deviation sqrt(7000 / 7 * 6 / 7) = 29
+    assert ((counts - 1000).abs() < 5 * 30).all()
+    # Of 10,000: the mean's standard deviation is 0.01; the variance's, sqrt(2 / 10,000) = 0.014
+    assert (normal.mean((1, 2)).abs() < 0.05).all() and (
+        (normal.var((1, 2)) - 1).abs() < 0.07
+    ).all()
+    assert uniform.min() >= 0 and uniform.max() < 1
+    assert ((uniform.mean(1) - 0.5).abs() < 5 * 0.0029).all()  # 1 / sqrt(12 * 10,000)
+
+
+def test_on_the_host_the_streams_themselves_draw():
+    streams, same = Streams((4,)), Streams((4,))
+    chance = Chance(streams["action"])
+    drawn = chance.rows(90, 5), chance.normal(3), chance.uniform(2)
+    rng = same["action"][0]
+    expected = (
+        rng.integers(90, size=5),
+        rng.standard_normal(3, np.float32),
+        rng.random(2, np.float32),
+    )
+    for ours, theirs in zip(drawn, expected, strict=True):
+        np.testing.assert_array_equal(ours[0].numpy(), theirs)
+    assert chance.state_dict() == {"generators": []}
+    chance.load_state_dict({"generators": []})
+
+
+@pytest.mark.parametrize("device", DEVICES[1:])
+def test_a_devices_generators_go_on_from_where_they_were(device):
+    chance = chance_of((0, 1), device)
+    chance.normal(5)
+    state = chance.state_dict()
+    expected = chance.normal(5)
+    chance.load_state_dict(state)
+    assert torch.equal(chance.normal(5), expected)
