@@ -26,6 +26,9 @@ CONTINUOUS, DISCRETE = "InvertedPendulum-v4", "CartPole-v1"
 ON_EVERY_KIND = [(name, CONTINUOUS) for name in NAMES]
 ON_EVERY_KIND += [(name, DISCRETE) for name in NAMES if not algorithms.is_offline(name)]
 
+ON_EVERY_ENGINE = [(name, "gymnasium") for name in NAMES]
+ON_EVERY_ENGINE += [(name, "envpool") for name in NAMES if not algorithms.is_offline(name)]
+
 
 def rows(folder: Path, name: str = "evaluations.csv") -> list[dict]:
     """Rows of a CSV file without the wall time, the one column that no rerun repeats."""
@@ -212,12 +215,11 @@ def kill_when(process: subprocess.Popen, folder: Path, lines: int) -> None:
     process.wait()
 
 
-@EVERY
-@pytest.mark.parametrize("engine", ["gymnasium", "envpool"])
+@pytest.mark.parametrize(("name", "engine"), ON_EVERY_ENGINE)
 def test_killed_three_times_and_resumed_equals_uninterrupted(name, engine, short_runs) -> None:
-    offline = algorithms.is_offline(name)
-    env = CONTINUOUS if engine == "gymnasium" or offline else DISCRETE
-    settings = {"engine": engine, "checkpoints": 4, "total_steps": 2000 if offline else 8192}
+    env = CONTINUOUS if engine == "gymnasium" else DISCRETE
+    steps = 1500 if algorithms.is_offline(name) else 8192
+    settings = {"engine": engine, "checkpoints": 4, "total_steps": steps}
     whole = short_runs.train("whole", name, env, **settings)
     broken = short_runs.create("broken", name, env, **settings).folder
     total = (whole / "progress.csv").read_text().count("\n")
