@@ -47,10 +47,11 @@ FOLDER = HERE.parent / "results" / "speed"
 
 
 class Worker:
-    """A contestant's process, or one of its processes."""
+    """A contestant's process, or one of its processes; its `spec` may name another script."""
 
     def __init__(self, spec: dict, **environment: str) -> None:
-        command = [sys.executable, str(HERE / "benchmark_contestants.py"), json.dumps(spec)]
+        script = HERE / spec.get("script", "benchmark_contestants.py")
+        command = [sys.executable, str(script), json.dumps(spec)]
         self._spec, pipe = spec, subprocess.PIPE
         self._complaints = tempfile.TemporaryFile("w+")  # noqa: SIM115
         self._process = subprocess.Popen(
