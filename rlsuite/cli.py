@@ -54,9 +54,10 @@ def _learned_from(name: str, argv: list[str]) -> tuple[str, str | None]:
     """Task and data set of `rlsuite train NAME`; the task of a data set need not be given."""
     from rlsuite import algorithms
 
-    env, dataset = flags.value(argv, "--env"), flags.value(argv, "--dataset")
+    env, dataset = flags.value(argv, "--env"), None
     asked = {"-h", "--help"} & set(argv)
     if algorithms.is_offline(name):
+        dataset = flags.value(argv, "--dataset")
         if dataset is None and not asked:
             raise ValueError(
                 f"which data? type: rlsuite train {name} --dataset NAME; rlsuite data list has them"
