@@ -110,7 +110,7 @@ def text_files():
     [
         (MACHINE_PATH, "cd " + "/ro" + "ot/x", True),
         (MACHINE_PATH, "log in '" + "/tm" + "p'", True),
-        (MACHINE_PATH, "results/work/home/x and https://example.net/home/y", False),
+        (MACHINE_PATH, "results/wo" + "rk/ho" + "me/x and https://example.net/ho" + "me/y", False),
         (REGISTRY, "https://py" + "pi.org/simple", True),
         (REGISTRY, "FROM gh" + "cr.io/x", True),
         (REGISTRY, "the index that pip is set up with", False),

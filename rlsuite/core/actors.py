@@ -77,10 +77,10 @@ class BoundedActor(nn.Module):
         if self.stochastic:
             self.layout.views(self.theta)["log_std"].fill_(log_std)
 
-    def mean(self, theta: Tensor, obs: Tensor, dropout: Tensor | None = None) -> Tensor:
+    def mean(self, theta: Tensor, obs: Tensor, dropout: Sequence[Tensor] | None = None) -> Tensor:
         """Action [S, B, A] at standardised observations [S, B, O].
 
-        `dropout` [depth - 1, S, B, H] multiplies hidden layers, before or after their ReLU alike.
+        `dropout`, [S, B, H] for each hidden layer, multiplies it, before or after its ReLU alike.
         """
         weights, x = dense(self.layout, theta), obs
         for i in range(self.depth):
@@ -89,6 +89,11 @@ class BoundedActor(nn.Module):
                 x = ACTIVATIONS[self.activation][0](x)
                 x = x if dropout is None else x * dropout[i]
         return self.centre + self.reach * torch.tanh(x)
+
+    def inside(self, action: Tensor) -> Tensor:
+        """Actions [S, B, A] cut to their box."""
+        low, high = self.centre - self.reach, self.centre + self.reach
+        return torch.maximum(torch.minimum(action, high), low)
 
     def noise(self, rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
         """What `actor` needs to sample: standard normal."""

@@ -285,10 +285,9 @@ def target_value(
     policy: BoundedActor, critics: Critics, config: Config, state: Parameters, part, noise, keep
 ) -> Tensor:
     """y [S, B], from standard normal `noise` [S, B, A] and dropout `keep`."""
-    low, high = policy.centre - policy.reach, policy.centre + policy.reach
     noise = (config.policy_noise * noise).clamp(-config.noise_clip, config.noise_clip)
     action = policy.mean(state.actor_target, part.next_obs, keep)
-    action = torch.maximum(torch.minimum(action + policy.reach * noise, high), low)  # (3)
+    action = policy.inside(action + policy.reach * noise)  # (3)
     values = critics.values(state.critic_target, part.next_obs, action)
     return part.reward + config.discount * (1 - part.terminated) * values.amin(1)  # (4)
 

@@ -142,10 +142,9 @@ def target_value(
     policy: BoundedActor, critics: Critics, config: Config, parameters: Parameters, part, noise
 ) -> Tensor:
     """y [S, B], from standard normal `noise` [S, B, A]."""
-    low, high = policy.centre - policy.reach, policy.centre + policy.reach
     noise = (config.policy_noise * noise).clamp(-config.noise_clip, config.noise_clip)
-    action = policy.mean(parameters.actor_target, part.next_obs) + policy.reach * noise  # (2)
-    action = torch.maximum(torch.minimum(action, high), low)
+    action = policy.mean(parameters.actor_target, part.next_obs)
+    action = policy.inside(action + policy.reach * noise)  # (2)
     values = critics.values(parameters.critic_target, part.next_obs, action)
     return part.reward + config.discount * (1 - part.terminated) * values.amin(1)  # (3)
 
