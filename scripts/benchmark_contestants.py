@@ -100,11 +100,13 @@ def ours(spec: dict, channel: Channel) -> None:
     import torch
 
     from rlsuite import algorithms
+    from rlsuite.experiments import machine
     from rlsuite.experiments.settings import preset
 
     torch.set_num_threads(spec["threads"])
     module = algorithms.load(spec["algorithm"])
     config = module.Config(**preset(module, "mujoco", spec["task"]) | spec["config"])
+    machine.choose_products(config)
     module.train(config, StopwatchRun(spec, channel))
 
 

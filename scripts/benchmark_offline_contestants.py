@@ -65,7 +65,7 @@ def ours(spec: dict, data, channel: Channel) -> None:
     from rlsuite.experiments import machine
 
     config = td3_bc.Config(steps_per_iteration=spec["steps"])
-    machine.choose_products(config.hidden)
+    machine.choose_products(config)
     td3_bc.train(config, OfflineStopwatchRun(spec, channel, data))
 
 

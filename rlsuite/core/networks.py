@@ -61,7 +61,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """x W^T + b: [S, B, in] -> [S, B, out]; from B = 2 on, the same bits whatever S is."""
     if weight.shape[1] == 1:  # as a matrix product, one output takes another kernel when S is 1
         return (x * weight).sum(-1, keepdim=True) + bias
-    return torch.baddbmm(bias, x, weight.mT)
+    return torch.bmm(x, weight.mT) + bias
 
 
 def mlp(weights: dict[str, Tensor], name: str, x: Tensor, depth: int, activation: str) -> Tensor:

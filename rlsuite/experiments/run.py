@@ -367,7 +367,7 @@ def reopen(folder: Path, algorithm: str | None = None) -> Run:
 def execute(run: Run) -> None:
     """Train `run` from wherever it stands to its end."""
     torch.set_num_threads(run.settings.torch_threads)
-    machine.choose_products(getattr(run.config, "hidden", ()))
+    machine.choose_products(run.config)
     module = algorithms.load(run.algorithm)
     lock = _lock(run.folder)
     try:

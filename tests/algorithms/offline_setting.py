@@ -4,6 +4,7 @@ import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import torch
@@ -78,7 +79,7 @@ def tensors(state) -> list[Tensor]:
 def as_in_a_run(width: int = 32) -> Iterator[None]:
     """PyTorch computes as in a run with hidden layers of `width`: on one thread."""
     before, threads = torch.get_float32_matmul_precision(), torch.get_num_threads()
-    machine.choose_products((width, width))
+    machine.choose_products(SimpleNamespace(hidden=(width, width), batch_size=256))
     torch.set_num_threads(1)
     try:
         yield

@@ -124,6 +124,15 @@ def test_log_std_is_part_of_the_step():
 # --------------------------------------------------------------------------------- line search
 
 
+def searched(config, old, step, gain, mean_kl):
+    """(new, metrics) of the line search over these functions [S, P] -> [S]."""
+
+    def measures(x):
+        return gain(x), {"surrogate": gain(x), "kl": mean_kl(x)}
+
+    return line_search(config, old, step, measures(old)[1], measures)
+
+
 def test_line_search_by_hand():
     # From 0, gain x + 1, KL x^2, at most kappa delta = 2 * 0.15 = 0.3; factor 0.5, 4 tries.
     # step 0.5: 0.25 is within, at once. 1: 1 is not, 0.5 is. 4: 16, 4, 1, then 0.5: at the last.
@@ -131,16 +140,15 @@ def test_line_search_by_hand():
     # 0: no worse than before, and accepted
     steps = [0.5, 1.0, 4.0, 8.0, -0.5, float("nan"), float("inf"), 0.0]
     config = config_of(max_kl=0.15, kl_slack=2.0, backtrack=0.5, backtrack_tries=4)
-    new, accepted, tries = line_search(
-        config,
-        old=torch.zeros(8, 1),
-        step=torch.tensor(steps)[:, None],
-        gain=lambda x: (x[:, 0] + 1, {}),
-        mean_kl=lambda x: x[:, 0] ** 2,
+    step = torch.tensor(steps)[:, None]
+    new, metrics = searched(
+        config, torch.zeros(8, 1), step, lambda x: x[:, 0] + 1, lambda x: x[:, 0] ** 2
     )
     assert new[:, 0].tolist() == [0.5, 0.5, 0.5, 0, 0, 0, 0, 0]
-    assert accepted.tolist() == [True, True, True, False, False, False, False, True]
-    assert tries.tolist() == [1, 2, 4, 4, 4, 4, 4, 1]
+    assert metrics["accepted"].tolist() == [1, 1, 1, 0, 0, 0, 0, 1]
+    assert metrics["line_search_tries"].tolist() == [1, 2, 4, 4, 4, 4, 4, 1]
+    assert metrics["surrogate"].tolist() == [1.5, 1.5, 1.5, 1, 1, 1, 1, 1]  # where the seed now is
+    assert metrics["kl"].tolist() == [0.25, 0.25, 0.25, 0, 0, 0, 0, 0]
 
 
 def test_line_search_at_the_limit_and_with_what_is_not_finite():
@@ -150,17 +158,15 @@ def test_line_search_at_the_limit_and_with_what_is_not_finite():
     old = torch.full((5, 2), 3.0)
     step = torch.tensor([[0.0, 0.5], [0.0, 0.51], [0.0, 0.4], [0.0, 0.4], [float("inf"), 0.4]])
     nan = torch.tensor([0.0, 0.0, float("nan"), 0.0, 0.0])
-    new, accepted, tries = line_search(
-        config,
-        old,
-        step,
-        gain=lambda x: (x[:, 1] + nan.roll(1) * (x[:, 1] > 3), {}),
-        mean_kl=lambda x: (x[:, 1] - 3) ** 2 + nan,
-    )
-    assert accepted.tolist() == [True, False, False, False, False]
+
+    def gain(x):
+        return x[:, 1] + torch.where(x[:, 1] > 3, nan.roll(1), 0.0)
+
+    new, metrics = searched(config, old, step, gain, lambda x: (x[:, 1] - 3) ** 2 + nan)
+    assert metrics["accepted"].tolist() == [1, 0, 0, 0, 0]
     assert torch.equal(new[1:], old[1:])
     assert new[0].tolist() == [3.0, 3.5]
-    assert tries.tolist() == [1, 1, 1, 1, 1]
+    assert metrics["line_search_tries"].tolist() == [1, 1, 1, 1, 1]
 
 
 def test_line_search_stops_when_all_seeds_have_theirs():
@@ -172,9 +178,9 @@ def test_line_search_stops_when_all_seeds_have_theirs():
 
     config = config_of(max_kl=0.5, backtrack=0.5, backtrack_tries=9)
     step = torch.tensor([[0.25], [1.0]])
-    new, _, _ = line_search(config, torch.zeros(2, 1), step, lambda x: (x[:, 0], {}), kl)
+    new, _ = searched(config, torch.zeros(2, 1), step, lambda x: x[:, 0], kl)
     # The first seed had its point at the first try and keeps it at the second
-    assert evaluations == [[0.25, 1.0], [0.125, 0.5]]
+    assert evaluations == [[0.0, 0.0], [0.25, 1.0], [0.125, 0.5]]
     assert new.tolist() == [[0.25], [0.5]]
 
 

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -157,7 +158,7 @@ def test_an_actor_reads_the_parameters_when_it_is_asked_for():
 def test_a_seed_acts_the_same_alone_and_in_company(width):
     before, threads = torch.get_float32_matmul_precision(), torch.get_num_threads()
     try:
-        choose_products((width, width))
+        choose_products(SimpleNamespace(hidden=(width, width), batch_size=256))
         torch.set_num_threads(1)
         company, alone = (
             actor_of(seeds=seeds, hidden=(width, width)) for seeds in (range(5), (3,))

@@ -1,6 +1,7 @@
 """Networks of S seeds: layout, layers, initialisation, the NumPy actor, independence of slots."""
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,15 +10,17 @@ import torch
 from rlsuite.core.distributions import Categorical, DiagGaussian
 from rlsuite.core.networks import ActorCritic, Layout, linear, mlp, mlp_shapes, orthogonal, tanh
 from rlsuite.core.networks import uniform as uniform_init
+from rlsuite.experiments.machine import choose_products
 
 
 @pytest.fixture(autouse=True)
 def one_thread():
     """As runs train: with several, long sums are cut where the slots happen to lie."""
-    before = torch.get_num_threads()
+    precision, threads = torch.get_float32_matmul_precision(), torch.get_num_threads()
     torch.set_num_threads(1)
     yield
-    torch.set_num_threads(before)
+    torch.set_num_threads(threads)
+    torch.set_float32_matmul_precision(precision)
 
 
 def draw(seed: int, *shape: int) -> torch.Tensor:
@@ -206,12 +209,13 @@ def test_noise_is_normal_or_gumbel():
         assert noise.var() == pytest.approx(variance, rel=0.02)
 
 
-@pytest.mark.parametrize("batch", [1, 7, 64])
-@pytest.mark.parametrize("action_size", [1, 3])
+@pytest.mark.parametrize("batch", [1, 7, 64, 128, 409, 2048])
+@pytest.mark.parametrize("action_size", [1, 2, 3, 6])
 @pytest.mark.parametrize(("hidden", "activation"), [((64, 64), "tanh"), ((256, 256), "relu")])
 def test_a_slot_gets_the_same_bits_alone_and_in_company(batch, action_size, hidden, activation):
     options = {"action_size": action_size, "hidden": hidden, "activation": activation}
     options["orthogonal_init"] = False  # faster to draw
+    choose_products(SimpleNamespace(hidden=hidden, batch_size=batch))
     obs = draw(11, 10, batch, 11)
 
     def outputs(seeds) -> list[torch.Tensor]:

@@ -184,22 +184,19 @@ def policy_step(
     """The natural gradient step from `old` [S, P_actor] on the whole batch, and metrics [S]."""
     pi_old = policy.distribution(old, batch.obs)
 
-    def gain(actor: Tensor) -> tuple[Tensor, dict]:
-        log_prob = policy.distribution(actor, batch.obs).log_prob(batch.action)
-        return surrogate(log_prob - batch.old_log_prob, batch.advantage), {}
+    def measures(actor: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        pi = policy.distribution(actor, batch.obs)
+        gain = surrogate(pi.log_prob(batch.action) - batch.old_log_prob, batch.advantage)
+        return gain, {"surrogate": gain, "kl": pi_old.kl(pi).mean(1)}
 
-    def mean_kl(actor: Tensor) -> Tensor:
-        return pi_old.kl(policy.distribution(actor, batch.obs)).mean(1)
-
-    grad, _ = gradient(gain, old)  # (4)
+    grad, before = gradient(measures, old)  # (4)
     fisher = partial(product, old, batch.obs)
     direction = conjugate_gradients(fisher, grad, config.cg_iterations)  # (5)
     curvature = (direction * fisher(direction)).sum(1, keepdim=True)
     step = direction * (2 * config.max_kl / curvature.clamp(min=1e-20)).sqrt()  # (6)
-    new, accepted, tries = line_search(config, old, step, gain, mean_kl)  # (7)
-    metrics = {"kl": mean_kl(new), "surrogate": gain(new)[0], "accepted": accepted.float()}
-    metrics |= {"line_search_tries": tries, "entropy": pi_old.entropy().mean(1)}
-    return new, metrics | {"expected_improvement": (grad * step).sum(1)}
+    new, metrics = line_search(config, old, step, before, measures)  # (7)
+    entropy, expected = pi_old.entropy().mean(1), (grad * step).sum(1)
+    return new, metrics | {"entropy": entropy, "expected_improvement": expected}
 
 
 def fisher_vector_product(
@@ -209,40 +206,42 @@ def fisher_vector_product(
 
     F = J^T H J: J the Jacobian of the distribution's parameters, H the Hessian of the KL in them.
     Seeds share nothing, so the Hessian of their sum is block diagonal: one product serves them all.
+    J^T is linear, and its own pull-back is J: one pass through the network serves both.
     """
     obs = obs[:, :: config.fisher_every]
-    pi_old = policy.distribution(old, obs)
+    kind = type(policy.distribution(old, obs[:, :2]))
 
     def parameters(actor: Tensor) -> tuple[Tensor, ...]:
         return tuple(vars(policy.distribution(actor, obs)).values())
 
     def slope(new: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        return torch.func.grad(lambda new: pi_old.kl(type(pi_old)(*new)).mean(1).sum())(new)
+        return torch.func.grad(lambda new: kind(*at_old).kl(kind(*new)).mean(1).sum())(new)
 
-    at_old, moved = torch.func.jvp(parameters, (old,), (v,))
-    _, bent = torch.func.jvp(slope, (at_old,), (moved,))
-    _, pull_back = torch.func.vjp(parameters, old)
+    at_old, pull_back = torch.func.vjp(parameters, old)
+    _, push_forward = torch.func.vjp(pull_back, at_old)
+    _, bent = torch.func.jvp(slope, (at_old,), push_forward((v,)))
     return pull_back(bent)[0] + config.cg_damping * v
 
 
 def line_search(
-    config: Config, old: Tensor, step: Tensor, gain: Callable, mean_kl: Callable
-) -> tuple[Tensor, Tensor, Tensor]:
-    """(new [S, P_actor], accepted [S], tries [S]): each row's first acceptable point, or `old`."""
-    before, _ = gain(old)
+    config: Config, old: Tensor, step: Tensor, before: dict[str, Tensor], measures: Callable
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Each row's first acceptable point or `old`, and `measures` there; `before`: those of `old`."""
     new, accepted = old.clone(), torch.zeros(len(old), dtype=torch.bool)
-    tries = torch.zeros(len(old))
+    found, tries = before, torch.zeros(len(old))
     for j in range(config.backtrack_tries):
         trial = old + config.backtrack**j * step
+        _, now = measures(trial)
         tries = tries + ~accepted
-        within = mean_kl(trial) <= config.kl_slack * config.max_kl  # false for NaN, too
-        better = gain(trial)[0] >= before
+        within = now["kl"] <= config.kl_slack * config.max_kl  # false for NaN, too
+        better = now["surrogate"] >= before["surrogate"]
         first = within & better & trial.isfinite().all(1) & ~accepted
         new = torch.where(first[:, None], trial, new)
+        found = {name: torch.where(first, now[name], found[name]) for name in found}
         accepted = accepted | first
         if accepted.all():
             break
-    return new, accepted, tries
+    return new, found | {"accepted": accepted.float(), "line_search_tries": tries}
 
 
 def fit_critic(
