@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+import torch._dynamo  # whole, before a test stands in for what it traces
 
 from rlsuite.core.optim import AdamState, adam_step, clip_grad_norm, gradient
 

@@ -226,7 +226,7 @@ def fisher_vector_product(
 def line_search(
     config: Config, old: Tensor, step: Tensor, before: dict[str, Tensor], measures: Callable
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Each row's first acceptable point or `old`, and `measures` there; `before`: those of `old`."""
+    """Each row's first acceptable point, or `old`, and `measures` there; `before`: at `old`."""
     new, accepted = old.clone(), torch.zeros(len(old), dtype=torch.bool)
     found, tries = before, torch.zeros(len(old))
     for j in range(config.backtrack_tries):
