@@ -160,18 +160,9 @@ class Learner:
 
 
 def iterate(
-    config: Config,
-    learner: Learner,
-    collector: Collector,
-    streams,
-    k: int,
-    policy_step: Callable,
-    critic_step: Callable,
+    config: Config, learner: Learner, collector: Collector, streams, k: int, steps: list[Callable]
 ) -> tuple[dict[str, Tensor], dict[str, float]]:
-    """Iteration k, from 0: metrics [S], and seconds per kind of work.
-
-    The steps are `policy_step` and `critic_steps` of this policy and config, compiled or not.
-    """
+    """Iteration k, from 0: metrics [S], seconds of work. steps: `policy_step`, `critic_steps`."""
     policy, start = learner.policy, perf_counter()
     rollout = collector.collect(config.num_steps, streams["action"])  # (1)
     how = (config.discount, config.gae_lambda, config.bootstrap_on_truncation)
@@ -181,11 +172,9 @@ def iterate(
     actor, critic = policy.theta.tensor_split([policy.actor_size], 1)
     old = actor.clone()
     for _ in range(config.policy_steps):
-        new, learner.actor_adam, metrics = policy_step(
-            actor, learner.actor_adam, old, penalty, batch
-        )
+        new, learner.actor_adam, metrics = steps[0](actor, learner.actor_adam, old, penalty, batch)
         actor.copy_(new)
-    loss = fit_critic(config, learner, critic, batch, streams["batch"], critic_step)
+    loss = fit_critic(config, learner, critic, batch, streams["batch"], steps[1])
     metrics |= {"value_loss": loss, "explained_variance": batch.explained_variance()}
     metrics = metrics | {"penalty": penalty.expand(len(actor))}
     collecting = sum(rollout.seconds.values())
@@ -268,4 +257,4 @@ def train(config: Config, run) -> None:
     for k in run.iterations(config.iterations, config.batch_size, learner):
         if run.at_boundary:  # a checkpoint is an episode boundary: fresh environments
             collector.restart(run.streams.integers("environment", config.num_envs))
-        run.log(*iterate(config, learner, collector, run.streams, k, *steps))
+        run.log(*iterate(config, learner, collector, run.streams, k, steps))
