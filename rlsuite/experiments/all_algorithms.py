@@ -19,6 +19,7 @@ from rlsuite.experiments.summaries import (
     legend,
     mean_text,
     published_cell,
+    settings_notes,
     steps_header,
     steps_text,
     summarise,
@@ -108,6 +109,7 @@ def _per_task(
         "in the algorithm's own table.",
         *legend(marks),
         *data_notes(results),
+        *settings_notes(results),
         *unfinished(results),
     ]
     return Table(title, ["Algorithm", "Seeds", steps_header(results), *tasks], lines, notes)

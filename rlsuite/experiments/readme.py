@@ -16,6 +16,7 @@ from rlsuite.experiments.summaries import (
     joined,
     legend,
     mean_text,
+    settings_notes,
     steps_header,
     steps_text,
     summarise,
@@ -90,7 +91,7 @@ def benchmark(source: Path, published_dir: Path) -> Benchmark:
         )
     cells = [score.published for line in lines for score in line.scores if score]
     notes = legend({mark for cell in cells for mark in cell.marks})
-    notes += data_notes(results)
+    notes += [*data_notes(results), *settings_notes(results)]
     notes += ["Steps are gradient steps."] if steps_header(results) != "Steps" else []
     together = f"All {thing(results)}s"
     if pooled:

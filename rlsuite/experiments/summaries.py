@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -154,6 +156,26 @@ def thing(results: Sequence[Result]) -> str:
 def things(results: Sequence[Result], count: int) -> str:
     """A number of them: "9 data sets"."""
     return f"{count} {thing(results)}{'s' * (count != 1)}"
+
+
+def settings_notes(results: Sequence[Result]) -> list[str]:
+    """A line per algorithm whose settings are not the same everywhere, most tasks' value last."""
+    notes = []
+    for name in dict.fromkeys(result.algorithm for result in results):
+        ours = [result for result in results if result.algorithm == name]
+        configs = [result.manifest.get("config") or {} for result in ours]
+        parts = []
+        for field in dict.fromkeys(field for config in configs for field in config):
+            texts = [json.dumps(config.get(field)) for config in configs]
+            usual, count = Counter(texts).most_common(1)[0]
+            if count == len(texts):
+                continue
+            own = [
+                f"{text} on {r.task}" for text, r in zip(texts, ours, strict=True) if text != usual
+            ]
+            parts.append(f"{field} {joined(own)}, elsewhere {usual}")
+        notes += [f"Settings of {name} that differ: {'; '.join(parts)}."] if parts else []
+    return notes
 
 
 def unfinished(results: Sequence[Result]) -> list[str]:

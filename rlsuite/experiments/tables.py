@@ -40,6 +40,7 @@ from rlsuite.experiments.summaries import (
     legend,
     mean_text,
     published_cell,
+    settings_notes,
     steps_header,
     steps_text,
     summarise,
@@ -130,6 +131,7 @@ def _ours(algorithm: str, ours: Sequence[Result]) -> Table:
         f"percentile bootstrap interval ({statistics.RESAMPLES} resamples of the seeds, generator "
         f"seed {BOOTSTRAP_SEED}).",
         "Wall time: all seeds of the row together, as they were trained.",
+        *settings_notes(ours),
         *unfinished(ours),
     ]
     return Table(f"{algorithm}: our runs", [*header, "Wall time"], lines, notes)

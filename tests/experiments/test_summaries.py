@@ -1,9 +1,12 @@
 """Numbers as tables show them, and what the seeds say together."""
 
+import json
+
 import numpy as np
 import pytest
+from evidence_samples import write_benchmark
 
-from rlsuite.experiments import summaries, tabular
+from rlsuite.experiments import rows, summaries, tables, tabular
 
 PM = tabular.PLUS_MINUS
 
@@ -40,3 +43,24 @@ def test_short_texts():
     assert summaries.duration_text(3725) == "1 h 02 min"
     assert summaries.duration_text(190) == "3 min 10 s"
     assert summaries.joined(["v3", "", "v2", "v3"]) == "v3, v2"
+
+
+def test_settings_that_differ_between_tasks_are_named(tmp_path):
+    runs = {("trpo", task): [1.0, 2.0] for task in ("Hopper-v4", "Swimmer-v4", "Walker2d-v4")}
+    write_benchmark(tmp_path, {**runs, ("ppo", "Hopper-v4"): [1.0]})
+    for task, discount, hidden in (("Swimmer", 0.9999, [64, 64]), ("Walker2d", 0.99, [32])):
+        file = tmp_path / "trpo" / f"{task}-v4.json"
+        config = {"discount": discount, "max_kl": 0.01, "hidden": hidden}
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"config": config}))
+    file = tmp_path / "trpo" / "Hopper-v4.json"
+    config = {"discount": 0.99, "max_kl": 0.01, "hidden": [64, 64]}
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"config": config}))
+    line = (
+        "Settings of trpo that differ: discount 0.9999 on Swimmer-v4, elsewhere 0.99; "
+        "hidden [32] on Walker2d-v4, elsewhere [64, 64]."
+    )
+    results = rows.read(tmp_path)
+    assert summaries.settings_notes(results) == [line]  # of ppo there is one task: nothing
+    own = next(t for t in tables.build(results, []) if t.title == "trpo: our runs")
+    together = next(t for t in tables.build(results, []) if "per task" in t.title)
+    assert line in own.notes and line in together.notes
