@@ -27,7 +27,14 @@ from rlsuite.experiments import aggregates, published, rows, statistics
 from rlsuite.experiments.aggregates import Scores
 from rlsuite.experiments.published import Published
 from rlsuite.experiments.rows import QUANTITIES, Result
-from rlsuite.experiments.summaries import generator, joined, legend, published_cell, steps_text
+from rlsuite.experiments.summaries import (
+    generator,
+    joined,
+    legend,
+    published_cell,
+    settings_notes,
+    steps_text,
+)
 from rlsuite.experiments.tabular import NONE
 
 # Okabe and Ito's palette, told apart with every common kind of colour blindness.
@@ -95,7 +102,7 @@ def figures(
             scores = aggregates.pool(results, values, column)
             if scores:
                 left_out = aggregates.comparable(results, column)[1]
-                pictures["aggregate.png"] = _png(_aggregate(scores, left_out))
+                pictures["aggregate.png"] = _png(_aggregate(scores, results, left_out))
     return pictures
 
 
@@ -161,6 +168,7 @@ def _learning_curves(
     notes = ["some heights are cut to what comes after the first tenth of the steps"] * any(cut)
     versions = joined(result.place.data for result in results)
     notes += [f"Data: {versions}"] if versions != NONE else []
+    notes += settings_notes(results)
     _legend(
         figure, colour_of, QUANTITIES[column].capitalize(), [band, " ".join(legend(marks)), *notes]
     )
@@ -267,7 +275,7 @@ def _foot(figure: Figure, lines: Sequence[str]) -> None:
     figure.supxlabel(text, fontsize=8, color="#444444")
 
 
-def _aggregate(scores: Scores, left_out: Sequence[str]) -> Figure:
+def _aggregate(scores: Scores, results: Sequence[Result], left_out: Sequence[str]) -> Figure:
     pairs = len(scores.values) * (len(scores.values) - 1) // 2
     figure = Figure(figsize=(11.5, max(3.4, 0.45 * pairs + 1.8)), layout="constrained")
     left, middle, right = figure.subplots(1, 3)
@@ -280,8 +288,10 @@ def _aggregate(scores: Scores, left_out: Sequence[str]) -> Figure:
         "intervals: 95%, stratified bootstrap over seeds (fixed tasks and scaling); "
         "none where a task has one seed",
         scores.scale,
+        f"Left out: {'; '.join(left_out)}." if left_out else "",
+        *settings_notes(results),
     ]
-    _foot(figure, foot + ([f"Left out: {'; '.join(left_out)}."] if left_out else []))
+    _foot(figure, foot)
     return figure
 
 

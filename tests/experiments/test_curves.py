@@ -1,5 +1,7 @@
 """Figures: what is drawn, checked on the figure itself, and that the files are pictures."""
 
+import json
+
 import numpy as np
 import pytest
 from evidence_samples import (
@@ -156,13 +158,25 @@ def test_aggregate_figure_says_what_it_leaves_out(tmp_path):
     runs = {("ppo", "A-v1"): [1.0, 2.0], ("trpo", "A-v1"): [0.0, 5.0], ("ppo", "B-v1"): [1.0, 2.0]}
     results = rows.read(write_benchmark(tmp_path / "b", runs))
     scores = aggregates.pool(results, [], "return")
-    figure = curves._aggregate(scores, aggregates.comparable(results, "return")[1])
+    figure = curves._aggregate(scores, results, aggregates.comparable(results, "return")[1])
     assert figure.get_suptitle() == "Final evaluation over 1 task, 2 seeds each"
     assert "Left out: B-v1 (trpo lacking)." in figure._supxlabel.get_text()
     left, middle, _ = figure.axes
     assert [label.get_text() for label in left.get_yticklabels()] == ["ppo", "trpo"]
     # IQM of two is their mean: trpo 2.5 is above ppo 1.5.
     assert [label.get_text() for label in middle.get_yticklabels()] == ["trpo > ppo"]
+
+
+def test_figures_say_in_which_settings_tasks_differ(tmp_path, values):
+    runs = {(name, task): [1.0, 2.0] for name in ("ppo", "trpo") for task in ("A-v1", "B-v1")}
+    folder = write_benchmark(tmp_path / "b", runs)
+    file = folder / "trpo" / "B-v1.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"config": {"gamma": 0.9999}}))
+    results = rows.read(folder)
+    scores = aggregates.pool(results, [], "return")
+    for figure in (learning_curves(folder, values), curves._aggregate(scores, results, [])):
+        foot = figure._supxlabel.get_text().replace("\n", " ")
+        assert "Settings of trpo that differ: gamma 0.9999 on B-v1, elsewhere 0.99." in foot
 
 
 def test_no_aggregate_without_a_common_task(tmp_path):
