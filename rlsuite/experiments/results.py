@@ -2,18 +2,24 @@
 
 The file of an offline run is named after its data set, of which one task has several:
 td3_bc/hopper-medium-v0.csv. Its manifest names the data, and `task`, where it was evaluated.
+
+A manifest also sums up what the algorithm logged: each metric's mean and its extremes over all
+seeds and all rows of progress.csv. So a claim such as "no state above the limit after any update"
+can be checked without the run.
 """
 
 import csv
 import json
 import os
 from pathlib import Path
+from statistics import fmean
 
 from rlsuite.experiments import dataset
 from rlsuite.experiments.rows import named
 from rlsuite.experiments.run import RunError
 
 KEPT = ("algorithm", "task", "preset", "command", "config", "config_hash", "commit", "versions")
+NOT_METRICS = ("seed", "step", "training_return", "training_length", "wall_seconds")
 
 
 def export(run_folder: Path, benchmark: Path) -> Path:
@@ -52,6 +58,7 @@ def export(run_folder: Path, benchmark: Path) -> Path:
         "evaluation_episodes": about["settings"]["evaluation_episodes"],
         "steps": int(rows[-1]["step"]),
         "wall_seconds": float(rows[-1]["wall_seconds"]),
+        "logged": logged(run_folder / "progress.csv"),
     }
     if data:
         manifest["data"] = about["data"] | {"origin": data.origin}
@@ -61,3 +68,15 @@ def export(run_folder: Path, benchmark: Path) -> Path:
         partial.write_text(content)
         os.replace(partial, path)
     return target
+
+
+def logged(progress: Path) -> dict[str, dict[str, float]]:
+    """{metric: {"mean", "least", "most"}} over all rows, to 6 digits; empty cells do not count."""
+    with progress.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    found = {}
+    for name in (name for name in rows[0] if name not in NOT_METRICS):
+        values = [float(row[name]) for row in rows if row[name]]
+        figures = {"mean": fmean(values), "least": min(values), "most": max(values)}
+        found[name] = {kind: float(f"{value:.6g}") for kind, value in figures.items()}
+    return found

@@ -24,6 +24,15 @@ def test_offline_rows_go_to_their_data_set(tmp_path):
     assert export(run, tmp_path / "results") == file  # rows of the same config are replaced
 
 
+def test_the_manifest_sums_up_what_was_logged(tmp_path):
+    # kl: (0.25 + 0.5 + 0 + 1.25) / 4 = 0.5; loss: (3 - 1 + 1) / 3 = 1, the empty cell left out
+    file = export(write_offline_run(tmp_path / "run", [50.0, 70.0]), tmp_path / "results")
+    assert json.loads(file.with_suffix(".json").read_text())["logged"] == {
+        "kl": {"mean": 0.5, "least": 0, "most": 1.25},
+        "loss": {"mean": 1, "least": -1, "most": 3},
+    }
+
+
 def test_rows_of_other_data_are_not_overwritten(tmp_path):
     file = export(write_offline_run(tmp_path / "a", [50.0]), tmp_path / "results")
     before = file.read_bytes()
