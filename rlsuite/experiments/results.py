@@ -77,6 +77,8 @@ def logged(progress: Path) -> dict[str, dict[str, float]]:
     found = {}
     for name in (name for name in rows[0] if name not in NOT_METRICS):
         values = [float(row[name]) for row in rows if row[name]]
+        if not values:
+            continue
         figures = {"mean": fmean(values), "least": min(values), "most": max(values)}
         found[name] = {kind: float(f"{value:.6g}") for kind, value in figures.items()}
     return found

@@ -57,7 +57,8 @@ def write_offline_run(folder: Path, finals: list[float], **changes: object) -> P
     about |= {"data": data_facts(MEDIUM), **changes}
     (folder / "config.json").write_text(json.dumps(about))
     (folder / "progress.csv").write_text(
-        "seed,step,kl,loss,wall_seconds\n0,10,0.25,3,1\n1,10,0.5,,1\n0,20,0,-1,2\n1,20,1.25,1,2\n"
+        "seed,step,kl,loss,empty,wall_seconds\n"
+        "0,10,0.25,3,,1\n1,10,0.5,,,1\n0,20,0,-1,,2\n1,20,1.25,1,,2\n"
     )
     (folder / "finished").write_text("1.0 seconds\n")
     return folder

@@ -25,7 +25,8 @@ def test_offline_rows_go_to_their_data_set(tmp_path):
 
 
 def test_the_manifest_sums_up_what_was_logged(tmp_path):
-    # kl: (0.25 + 0.5 + 0 + 1.25) / 4 = 0.5; loss: (3 - 1 + 1) / 3 = 1, the empty cell left out
+    # kl: (0.25 + 0.5 + 0 + 1.25) / 4 = 0.5; loss: (3 - 1 + 1) / 3 = 1, the empty cell left out.
+    # A column without a value does not appear
     file = export(write_offline_run(tmp_path / "run", [50.0, 70.0]), tmp_path / "results")
     assert json.loads(file.with_suffix(".json").read_text())["logged"] == {
         "kl": {"mean": 0.5, "least": 0, "most": 1.25},

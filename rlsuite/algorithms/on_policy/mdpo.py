@@ -162,7 +162,8 @@ class Learner:
 def iterate(
     config: Config, learner: Learner, collector: Collector, streams, k: int, steps: list[Callable]
 ) -> tuple[dict[str, Tensor], dict[str, float]]:
-    """Iteration k, from 0: metrics [S], seconds of work. steps: `policy_step`, `critic_steps`."""
+    """Iteration k, from 0: metrics [S], and seconds per kind of work."""
+    ascend, regress = steps  # `policy_step` and `critic_steps`, compiled or not
     policy, start = learner.policy, perf_counter()
     rollout = collector.collect(config.num_steps, streams["action"])  # (1)
     how = (config.discount, config.gae_lambda, config.bootstrap_on_truncation)
@@ -172,9 +173,9 @@ def iterate(
     actor, critic = policy.theta.tensor_split([policy.actor_size], 1)
     old = actor.clone()
     for _ in range(config.policy_steps):
-        new, learner.actor_adam, metrics = steps[0](actor, learner.actor_adam, old, penalty, batch)
+        new, learner.actor_adam, metrics = ascend(actor, learner.actor_adam, old, penalty, batch)
         actor.copy_(new)
-    loss = fit_critic(config, learner, critic, batch, streams["batch"], steps[1])
+    loss = fit_critic(config, learner, critic, batch, streams["batch"], regress)
     metrics |= {"value_loss": loss, "explained_variance": batch.explained_variance()}
     metrics = metrics | {"penalty": penalty.expand(len(actor))}
     collecting = sum(rollout.seconds.values())

@@ -209,7 +209,7 @@ def fisher_vector_product(
     J^T is linear, and its own pull-back is J: one pass through the network serves both.
     """
     obs = obs[:, :: config.fisher_every]
-    kind = type(policy.distribution(old, obs[:, :2]))
+    kind = type(policy.distribution(old, obs[:, :2]))  # the class alone: two rows will do
 
     def parameters(actor: Tensor) -> tuple[Tensor, ...]:
         return tuple(vars(policy.distribution(actor, obs)).values())
