@@ -50,10 +50,10 @@ def test_settings_that_differ_between_tasks_are_named(tmp_path):
     write_benchmark(tmp_path, {**runs, ("ppo", "Hopper-v4"): [1.0]})
     for task, discount, hidden in (("Swimmer", 0.9999, [64, 64]), ("Walker2d", 0.99, [32])):
         file = tmp_path / "trpo" / f"{task}-v4.json"
-        config = {"discount": discount, "max_kl": 0.01, "hidden": hidden}
+        config = {"discount": discount, "max_kl": 0.01, "hidden": hidden, "density": f"runs/{task}"}
         file.write_text(json.dumps(json.loads(file.read_text()) | {"config": config}))
     file = tmp_path / "trpo" / "Hopper-v4.json"
-    config = {"discount": 0.99, "max_kl": 0.01, "hidden": [64, 64]}
+    config = {"discount": 0.99, "max_kl": 0.01, "hidden": [64, 64], "density": "runs/Hopper"}
     file.write_text(json.dumps(json.loads(file.read_text()) | {"config": config}))
     line = (
         "Settings of trpo that differ: discount 0.9999 on Swimmer-v4, elsewhere 0.99; "
