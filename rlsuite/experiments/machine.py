@@ -91,19 +91,19 @@ def compiled(function: Callable, say: Callable[[str], None]) -> Callable:
     how = {"dynamic": False, "fullgraph": True, "options": {"cpp_wrapper": True}}
     chosen: list[Callable] = []
 
-    def call(*args):
+    def call(*args, **named):
         if chosen:
-            return chosen[0](*args)
+            return chosen[0](*args, **named)
         say("compiling the update: up to half a minute the first time, a few seconds from cache")
         try:
             fast = torch.compile(function, **how)
-            result = fast(*args)
+            result = fast(*args, **named)
             chosen.append(fast)
         except Exception as error:  # any failure of the compiler: the plain function still works
             reason = str(error).strip().splitlines()
             say(f"not compiled ({reason[0] if reason else type(error).__name__}): plain PyTorch")
             chosen.append(function)
-            result = function(*args)
+            result = function(*args, **named)
         return result
 
     return call
