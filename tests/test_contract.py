@@ -153,6 +153,18 @@ def test_different_seeds_differ(name, short_runs) -> None:
 
 
 @EVERY
+def test_what_is_handed_to_the_compiler_is_called_as_without_it(
+    name, short_runs, monkeypatch, capsys
+) -> None:
+    plain = short_runs.train("plain", name, CONTINUOUS, compile="off")
+    monkeypatch.setattr(torch, "compile", lambda function, **_: function)
+    compiled = short_runs.train("compiled", name, CONTINUOUS, compile="on")
+    said = capsys.readouterr().err
+    assert "compiling" in said and "not compiled" not in said
+    assert_same_run(plain, compiled)
+
+
+@EVERY
 def test_training_moves_its_own_parameters_and_no_global_state(name, short_runs) -> None:
     run = short_runs.create("run", name, CONTINUOUS)
     torch_state, numpy_state = torch.get_rng_state(), np.random.get_state()[1].copy()

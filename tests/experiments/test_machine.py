@@ -114,6 +114,19 @@ def test_a_compiled_function_is_used_and_announced_once(cache, monkeypatch):
     assert asked[0][1]["fullgraph"] is True
 
 
+def test_named_arguments_reach_the_compiled_function_and_the_plain_one(cache, monkeypatch):
+    def broken(x, *, scale):
+        raise RuntimeError("no compiler")
+
+    def times(x, *, scale):
+        return scale * x
+
+    for fast, results in ((lambda x, *, scale: scale * x + 0.5, [6.5, 8.5]), (broken, [6, 8])):
+        fake_compiler(monkeypatch, fast)
+        call = machine.compiled(times, lambda _: None)
+        assert [call(3, scale=2), call(4, scale=2)] == results
+
+
 def test_a_failed_compilation_falls_back_and_says_why(cache, monkeypatch):
     tried = []
 
