@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
@@ -41,9 +42,12 @@ class Display:
 
 
 def spread(values: list[float]) -> str:
-    """`mean ± standard deviation` over seeds, or a dash where there are none."""
+    """`mean ± standard deviation`, divided by n - 1 as in every table; a dash where there are none.
+
+    One value has no spread.
+    """
     if not values:
         return "-"
-    mean = sum(values) / len(values)
-    std = (sum((v - mean) ** 2 for v in values) / len(values)) ** 0.5
-    return f"{mean:,.1f} ± {std:,.1f}"
+    mean = f"{np.mean(values):,.1f}"
+    with np.errstate(invalid="ignore"):  # infinite returns have no spread, but are shown
+        return mean if len(values) == 1 else f"{mean} ± {np.std(values, ddof=1):,.1f}"
