@@ -161,7 +161,7 @@ def things(results: Sequence[Result], count: int) -> str:
 def settings_notes(results: Sequence[Result]) -> list[str]:
     """A line per algorithm whose settings are not the same everywhere, most tasks' value last.
 
-    A text that is another one for every task is the name of a file of that task's: no setting.
+    A folder, such as that of SPOT's VAE, is no setting: each task has its own.
     """
     notes = []
     for name in dict.fromkeys(result.algorithm for result in results):
@@ -171,8 +171,8 @@ def settings_notes(results: Sequence[Result]) -> list[str]:
         for field in dict.fromkeys(field for config in configs for field in config):
             texts = [json.dumps(config.get(field)) for config in configs]
             usual, count = Counter(texts).most_common(1)[0]
-            names = count == 1 and all(isinstance(config.get(field), str) for config in configs)
-            if names or count == len(texts):
+            folders = all("/" in str(config.get(field)) for config in configs)
+            if folders or count == len(texts):
                 continue
             own = [
                 f"{text} on {r.task}" for text, r in zip(texts, ours, strict=True) if text != usual

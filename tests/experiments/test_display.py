@@ -6,7 +6,7 @@ from rlsuite.experiments.display import Display, spread
 
 
 def test_spread_divides_by_one_less_than_the_number_and_needs_two_values():
-    # mean (1 + 2 + 6) / 3 = 3; squares 4 + 1 + 9 = 14, over 3 - 1: 7; sqrt 7 = 2.65
+    # mean (1 + 2 + 6) / 3 = 3; squares 4 + 1 + 9 = 14, over 3 - 1: 7; sqrt 7 = 2.646
     assert spread([1.0, 2.0, 6.0]) == "3.0 ± 2.6"
     assert spread([1234.56]) == "1,234.6"
     assert spread([]) == "-"

@@ -48,16 +48,20 @@ def test_short_texts():
 def test_settings_that_differ_between_tasks_are_named(tmp_path):
     runs = {("trpo", task): [1.0, 2.0] for task in ("Hopper-v4", "Swimmer-v4", "Walker2d-v4")}
     write_benchmark(tmp_path, {**runs, ("ppo", "Hopper-v4"): [1.0]})
-    for task, discount, hidden in (("Swimmer", 0.9999, [64, 64]), ("Walker2d", 0.99, [32])):
+    others = (("Swimmer", 0.9999, [64, 64], "relu"), ("Walker2d", 0.99, [32], "elu"))
+    for task, discount, hidden, activation in others:
         file = tmp_path / "trpo" / f"{task}-v4.json"
-        config = {"discount": discount, "max_kl": 0.01, "hidden": hidden, "density": f"runs/{task}"}
+        config = {"discount": discount, "max_kl": 0.01, "hidden": hidden}
+        config |= {"activation": activation, "density": f"runs/{task}"}
         file.write_text(json.dumps(json.loads(file.read_text()) | {"config": config}))
     file = tmp_path / "trpo" / "Hopper-v4.json"
-    config = {"discount": 0.99, "max_kl": 0.01, "hidden": [64, 64], "density": "runs/Hopper"}
+    config = {"discount": 0.99, "max_kl": 0.01, "hidden": [64, 64]}
+    config |= {"activation": "tanh", "density": "runs/Hopper"}
     file.write_text(json.dumps(json.loads(file.read_text()) | {"config": config}))
     line = (
         "Settings of trpo that differ: discount 0.9999 on Swimmer-v4, elsewhere 0.99; "
-        "hidden [32] on Walker2d-v4, elsewhere [64, 64]."
+        "hidden [32] on Walker2d-v4, elsewhere [64, 64]; "
+        'activation "relu" on Swimmer-v4, "elu" on Walker2d-v4, elsewhere "tanh".'
     )
     results = rows.read(tmp_path)
     assert summaries.settings_notes(results) == [line]  # of ppo there is one task: nothing
