@@ -7,6 +7,7 @@ import dataclasses
 import difflib
 import os
 import shlex
+import shutil
 import sys
 from pathlib import Path
 
@@ -47,7 +48,12 @@ def train(argv: list[str]) -> None:
     command = shlex.join(["rlsuite", "train", *argv])
     new = run.create(folder, name, config, run_settings, preset, command)
     new.say(f"preset {preset}; {config.iterations} iterations; everything goes to {folder}")
-    _execute(new)
+    try:
+        _execute(new)
+    except ValueError:
+        if not any(folder.glob("*.csv")):  # refused before its first row: nothing is lost
+            shutil.rmtree(folder)
+        raise
 
 
 def _learned_from(name: str, argv: list[str]) -> tuple[str, str | None]:

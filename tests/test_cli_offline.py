@@ -9,6 +9,7 @@ import torch
 from conftest import logged
 
 from rlsuite.cli import main
+from rlsuite.experiments.results import export
 
 SMOKE = ("--preset", "smoke", "--seeds", "2", "--evaluation-episodes", "2")
 
@@ -59,6 +60,39 @@ def test_what_is_refused_says_what_to_type(data, tmp_path, capsys) -> None:
     assert "unlike those of Hopper-v4" in said
     said = refused(capsys, folder, "spot", "--dataset", str(data), *SMOKE)
     assert "--env" in said
+    task = ("--dataset", str(data), "--env", "InvertedPendulum-v4")
+    said = refused(capsys, folder, "spot", *task, *SMOKE, "--density", str(tmp_path / "nowhere"))
+    assert "nowhere" in said and "name a run folder that has it" in said
+
+
+def test_a_run_that_fails_after_its_first_row_keeps_its_folder(data, tmp_path, monkeypatch) -> None:
+    def fail(new) -> None:
+        (new.folder / "preparation.csv").write_text("seed,step\n0,-100\n")
+        raise ValueError("too late to be a refusal")
+
+    monkeypatch.setattr("rlsuite.experiments.run.execute", fail)
+    words = ["bc", "--dataset", str(data), "--env", "InvertedPendulum-v4", *SMOKE]
+    assert main(["train", *words, "--folder", str(tmp_path / "run")]) == 2
+    assert (tmp_path / "run" / "preparation.csv").exists()
+
+
+def test_rows_say_what_made_the_run_they_were_given(data, tmp_path) -> None:
+    """SPOT with the VAE of another run: its command and its time reach manifest and table."""
+    first, folder, results = (tmp_path / name for name in ("first", "second", "results"))
+    task = ["--dataset", str(data), "--env", "InvertedPendulum-v4", *SMOKE, "--online-steps", "0"]
+    for words in (["--folder", str(first)], ["--density", str(first), "--folder", str(folder)]):
+        assert main(["train", "spot", *task, *words]) == 0
+    assert main(["export", str(folder), "--results", str(results)]) == 0
+    made = json.loads((results / "spot" / "mine.json").read_text())["uses"]["density"]
+    about = json.loads((first / "config.json").read_text())
+    assert made["command"] == about["command"] and str(first) in made["command"]
+    assert (made["commit"], made["seeds"]) == (about["commit"], [0, 1])
+    assert (first / "finished").read_text() == f"{made['wall_seconds']:.3f} seconds\n"
+    alone = export(first, tmp_path / "alone").with_suffix(".json")
+    assert "uses" not in json.loads(alone.read_text())
+    assert main(["table", str(results)]) == 0
+    said = "Wall time of spot leaves out the runs that its density names: 0 min"
+    assert said in (results / "tables" / "tables.md").read_text()
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")

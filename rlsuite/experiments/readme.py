@@ -22,6 +22,7 @@ from rlsuite.experiments.summaries import (
     summarise,
     thing,
     value_text,
+    wall_time_notes,
 )
 from rlsuite.experiments.tabular import NONE, Cell
 
@@ -91,7 +92,7 @@ def benchmark(source: Path, published_dir: Path) -> Benchmark:
         )
     cells = [score.published for line in lines for score in line.scores if score]
     notes = legend({mark for cell in cells for mark in cell.marks})
-    notes += [*data_notes(results), *settings_notes(results)]
+    notes += [*data_notes(results), *settings_notes(results), *wall_time_notes(results)]
     notes += ["Steps are gradient steps."] if steps_header(results) != "Steps" else []
     together = f"All {thing(results)}s"
     if pooled:

@@ -5,7 +5,7 @@ td3_bc/hopper-medium-v0.csv. Its manifest names the data, and `task`, where it w
 
 A manifest also sums up what the algorithm logged: each metric's mean and its extremes over all
 seeds and all rows of progress.csv. So a claim such as "no state above the limit after any update"
-can be checked without the run.
+can be checked without the run. `uses` says what made the runs that this one was given by name.
 """
 
 import csv
@@ -60,6 +60,8 @@ def export(run_folder: Path, benchmark: Path) -> Path:
         "wall_seconds": float(rows[-1]["wall_seconds"]),
         "logged": logged(run_folder / "progress.csv"),
     }
+    if about.get("uses"):
+        manifest["uses"] = about["uses"]
     if data:
         manifest["data"] = about["data"] | {"origin": data.origin}
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -39,7 +39,7 @@ from rlsuite.envs.tasks import choose_engine
 from rlsuite.experiments import checkpoint, machine
 from rlsuite.experiments.display import Display, spread
 from rlsuite.experiments.evaluation import Evaluation, evaluate
-from rlsuite.experiments.settings import Settings, config_hash, field_comments
+from rlsuite.experiments.settings import Settings, config_hash, field_comments, runs_used
 from rlsuite.experiments.turns import GraphTurn, HostTurn
 
 RECENT = 100  # episodes in a training return, as CleanRL reports it
@@ -322,6 +322,7 @@ def create(
         "config": dataclasses.asdict(config),
         "sources": field_comments(module.Config),
         "config_hash": config_hash(algorithm, config, settings),
+        "uses": runs_used(config),
         "engine": choose_engine(
             settings.env, len(settings.seeds) * getattr(config, "num_envs", 1), settings.engine
         ),

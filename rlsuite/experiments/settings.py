@@ -7,6 +7,7 @@ import inspect
 import json
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from types import ModuleType
 
 COMPILE_WISHES = ("auto", "on", "off")
@@ -110,3 +111,26 @@ def config_hash(algorithm: str, config: object, settings: Settings) -> str:
     decisive["settings"] = {k: v for k, v in given.items() if k != "seeds"}
     text = json.dumps(decisive, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def runs_used(config: object) -> dict[str, dict]:
+    """{field: what made the run whose folder it names}, such as `density` of SPOT.
+
+    ValueError for a run folder whose config.json is damaged.
+    """
+    found = {}
+    for name, value in dataclasses.asdict(config).items():
+        if not isinstance(value, str) or not (Path(value) / "config.json").exists():
+            continue
+        try:
+            about = json.loads((Path(value) / "config.json").read_text())
+            made = {key: about[key] for key in ("command", "commit", "config_hash")}
+            seeds = about["settings"]["seeds"]
+        except (KeyError, TypeError, json.JSONDecodeError) as error:
+            raise ValueError(
+                f"{name} is {value}, whose config.json is damaged ({error}); name another run"
+            ) from None
+        end = Path(value) / "finished"
+        seconds = float(end.read_text().split()[0]) if end.exists() else None
+        found[name] = made | {"seeds": seeds, "wall_seconds": seconds}
+    return found

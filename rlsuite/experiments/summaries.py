@@ -161,7 +161,7 @@ def things(results: Sequence[Result], count: int) -> str:
 def settings_notes(results: Sequence[Result]) -> list[str]:
     """A line per algorithm whose settings are not the same everywhere, most tasks' value last.
 
-    A folder, such as that of SPOT's VAE, is no setting: each task has its own.
+    What names another run, such as that of SPOT's VAE, is no setting: each task has its own.
     """
     notes = []
     for name in dict.fromkeys(result.algorithm for result in results):
@@ -171,14 +171,29 @@ def settings_notes(results: Sequence[Result]) -> list[str]:
         for field in dict.fromkeys(field for config in configs for field in config):
             texts = [json.dumps(config.get(field)) for config in configs]
             usual, count = Counter(texts).most_common(1)[0]
-            folders = all("/" in str(config.get(field)) for config in configs)
-            if folders or count == len(texts):
+            runs = any(field in result.manifest.get("uses", {}) for result in ours)
+            if runs or count == len(texts):
                 continue
             own = [
                 f"{text} on {r.task}" for text, r in zip(texts, ours, strict=True) if text != usual
             ]
             parts.append(f"{field} {joined(own)}, elsewhere {usual}")
         notes += [f"Settings of {name} that differ: {'; '.join(parts)}."] if parts else []
+    return notes
+
+
+def wall_time_notes(results: Sequence[Result]) -> list[str]:
+    """A line per algorithm whose runs were given parts of other runs, which took time, too."""
+    notes = []
+    for name in dict.fromkeys(result.algorithm for result in results):
+        used = [r.manifest.get("uses", {}) for r in results if r.algorithm == name]
+        for field in dict.fromkeys(field for each in used for field in each):
+            seconds = [each[field]["wall_seconds"] for each in used if field in each]
+            known = "unknown" if None in seconds else duration_text(sum(seconds))
+            notes.append(
+                f"Wall time of {name} leaves out the runs that its {field} names: {known} in all; "
+                "the manifests have their commands."
+            )
     return notes
 
 

@@ -46,6 +46,7 @@ from rlsuite.experiments.summaries import (
     summarise,
     thing,
     unfinished,
+    wall_time_notes,
 )
 from rlsuite.experiments.tabular import NONE, PLUS_MINUS, Cell, Table
 
@@ -131,6 +132,7 @@ def _ours(algorithm: str, ours: Sequence[Result]) -> Table:
         f"percentile bootstrap interval ({statistics.RESAMPLES} resamples of the seeds, generator "
         f"seed {BOOTSTRAP_SEED}).",
         "Wall time: all seeds of the row together, as they were trained.",
+        *wall_time_notes(ours),
         *settings_notes(ours),
         *unfinished(ours),
     ]

@@ -1,6 +1,7 @@
 """Settings of a run, seeds, presets, sources of numbers, and the hash of what decides them."""
 
 import dataclasses
+import json
 from dataclasses import dataclass
 from types import SimpleNamespace
 
@@ -13,6 +14,7 @@ from rlsuite.experiments.settings import (
     field_comments,
     parse_seeds,
     preset,
+    runs_used,
     task_family,
 )
 
@@ -133,3 +135,26 @@ def test_the_hash_covers_everything_but_the_seeds():
     for name, value in changes.items():
         others.append(config_hash("ppo", base, dataclasses.replace(settings, **{name: value})))
     assert len({reference, *others}) == len(others) + 1
+
+
+@dataclass(frozen=True)
+class Uses:
+    density: str | None = None
+    kind: str = "relu"
+    hidden: tuple[int, ...] = (2,)
+
+
+def test_the_runs_that_a_config_names_are_described(tmp_path):
+    made = {"command": "rlsuite train spot", "commit": "c0ffee", "config_hash": "0123"}
+    about = made | {"settings": {"seeds": [3], "env": "Hopper-v4"}, "hardware": {}}
+    assert runs_used(Uses()) == runs_used(Uses(str(tmp_path))) == {}  # no run there
+    (tmp_path / "config.json").write_text(json.dumps(about))
+    found = {"density": made | {"seeds": [3], "wall_seconds": None}}
+    assert runs_used(Uses(str(tmp_path))) == found  # it has not finished
+    (tmp_path / "finished").write_text("12.500 seconds\n")
+    found["density"]["wall_seconds"] = 12.5
+    assert runs_used(Uses(str(tmp_path))) == found
+    for damaged in ("{", "[]", json.dumps(about | {"settings": None}), '{"command": ""}'):
+        (tmp_path / "config.json").write_text(damaged)
+        with pytest.raises(ValueError, match=r"density is .* is damaged .*; name another run"):
+            runs_used(Uses(str(tmp_path)))

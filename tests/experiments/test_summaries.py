@@ -53,11 +53,13 @@ def test_settings_that_differ_between_tasks_are_named(tmp_path):
         file = tmp_path / "trpo" / f"{task}-v4.json"
         config = {"discount": discount, "max_kl": 0.01, "hidden": hidden}
         config |= {"activation": activation, "density": f"runs/{task}"}
-        file.write_text(json.dumps(json.loads(file.read_text()) | {"config": config}))
+        new = {"config": config, "uses": {"density": {"wall_seconds": 1800.0}}}
+        file.write_text(json.dumps(json.loads(file.read_text()) | new))
     file = tmp_path / "trpo" / "Hopper-v4.json"
     config = {"discount": 0.99, "max_kl": 0.01, "hidden": [64, 64]}
     config |= {"activation": "tanh", "density": "runs/Hopper"}
-    file.write_text(json.dumps(json.loads(file.read_text()) | {"config": config}))
+    new = {"config": config, "uses": {"density": {"wall_seconds": 60.0}}}
+    file.write_text(json.dumps(json.loads(file.read_text()) | new))
     line = (
         "Settings of trpo that differ: discount 0.9999 on Swimmer-v4, elsewhere 0.99; "
         "hidden [32] on Walker2d-v4, elsewhere [64, 64]; "
@@ -68,3 +70,10 @@ def test_settings_that_differ_between_tasks_are_named(tmp_path):
     own = next(t for t in tables.build(results, []) if t.title == "trpo: our runs")
     together = next(t for t in tables.build(results, []) if "per task" in t.title)
     assert line in own.notes and line in together.notes
+    # 30 + 30 + 1 minutes
+    time = "Wall time of trpo leaves out the runs that its density names: 1 h 01 min in all; "
+    time += "the manifests have their commands."
+    assert summaries.wall_time_notes(results) == [time] and time in own.notes
+    new["uses"]["density"]["wall_seconds"] = None
+    file.write_text(json.dumps(json.loads(file.read_text()) | new))
+    assert "names: unknown in all" in summaries.wall_time_notes(rows.read(tmp_path))[0]
