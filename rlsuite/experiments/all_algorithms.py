@@ -24,7 +24,7 @@ from rlsuite.experiments.summaries import (
     steps_text,
     summarise,
     thing,
-    unfinished,
+    warnings,
 )
 from rlsuite.experiments.tabular import NONE, PLUS_MINUS, Cell, Table
 
@@ -110,6 +110,6 @@ def _per_task(
         *legend(marks),
         *data_notes(results),
         *settings_notes(results),
-        *unfinished(results),
+        *warnings(results),
     ]
     return Table(title, ["Algorithm", "Seeds", steps_header(results), *tasks], lines, notes)

@@ -17,12 +17,14 @@ from rlsuite.experiments.summaries import (
     legend,
     mean_text,
     settings_notes,
+    state,
     steps_header,
     steps_text,
     summarise,
     thing,
     value_text,
     wall_time_notes,
+    warnings,
 )
 from rlsuite.experiments.tabular import NONE, Cell
 
@@ -93,6 +95,7 @@ def benchmark(source: Path, published_dir: Path) -> Benchmark:
     cells = [score.published for line in lines for score in line.scores if score]
     notes = legend({mark for cell in cells for mark in cell.marks})
     notes += [*data_notes(results), *settings_notes(results), *wall_time_notes(results)]
+    notes += warnings(results)
     notes += ["Steps are gradient steps."] if steps_header(results) != "Steps" else []
     together = f"All {thing(results)}s"
     if pooled:
@@ -129,7 +132,7 @@ def _quantity(results: Sequence[Result], values: Sequence[Published]) -> str:
 def _score(result: Result, values: Sequence[Published], column: str) -> Score:
     summary = summarise(result.final(column))
     near = all_algorithms.nearest(result, values, column)
-    mark = "" if result.finished else " (unfinished)"
+    mark = "" if state(result) == "finished" else f" ({state(result)})"
     return Score(
         mean=mean_text(summary) + mark,
         iqm=iqm_text(summary),

@@ -12,14 +12,12 @@ import csv
 import json
 import os
 from pathlib import Path
-from statistics import fmean
 
 from rlsuite.experiments import dataset
-from rlsuite.experiments.rows import named
+from rlsuite.experiments.rows import logged, named
 from rlsuite.experiments.run import RunError
 
 KEPT = ("algorithm", "task", "preset", "command", "config", "config_hash", "commit", "versions")
-NOT_METRICS = ("seed", "step", "training_return", "training_length", "wall_seconds")
 
 
 def export(run_folder: Path, benchmark: Path) -> Path:
@@ -70,17 +68,3 @@ def export(run_folder: Path, benchmark: Path) -> Path:
         partial.write_text(content)
         os.replace(partial, path)
     return target
-
-
-def logged(progress: Path) -> dict[str, dict[str, float]]:
-    """{metric: {"mean", "least", "most"}} over all rows, to 6 digits; empty cells do not count."""
-    with progress.open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    found = {}
-    for name in (name for name in rows[0] if name not in NOT_METRICS):
-        values = [float(row[name]) for row in rows if row[name]]
-        if not values:
-            continue
-        figures = {"mean": fmean(values), "least": min(values), "most": max(values)}
-        found[name] = {kind: float(f"{value:.6g}") for kind, value in figures.items()}
-    return found

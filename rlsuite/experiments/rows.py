@@ -14,6 +14,7 @@ import json
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import fmean
 
 import numpy as np
 
@@ -50,6 +51,10 @@ FINALS = {
     "cost": "evaluation cost",
     "score_best": "normalised score, best evaluation (optimistic)",
 }
+# A mean Q beyond which SPOT's official code gives a run up. The rewards of these benchmarks,
+# discounted by 0.99, add up to less than 2000.
+DIVERGED = 1e4
+NOT_METRICS = ("seed", "step", "training_return", "training_length", "wall_seconds")
 OUTPUT_FOLDERS = ("tables", "curves")  # may lie in a benchmark folder; nothing is read from them
 
 
@@ -140,6 +145,17 @@ class Result:
         return bool(self.planned_steps - self.last_step < min(gaps[gaps > 0], default=1))
 
     @property
+    def greatest_value(self) -> float:
+        """The greatest size of Q or V that the run logged, of any seed; 0 where it logged none."""
+        value = (self.manifest.get("logged") or {}).get("value") or {"least": 0.0, "most": 0.0}
+        return max(abs(value["least"]), abs(value["most"]))
+
+    @property
+    def diverged(self) -> bool:
+        """Whether a seed's values grew beyond all that its rewards could add up to."""
+        return self.greatest_value > DIVERGED
+
+    @property
     def wall_seconds(self) -> float:
         """Wall time of all seeds together, which is how they were trained."""
         return float(self.values["wall_seconds"][:, -1].max())
@@ -195,6 +211,20 @@ def named(manifest: dict) -> str:
     name = manifest["algorithm"]
     name += f"-{100 * share:g}-percent" if share < 1 else ""
     return name + ("-online" if online else "")
+
+
+def logged(progress: Path) -> dict[str, dict[str, float]]:
+    """{metric: {"mean", "least", "most"}} over all rows, to 6 digits; empty cells do not count."""
+    with progress.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    found = {}
+    for name in (name for name in (rows or [{}])[0] if name not in NOT_METRICS):
+        values = [float(row[name]) for row in rows if row[name]]
+        if not values:
+            continue
+        figures = {"mean": fmean(values), "least": min(values), "most": max(values)}
+        found[name] = {kind: float(f"{value:.6g}") for kind, value in figures.items()}
+    return found
 
 
 def _require_same_data(first: Result, result: Result) -> None:
@@ -256,8 +286,10 @@ def _manifest(manifest_file: Path, file: Path) -> dict:
     for key in ("algorithm", "task"):
         if not isinstance(manifest, dict) or not isinstance(manifest.get(key), str):
             raise RowsError(f"{manifest_file}: needs {key!r}, the name of the {key}")
-    # A run folder keeps seeds and engine among its settings.
-    return {**manifest.get("settings", {}), **manifest}
+    # A run folder keeps seeds and engine among its settings, and what it logged in a file
+    manifest = {**manifest.get("settings", {}), **manifest}
+    progress = manifest_file.with_name("progress.csv")
+    return {"logged": logged(progress), **manifest} if progress.exists() else manifest
 
 
 def _cells(file: Path) -> dict[tuple[int, int], dict[str, float]]:

@@ -1,12 +1,14 @@
 """README rows: one per algorithm, one quantity for all, generated from the rows."""
 
+import csv
+import json
 import runpy
 from pathlib import Path
 
 import pytest
 from evidence_samples import MAXIMUM, published_line, write_benchmark, write_published
 
-from rlsuite.experiments import aggregates, readme
+from rlsuite.experiments import aggregates, readme, tables
 from rlsuite.experiments.tabular import NONE, PLUS_MINUS, Cell
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "readme_results.py"
@@ -72,6 +74,24 @@ def test_unfinished_scores_say_so(tmp_path):
     bench = write_benchmark(tmp_path / "b", {("ppo", "A-v1"): [5.0]}, planned=9_000_000)
     (row,) = readme.benchmark(bench, write_published(tmp_path / "p")).rows
     assert row.scores[0].mean == "5.00 (unfinished)" and row.total == NONE
+
+
+def test_diverged_scores_say_so_everywhere(tmp_path):
+    bench = write_benchmark(tmp_path / "b", {("ppo", "A-v1"): [5.0], ("ppo", "B-v1"): [6.0]})
+    file = bench / "ppo" / "A-v1.json"
+    value = {"mean": 9e5, "least": 0, "most": 1.6e6}
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"logged": {"value": value}}))
+    about = readme.benchmark(bench, write_published(tmp_path / "p"))
+    line = "DIVERGED: ppo on A-v1: Q reached 2e+06, more than the rewards can add up to; "
+    line += "its values are those of a failure."
+    assert [score.mean for score in about.rows[0].scores] == ["5.00 (diverged)", "6.00"]
+    assert line in about.notes
+    files = tables.write(bench, tmp_path / "t", tmp_path / "p")
+    text = {file.suffix: file.read_text() for file in files}
+    assert line in text[".md"]
+    with next(file for file in files if file.suffix == ".csv").open(newline="") as stream:
+        states = {(row["task"], row["status"]) for row in csv.DictReader(stream)}
+    assert states == {("A-v1", "diverged"), ("B-v1", "finished")}
 
 
 def test_markdown_of_a_benchmark(results):

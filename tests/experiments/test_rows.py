@@ -119,6 +119,27 @@ def test_data_without_a_name_are_refused(tmp_path):
         rows.read(run)
 
 
+def test_a_run_whose_values_outgrow_its_rewards_has_diverged(tmp_path):
+    file = write_offline(tmp_path / "b", {("td3_bc", MEDIUM): [40.0]}) / "td3_bc"
+    file /= "hopper-medium-v0.json"
+    about = json.loads(file.read_text())
+    for least, most, diverged in ((-5, 9_999, False), (0, 10_001, True), (-2e4, 3, True)):
+        value = {"mean": 1.0, "least": least, "most": most}
+        file.write_text(json.dumps(about | {"logged": {"value": value}}))
+        (result,) = rows.read(tmp_path / "b")
+        assert result.diverged is diverged and result.greatest_value == max(-least, most)
+        assert result.finished
+    file.write_text(json.dumps(about | {"logged": {"value_loss": value}}))
+    assert not rows.read(tmp_path / "b")[0].diverged
+    # A run folder has its log beside it
+    run = write_offline_run(tmp_path / "run", [40.0])
+    assert rows.read(run)[0].manifest["logged"]["kl"]["most"] == 1.25
+    (run / "progress.csv").write_text("seed,step,value\n0,10,3\n0,20,-40000\n")
+    assert rows.read(run)[0].diverged
+    (run / "progress.csv").write_text("")
+    assert not rows.read(run)[0].diverged
+
+
 def test_a_run_that_goes_on_online_is_a_variant_and_finished_at_its_end(tmp_path):
     config = {"total_steps": 1_000_000, "online_steps": 1_000_000}
     write_offline_run(tmp_path, [40.0], algorithm="spot", config=config, steps=None)
