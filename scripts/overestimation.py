@@ -6,11 +6,13 @@ return that followed is an overestimate. A policy whose discounted return is the
 the lower return: discounted by 0.99, a step counts a third after 110 steps.
 
 Rows of "data" are the logged episodes themselves. Rewards that a run rescaled are scaled back.
+FILE.json, beside the rows, says what they were made by and of.
 """
 
 import argparse
 import csv
 import json
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,7 +28,7 @@ from rlsuite.core.saving import load_policy
 from rlsuite.core.streams import Streams
 from rlsuite.datasets import store
 from rlsuite.datasets.transitions import Transitions
-from rlsuite.experiments import checkpoint
+from rlsuite.experiments import checkpoint, machine
 from rlsuite.experiments.run import from_json
 
 HEADER = ("data", "algorithm", "seed", "episodes", "return", "length", "discounted_return", "value")
@@ -125,12 +127,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--episodes", type=int, default=10, help="of each seed")
     parser.add_argument("--out", type=Path, help="also write a CSV file")
     options = parser.parse_args(argv)
+    words = ["python", "scripts/overestimation.py", *(sys.argv[1:] if argv is None else argv)]
+    made = {"command": shlex.join(words), "commit": machine.git_commit()}
+    made |= {"versions": machine.versions(), "hardware": machine.hardware(), "runs": []}
     lines = {}  # of every data set: its own row, then those of its runs
     try:
         for folder, (about, data) in [(folder, described(folder)) for folder in options.runs]:
             name = data.about["name"]
             lines[name] = lines.get(name) or [of_data(data)]
             lines[name] += of_run(folder, about, data, options.episodes)
+            made["runs"] += [{k: about[k] for k in ("command", "commit", "config_hash")}]
     except ValueError as error:
         parser.error(str(error))
     lines = [line for name in sorted(lines) for line in lines[name]]
@@ -138,6 +144,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if options.out:
         with options.out.open("w", newline="") as stream:
             csv.writer(stream, lineterminator="\n").writerows([HEADER, *lines])
+        options.out.with_suffix(".json").write_text(json.dumps(made, indent=2) + "\n")
 
 
 if __name__ == "__main__":

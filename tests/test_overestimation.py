@@ -1,6 +1,7 @@
 """scripts/overestimation.py: discounted returns of fresh episodes, and Q where they begin."""
 
 import csv
+import json
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -78,6 +79,10 @@ def test_from_runs_to_rows(script, short_runs, tmp_path, capsys):
         expected = (1 - 0.99 ** float(row["length"])) / (1 - 0.99)
         assert float(row["discounted_return"]) == pytest.approx(expected, abs=0.05)
         assert (row["value"] == "") == (row["algorithm"] == "bc")
+    made = json.loads(out.with_suffix(".json").read_text())
+    assert made["command"].startswith(f"python scripts/overestimation.py {runs[0]} ")
+    abouts = [json.loads((run / "config.json").read_text()) for run in runs]
+    assert [run["config_hash"] for run in made["runs"]] == [x["config_hash"] for x in abouts]
 
 
 def test_what_has_no_answer_is_refused(script, short_runs, capsys):

@@ -14,6 +14,7 @@ from rlsuite.experiments.published import Published
 from rlsuite.experiments.rows import FINALS, Result
 from rlsuite.experiments.summaries import (
     data_notes,
+    failings,
     iqm_text,
     joined,
     legend,
@@ -24,7 +25,6 @@ from rlsuite.experiments.summaries import (
     steps_text,
     summarise,
     thing,
-    warnings,
 )
 from rlsuite.experiments.tabular import NONE, PLUS_MINUS, Cell, Table
 
@@ -110,6 +110,6 @@ def _per_task(
         *legend(marks),
         *data_notes(results),
         *settings_notes(results),
-        *warnings(results),
+        *failings(results),
     ]
     return Table(title, ["Algorithm", "Seeds", steps_header(results), *tasks], lines, notes)

@@ -12,19 +12,18 @@ from rlsuite.experiments.rows import FINALS, Result
 from rlsuite.experiments.summaries import (
     data_notes,
     duration_text,
+    failings,
     iqm_text,
     joined,
     legend,
     mean_text,
     settings_notes,
-    state,
     steps_header,
     steps_text,
     summarise,
     thing,
     value_text,
     wall_time_notes,
-    warnings,
 )
 from rlsuite.experiments.tabular import NONE, Cell
 
@@ -95,7 +94,7 @@ def benchmark(source: Path, published_dir: Path) -> Benchmark:
     cells = [score.published for line in lines for score in line.scores if score]
     notes = legend({mark for cell in cells for mark in cell.marks})
     notes += [*data_notes(results), *settings_notes(results), *wall_time_notes(results)]
-    notes += warnings(results)
+    notes += failings(results)
     notes += ["Steps are gradient steps."] if steps_header(results) != "Steps" else []
     together = f"All {thing(results)}s"
     if pooled:
@@ -132,7 +131,7 @@ def _quantity(results: Sequence[Result], values: Sequence[Published]) -> str:
 def _score(result: Result, values: Sequence[Published], column: str) -> Score:
     summary = summarise(result.final(column))
     near = all_algorithms.nearest(result, values, column)
-    mark = "" if state(result) == "finished" else f" ({state(result)})"
+    mark = "" if result.state == "finished" else f" ({result.state})"
     return Score(
         mean=mean_text(summary) + mark,
         iqm=iqm_text(summary),

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from rlsuite.experiments import aggregates, curves, published, rows, tables, tabular
 from rlsuite.experiments.rows import QUANTITIES, Result
-from rlsuite.experiments.summaries import duration_text, things, warnings
+from rlsuite.experiments.summaries import duration_text, failings, things
 
 FEW_SEEDS = 5
 NOT_RECORDED = "not recorded"
@@ -109,7 +109,7 @@ def render(
 
 def caveats(results: Sequence[Result]) -> list[str]:
     """What a reader must know before believing the numbers, one sentence each."""
-    found = warnings(results)
+    found = failings(results)
     if len({result.algorithm for result in results}) > 1:
         tasks, left_out = aggregates.comparable(results, aggregates.headline(results))
         start = "Aggregates over tasks leave out" if tasks else "No aggregate: no task is shared"

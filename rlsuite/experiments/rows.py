@@ -51,7 +51,7 @@ FINALS = {
     "cost": "evaluation cost",
     "score_best": "normalised score, best evaluation (optimistic)",
 }
-# A mean Q beyond which SPOT's official code gives a run up. The rewards of these benchmarks,
+# A mean Q beyond which SPOT's official code gives a run up. Rewards of MuJoCo's locomotion tasks,
 # discounted by 0.99, add up to less than 2000.
 DIVERGED = 1e4
 NOT_METRICS = ("seed", "step", "training_return", "training_length", "wall_seconds")
@@ -154,6 +154,13 @@ class Result:
     def diverged(self) -> bool:
         """Whether a seed's values grew beyond all that its rewards could add up to."""
         return self.greatest_value > DIVERGED
+
+    @property
+    def state(self) -> str:
+        """One of "finished", "unfinished" and "diverged"."""
+        if not self.finished:
+            return "unfinished"
+        return "diverged" if self.diverged else "finished"
 
     @property
     def wall_seconds(self) -> float:

@@ -197,29 +197,19 @@ def wall_time_notes(results: Sequence[Result]) -> list[str]:
     return notes
 
 
-def state(result: Result) -> str:
-    """ "finished", "unfinished" or "diverged"."""
-    if not result.finished:
-        return "unfinished"
-    return "diverged" if result.diverged else "finished"
-
-
-def warnings(results: Sequence[Result]) -> list[str]:
+def failings(results: Sequence[Result]) -> list[str]:
     """A line for every run whose last evaluation is not at its end, or whose Q diverged."""
-    lines = {
-        "finished": "",
-        "unfinished": "UNFINISHED: {name} stands at step {at:,} of {planned:,}; its values are not "
-        "final.",
-        "diverged": "DIVERGED: {name}: Q reached {value:.0e}, more than the rewards can add up to; "
-        "its values are those of a failure.",
-    }
-    return [
-        lines[state(result)].format(
-            name=f"{result.algorithm} on {result.task}",
-            at=result.last_step,
-            planned=result.planned_steps,
-            value=result.greatest_value,
-        )
-        for result in results
-        if state(result) != "finished"
-    ]
+    lines = []
+    for result in results:
+        name = f"{result.algorithm} on {result.task}"
+        if result.state == "unfinished":
+            lines.append(
+                f"UNFINISHED: {name} stands at step {result.last_step:,} of "
+                f"{result.planned_steps:,}; its values are not final."
+            )
+        elif result.state == "diverged":
+            lines.append(
+                f"DIVERGED: {name}: Q reached {result.greatest_value:.0e}, more than the rewards "
+                "can add up to; its values are those of a failure."
+            )
+    return lines

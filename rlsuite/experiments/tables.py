@@ -35,19 +35,18 @@ from rlsuite.experiments.summaries import (
     candidates,
     data_notes,
     duration_text,
+    failings,
     iqm_text,
     joined,
     legend,
     mean_text,
     published_cell,
     settings_notes,
-    state,
     steps_header,
     steps_text,
     summarise,
     thing,
     wall_time_notes,
-    warnings,
 )
 from rlsuite.experiments.tabular import NONE, PLUS_MINUS, Cell, Table
 
@@ -135,7 +134,7 @@ def _ours(algorithm: str, ours: Sequence[Result]) -> Table:
         "Wall time: all seeds of the row together, as they were trained.",
         *wall_time_notes(ours),
         *settings_notes(ours),
-        *warnings(ours),
+        *failings(ours),
     ]
     return Table(f"{algorithm}: our runs", [*header, "Wall time"], lines, notes)
 
@@ -229,7 +228,7 @@ def _csv_rows(results: Sequence[Result], values: Sequence[Published]) -> list[li
     lines: list[list[object]] = []
     for result in results:
         version = result.place.environment
-        status = state(result)
+        status = result.state
         optimistic = ["score_best"] if result.data and "score" in result.quantities() else []
         for name in result.quantities() + optimistic:
             s = summarise(result.final(name))
