@@ -36,12 +36,8 @@ TIMEOUTS = ("kept", "dropped")
 REQUIRED = ("observations", "actions", "rewards", "terminals")
 OPTIONAL = ("timeouts", "next_observations")
 OBSERVATIONS = ("observations", "next_observations")
-ATTRIBUTES = (
-    "task",
-    "source",
-    "action_low",
-    "action_high",
-)  # of files that `write` wrote; D4RL's own have none
+# Of files that `write` wrote; D4RL's own have none
+ATTRIBUTES = ("task", "source", "action_low", "action_high")
 PART = 1_000_000  # rows at a time
 # What NumPy, zipfile and h5py raise on damaged files
 FAULTS = (OSError, EOFError, ValueError, TypeError, LookupError, RuntimeError)
