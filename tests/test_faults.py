@@ -86,10 +86,16 @@ def test_full_disk_while_checkpointing_keeps_the_earlier_one_and_the_run_can_go_
     assert (run.folder / "finished").exists()
 
 
-def test_diverging_training_stops_and_names_the_seed(short_runs) -> None:
+@pytest.mark.parametrize(
+    ("algorithm", "rate", "flags"),
+    [("ppo", "learning_rate", "--learning-rate"), ("mdpo", "critic_lr", "--policy-lr --critic-lr")],
+)
+def test_diverging_training_stops_and_names_the_seed_and_what_to_lower(
+    algorithm: str, rate: str, flags: str, short_runs
+) -> None:
     # A step of 1e30 sends parameters, and with them the loss, to infinity at once
-    run = short_runs.create("run", "ppo", "Faulty-v0", seeds=(0, 1), learning_rate=1e30)
-    with pytest.raises(runs.RunError, match=r"seed 0"):
+    run = short_runs.create("run", algorithm, "Faulty-v0", seeds=(0, 1), **{rate: 1e30})
+    with pytest.raises(runs.RunError, match=rf"seed 0 .*Lower one of: {flags}$"):
         runs.execute(run)
 
 

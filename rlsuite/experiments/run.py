@@ -39,14 +39,18 @@ from rlsuite.envs.tasks import choose_engine
 from rlsuite.experiments import checkpoint, machine
 from rlsuite.experiments.display import Display, spread
 from rlsuite.experiments.evaluation import Evaluation, evaluate
-from rlsuite.experiments.settings import Settings, config_hash, field_comments, runs_used
+from rlsuite.experiments.settings import (
+    Settings,
+    config_hash,
+    field_comments,
+    learning_rates,
+    runs_used,
+)
 from rlsuite.experiments.turns import GraphTurn, HostTurn
 
 RECENT = 100  # episodes in a training return, as CleanRL reports it
-RESULT_COLUMNS = (
-    *("seed", "step", "return", "cost", "length", "score", "wall_seconds"),
-    "training_return",
-)
+RESULT_COLUMNS = ("seed", "step", "return", "cost", "length", "score", "wall_seconds")
+RESULT_COLUMNS += ("training_return",)
 
 
 class RunError(RuntimeError):
@@ -58,9 +62,8 @@ class Run:
 
     def __init__(self, folder: Path, algorithm: str, config: object, settings: Settings) -> None:
         """The folder must exist: see `create` and `reopen`."""
-        self.folder, self.algorithm, self.config, self.settings = (
-            *(folder, algorithm, config, settings),
-        )
+        self.folder, self.algorithm = folder, algorithm
+        self.config, self.settings = config, settings
         self.task, self.seeds = settings.env, settings.seeds
         self.streams = Streams(self.seeds)
         self.at_boundary = True
@@ -277,8 +280,8 @@ class Run:
             for seed, value in zip(self.seeds, per_seed, strict=True):
                 if not math.isfinite(value):
                     raise RunError(
-                        f"{name} of seed {seed} is {value} at step {self.step}: training diverged; "
-                        "the last checkpoint is intact. Try a lower --learning-rate"
+                        f"{name} of seed {seed} is {value} at step {self.step}: it diverged; the "
+                        f"last checkpoint is intact. Lower one of: {learning_rates(self.config)}"
                     )
 
     def _wall(self) -> float:
@@ -334,9 +337,8 @@ def create(
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "config.json").write_text(json.dumps(about, indent=2))
     except OSError as error:
-        raise RunError(
-            f"cannot write to {folder} ({error.strerror}); choose another --folder"
-        ) from None
+        why = error.strerror
+        raise RunError(f"cannot write to {folder} ({why}); choose another --folder") from None
     return Run(folder, algorithm, config, settings)
 
 

@@ -104,6 +104,13 @@ def field_comments(config_class: type) -> dict[str, str]:
     return comments
 
 
+def learning_rates(config: object) -> str:
+    """The flags of `config` that set a learning rate, in its order: "--actor-lr --critic-lr"."""
+    names = (f.name for f in dataclasses.fields(config) if f.type in (float, "float"))
+    rates = [name for name in names if re.search(r"(^|_)(lr|learning_rate)$", name)]
+    return " ".join(f"--{name.replace('_', '-')}" for name in rates)
+
+
 def config_hash(algorithm: str, config: object, settings: Settings) -> str:
     """First 12 hex digits of the SHA-256 of all that decides a run's numbers, seeds apart."""
     decisive = {"algorithm": algorithm, "config": dataclasses.asdict(config)}

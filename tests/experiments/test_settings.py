@@ -7,11 +7,13 @@ from types import SimpleNamespace
 
 import pytest
 
+from rlsuite import algorithms
 from rlsuite.experiments.settings import (
     Settings,
     config_hash,
     default_preset,
     field_comments,
+    learning_rates,
     parse_seeds,
     preset,
     runs_used,
@@ -158,3 +160,10 @@ def test_the_runs_that_a_config_names_are_described(tmp_path):
         (tmp_path / "config.json").write_text(damaged)
         with pytest.raises(ValueError, match=r"density is .* is damaged .*; name another run"):
             runs_used(Uses(str(tmp_path)))
+
+
+def test_learning_rates_are_flags_and_every_algorithm_has_one():
+    flags = {name: learning_rates(algorithms.load(name).Config) for name in algorithms.ALGORITHMS}
+    assert all(flags.values())
+    assert flags["spot"] == "--density-lr --actor-lr --critic-lr"
+    assert flags["ppo"] == "--learning-rate"  # anneal_lr is a choice, not a rate
