@@ -39,6 +39,7 @@ from rlsuite.envs.tasks import choose_engine
 from rlsuite.experiments import checkpoint, machine
 from rlsuite.experiments.display import Display, spread
 from rlsuite.experiments.evaluation import Evaluation, evaluate
+from rlsuite.experiments.rows import COLUMNS
 from rlsuite.experiments.settings import (
     Settings,
     config_hash,
@@ -49,8 +50,6 @@ from rlsuite.experiments.settings import (
 from rlsuite.experiments.turns import GraphTurn, HostTurn
 
 RECENT = 100  # episodes in a training return, as CleanRL reports it
-RESULT_COLUMNS = ("seed", "step", "return", "cost", "length", "score", "wall_seconds")
-RESULT_COLUMNS += ("training_return",)
 
 
 class RunError(RuntimeError):
@@ -200,7 +199,7 @@ class Run:
             training = _mean(x[0] for x in self._recent[slot])
             times = (round(self._wall(), 3), training)
             row = (seed, self.step, float(means[slot]), *rest, known, *times)
-            rows.append(dict(zip(RESULT_COLUMNS, row, strict=True)))
+            rows.append(dict(zip(COLUMNS, row, strict=True)))
         self._append("evaluations.csv", rows)
         self._write_history()
         self._board.add_scalar("evaluation/return", result.returns.mean(), self.step)
@@ -280,8 +279,9 @@ class Run:
             for seed, value in zip(self.seeds, per_seed, strict=True):
                 if not math.isfinite(value):
                     raise RunError(
-                        f"{name} of seed {seed} is {value} at step {self.step}: it diverged; the "
-                        f"last checkpoint is intact. Lower one of: {learning_rates(self.config)}"
+                        f"{name} of seed {seed} is {value} at step {self.step}: training diverged; "
+                        "the last checkpoint is intact. "
+                        f"Lower one of: {learning_rates(self.config)}"
                     )
 
     def _wall(self) -> float:
