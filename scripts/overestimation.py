@@ -6,6 +6,7 @@ return that followed is an overestimate. A policy whose discounted return is the
 the lower return: discounted by 0.99, a step counts a third after 110 steps.
 
 Rows of "data" are the logged episodes themselves. Rewards that a run rescaled are scaled back.
+"settings" are what the preset has for that data, and what else is not the algorithm's default.
 FILE.json, beside the rows, says what they were made by and of.
 """
 
@@ -15,6 +16,7 @@ import json
 import shlex
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple
 
@@ -30,8 +32,10 @@ from rlsuite.datasets import store
 from rlsuite.datasets.transitions import Transitions
 from rlsuite.experiments import checkpoint, machine
 from rlsuite.experiments.run import from_json
+from rlsuite.experiments.settings import preset
 
-HEADER = ("data", "algorithm", "seed", "episodes", "return", "length", "discounted_return", "value")
+ABOUT = ("data", "algorithm", "settings", "steps", "seed")
+HEADER = (*ABOUT, "episodes", "return", "length", "discounted_return", "value")
 DISCOUNT = 0.99  # of what has none: BC and the logged episodes
 SEED = 1_000_003  # keeps these episodes apart from the run's own evaluations
 
@@ -90,6 +94,16 @@ def described(folder: Path) -> tuple[dict, Transitions]:
     return about, store.load(about["settings"]["dataset"], task=about["task"])
 
 
+def own_settings(module, about: dict) -> str:
+    """What a run's preset sets, and what else is no default, but its steps: "penalty 0.1"."""
+    usual = json.loads(json.dumps(asdict(module.Config())))
+    name, task, data = about["preset"], about["task"], about["settings"]["dataset"]
+    own = set(preset(module, name, task, data) if name else ())
+    own |= {key for key, value in about["config"].items() if value != usual[key]}
+    own -= {"total_steps", *(about.get("uses") or {})}
+    return ", ".join(f"{key} {value}" for key, value in about["config"].items() if key in own)
+
+
 def of_run(folder: Path, about: dict, data: Transitions, episodes: int) -> list[tuple]:
     """A row per seed of a run, from so many fresh episodes of each."""
     module, seeds = algorithms.load(about["algorithm"]), about["settings"]["seeds"]
@@ -105,8 +119,9 @@ def of_run(folder: Path, about: dict, data: Transitions, episodes: int) -> list[
         values = first_values(critics, learner["parameters"]["critic"], played) / scale
         values = [f"{value:.1f}" for value in values]
     means = np.stack([played.returns, played.lengths, played.discounted], 1).mean(2)  # [S, 3]
+    name = (data.about["name"], about["algorithm"], own_settings(module, about), config.total_steps)
     return [
-        (data.about["name"], about["algorithm"], seed, episodes, *(f"{x:.1f}" for x in each), value)
+        (*name, seed, episodes, *(f"{x:.1f}" for x in each), value)
         for seed, each, value in zip(seeds, means, values, strict=True)
     ]
 
@@ -117,7 +132,8 @@ def of_data(data: Transitions, discount: float = DISCOUNT) -> tuple:
     parts = [reward[start:end] for start, end in bounds]
     discounted = [part @ discount ** np.arange(len(part)) for part in parts]
     means = (np.mean([part.sum() for part in parts]), len(reward) / len(parts), np.mean(discounted))
-    return (data.about["name"], "data", "", len(parts), *(f"{mean:.1f}" for mean in means), "")
+    figures = (f"{mean:.1f}" for mean in means)
+    return (data.about["name"], "data", "", "", "", len(parts), *figures, "")
 
 
 def main(argv: Sequence[str] | None = None) -> None:

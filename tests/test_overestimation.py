@@ -2,6 +2,7 @@
 
 import csv
 import json
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -10,7 +11,7 @@ import pytest
 import torch
 
 from rlsuite import envs
-from rlsuite.algorithms.offline import iql
+from rlsuite.algorithms.offline import iql, spot
 from rlsuite.core.actors import BoundedActor
 from rlsuite.core.critics import Critics
 
@@ -79,10 +80,27 @@ def test_from_runs_to_rows(script, short_runs, tmp_path, capsys):
         expected = (1 - 0.99 ** float(row["length"])) / (1 - 0.99)
         assert float(row["discounted_return"]) == pytest.approx(expected, abs=0.05)
         assert (row["value"] == "") == (row["algorithm"] == "bc")
+    assert {row["steps"] for row in rows} == {"200"} and data["steps"] == data["settings"] == ""
     made = json.loads(out.with_suffix(".json").read_text())
     assert made["command"].startswith(f"python scripts/overestimation.py {runs[0]} ")
     abouts = [json.loads((run / "config.json").read_text()) for run in runs]
     assert [run["config_hash"] for run in made["runs"]] == [x["config_hash"] for x in abouts]
+
+
+def test_settings_are_the_presets_and_what_else_is_no_default(script):
+    def settings(module, preset="d4rl", level="medium", uses=None, **config):
+        made = json.loads(json.dumps(asdict(replace(module.Config(), **config))))
+        data = {"dataset": f"deep-ope/hopper/{level}-v0"}
+        about = dict(preset=preset, task="Hopper-v4", settings=data, config=made, uses=uses)
+        return script.own_settings(module, about)
+
+    assert settings(iql, total_steps=2000) == ""
+    assert settings(iql, temperature=0.3, hidden=(8, 8)) == "temperature 0.3, hidden [8, 8]"
+    # the preset's lambda of hopper-medium is the default; a run without a preset has none to show
+    assert settings(spot) == settings(spot, penalty=0.1) == "penalty 0.1"
+    assert settings(spot, preset=None) == ""
+    density = {"density": "a/folder"}
+    assert settings(spot, penalty=1.0, uses={"density": {}}, **density) == "penalty 1.0"
 
 
 def test_what_has_no_answer_is_refused(script, short_runs, capsys):

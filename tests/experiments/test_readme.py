@@ -98,10 +98,12 @@ def test_markdown_of_a_benchmark(results):
     script = runpy.run_path(str(SCRIPT))
     (results / "mujoco-1m" / "tables").mkdir()
     (results / "mujoco-1m" / "tables" / "tables.md").write_text("a page")
+    (results / "mujoco-1m" / "README.md").write_text("another")
     lines = script["benchmarks"](results).splitlines()
     assert lines[0].startswith("**mujoco-1m**: training return, mean")
     assert lines[0].endswith(
-        "Wall time: all runs of a row. [tables](results/mujoco-1m/tables/tables.md)"
+        "Wall time: all runs of a row. [tables](results/mujoco-1m/tables/tables.md) "
+        "[what it shows, and why](results/mujoco-1m/README.md)"
     )
     header, rule, ppo, mdpo = (line[2:-2].split(" | ") for line in lines[2:6])
     assert header[2:5] == ["All tasks", "Wall time", "Rows"]
