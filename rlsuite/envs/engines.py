@@ -67,6 +67,7 @@ class Environments:
         self.obs_size: int = physics.obs_size
         self.discrete: bool = physics.discrete
         self.action_size: int = physics.action_size
+        self.first_action: int = physics.first_action  # the environment's name of action 0
         self.action_low: NDArray[np.float32] | None = physics.action_low
         self.action_high: NDArray[np.float32] | None = physics.action_high
         self.time_limit: int | None = physics.time_limit
@@ -232,7 +233,8 @@ def make(
 ) -> Environments:
     """Build `copies` environments of `task` for each of `seeds`: S x N in all.
 
-    task     a known task, an id registered with Gymnasium, or MODULE:ID (see `tasks`)
+    task     a known task, an id registered with Gymnasium, or MODULE:ID (see `tasks`); settings of
+             the environment may follow: Pendulum-v1,g=1.6,max_episode_steps=12 (see `variants`)
     seeds    the seeds of the run; they name the slots in messages (randomness comes from `reset`)
     engine   "auto" (EnvPool where it has the task and S*N >= 8), "envpool" or "gymnasium"
     threads  EnvPool's threads; default: the cores, but no more than are useful

@@ -33,6 +33,7 @@ class EnvPoolPhysics:
         spec = envpool.make_spec(task, num_envs=count)
         observation, action = spec.state_array_spec["obs"], spec.action_array_spec["action"]
         self.time_limit: int | None = TASKS[task].time_limit
+        self.first_action = 0
         self.obs_size = int(np.prod(observation.shape, dtype=np.int64))
         self.action_dtype = np.dtype(action.dtype)
         self.discrete = np.issubdtype(action.dtype, np.integer)

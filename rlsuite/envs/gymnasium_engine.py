@@ -10,11 +10,17 @@ import warnings
 
 import gymnasium
 import numpy as np
-from gymnasium.spaces import Box, Discrete, Space
-from gymnasium.wrappers import OrderEnforcing, PassiveEnvChecker, TimeLimit
+from gymnasium.spaces import Box, Dict, Discrete, Space
+from gymnasium.wrappers import (
+    FlattenObservation,
+    OrderEnforcing,
+    PassiveEnvChecker,
+    TimeLimit,
+)
 from numpy.typing import NDArray
 
 from rlsuite.envs.tasks import TASKS
+from rlsuite.envs.variants import split
 
 
 class GymnasiumPhysics:
@@ -32,10 +38,11 @@ class GymnasiumPhysics:
         self.obs_size = int(np.prod(observation.shape, dtype=np.int64))
         self.discrete = isinstance(action, Discrete)
         self.action_low = self.action_high = None
+        self.first_action = 0  # what the environment calls its first discrete action
         if self.discrete:
             self.action_dtype = np.dtype(np.int64)
             self.action_size = int(action.n)
-            self._first_action = int(action.start)
+            self.first_action = int(action.start)
         else:
             self.action_dtype = action.dtype
             self.action_size = int(np.prod(action.shape, dtype=np.int64))
@@ -74,7 +81,7 @@ class GymnasiumPhysics:
         truncated = np.empty(count, dtype=bool)
         cost = None
         if self.discrete:
-            actions = (action + self._first_action).tolist()
+            actions = (action + self.first_action).tolist()
         else:
             actions = action.reshape(count, *self._action_shape)
         for row, step in enumerate(self._steps):
@@ -113,22 +120,37 @@ def _require_supported(task: str, observation: Space, action: Space) -> None:
         )
 
 
+def _dict_of_boxes(space: Space) -> bool:
+    parts = space.values() if isinstance(space, Dict) else ()
+    return len(parts) > 0 and all(isinstance(p, Box) or _dict_of_boxes(p) for p in parts)
+
+
 def _build(task: str) -> tuple[gymnasium.Env, int | None]:
-    """Return the environment without Gymnasium's standard wrappers, and the time limit in steps."""
+    """Return the environment without Gymnasium's standard wrappers, and the time limit in steps.
+
+    Dicts of boxes become one box, in the order of the space: as `datasets` reads them.
+    """
+    name, settings = split(task)
     try:
         with warnings.catch_warnings():
-            if task in TASKS:
+            if name in TASKS:
                 # Asking for -v4 is deliberate here: most published numbers are on it.
                 warnings.filterwarnings("ignore", message=".*is out of date.*")
-            env = gymnasium.make(task, disable_env_checker=True)
+            env = gymnasium.make(name, disable_env_checker=True, **settings)
     except (gymnasium.error.DependencyNotInstalled, ImportError) as error:
         raise ImportError(
             f"{task} needs a package that is not installed ({error}); for MuJoCo tasks run "
             "`pip install mujoco==3.6.0`"
         ) from error
+    except TypeError as error:
+        if not settings:
+            raise
+        raise ValueError(f"{task}: {error}") from error  # a setting that the task has not
     limit = None
     while isinstance(env, TimeLimit | OrderEnforcing | PassiveEnvChecker):
         if isinstance(env, TimeLimit):
             limit = env._max_episode_steps
         env = env.env
+    if _dict_of_boxes(env.observation_space):
+        env = FlattenObservation(env)
     return env, limit

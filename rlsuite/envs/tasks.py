@@ -13,6 +13,8 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
+from rlsuite.envs.variants import split
+
 ENGINES = ("envpool", "gymnasium")
 # Below this many environments a loop over plain Gymnasium environments is faster than EnvPool's
 # thread hand-over (measured: EnvPool with one environment is slower than Gymnasium).
@@ -166,7 +168,7 @@ def _require_registered(task: str) -> None:
     """Raise ValueError unless Gymnasium has `task`, after importing `module` of "module:Id"."""
     import gymnasium
 
-    module, colon, name = task.rpartition(":")
+    module, colon, name = split(task)[0].rpartition(":")
     if colon:
         find_modules()
         try:

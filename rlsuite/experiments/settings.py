@@ -85,7 +85,7 @@ def default_preset(module: ModuleType, task: str) -> str:
 
 def task_family(task: str) -> str:
     """`Hopper-v4` -> `Hopper`."""
-    return re.sub(r"-v\d+$", "", task)
+    return re.sub(r"-v\d+$", "", task.partition(",")[0])
 
 
 def level(dataset: str, family: str) -> str:
