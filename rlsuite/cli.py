@@ -70,8 +70,11 @@ def _learned_from(name: str, argv: list[str]) -> tuple[str, str | None]:
             )
         if dataset is not None:
             from rlsuite.datasets import store
+            from rlsuite.envs.tasks import require_typed
 
-            env = env or store.load(dataset).about["task"]
+            said = None if env else store.load(dataset).about["task"]
+            require_typed(said or "", dataset)
+            env = env or said
         dataset = dataset or "NAME"
     if env is None and not asked:
         known = "Hopper-v4" if dataset is None else f"TASK: {dataset} does not name its own"

@@ -48,6 +48,7 @@ class Describe:
     reference: str | None = None  # the set that SACo compares with, e.g. the medium-replay one
     task: str | None = None  # of Gymnasium, where the set does not say, e.g. Hopper-v4
     clip_actions: bool = False  # cut actions to the task's box
+    skip_damaged: bool = False  # leave out episodes that cannot be used
 
 
 def describe(argv: list[str]) -> None:
@@ -57,7 +58,7 @@ def describe(argv: list[str]) -> None:
 
     name, rest = _name_first("describe SET", argv)
     options = tyro.cli(Describe, args=rest, prog="rlsuite data describe SET")
-    how = {"task": options.task, "clip_actions": options.clip_actions}
+    how = _loading(options)
     reference = _load(options.reference, how) if options.reference else None
     print(text(about(_load(name, how), reference)))
 
@@ -82,6 +83,11 @@ def collect(argv: list[str]) -> None:
     options = tyro.cli(Collect, args=rest, prog="rlsuite data collect RECIPE")
     recipe = _recipe(text, options)
     from rlsuite.datasets.collect import collect as run
+    from rlsuite.envs.tasks import remember_typed, require_typed
+
+    if options.task is not None:
+        remember_typed(options.task)
+    require_typed(recipe.task, text or str(options.from_))
 
     progress = Progress(recipe.name, options.steps or recipe.steps)
     try:
@@ -159,6 +165,7 @@ class Convert:
     to: str  # NAME-v0 of the new Minari set, or FILE.hdf5
     task: str | None = None  # of Gymnasium, where the source does not say, e.g. Hopper-v4
     clip_actions: bool = False  # cut actions to the task's box
+    skip_damaged: bool = False  # leave out episodes that cannot be used
 
 
 def convert(argv: list[str]) -> None:
@@ -167,7 +174,7 @@ def convert(argv: list[str]) -> None:
 
     name, rest = _name_first("convert SET --to NAME_OR_PATH", argv)
     options = tyro.cli(Convert, args=rest, prog="rlsuite data convert SET")
-    how = {"task": options.task, "clip_actions": options.clip_actions}
+    how = _loading(options)
     path = Path(options.to)
     if path.suffix not in d4rl.SUFFIXES:
         minari.require_free(options.to)
@@ -178,6 +185,16 @@ def convert(argv: list[str]) -> None:
         raise ValueError(f"{path} {what}; give --to another FILE.hdf5")
     d4rl.write(_load(name, how), path)
     print(f"wrote {path}")
+
+
+def _loading(options: Describe | Convert) -> dict:
+    """What the flags say of loading a set."""
+    from rlsuite.envs.tasks import remember_typed
+
+    if options.task is not None:
+        remember_typed(options.task)
+    names = ("task", "clip_actions", "skip_damaged")
+    return {name: getattr(options, name) for name in names}
 
 
 def _load(name: str, how: dict):

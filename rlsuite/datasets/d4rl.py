@@ -311,8 +311,9 @@ def _sound_flags(path: Path, columns: dict[str, np.ndarray], skip_damaged: bool)
         if not good.all() and not skip_damaged:
             row = int(good.argmin())
             raise DatasetError(
-                f"{path}: {key} of row {row} is {columns[key][row]}, and must be 0 or 1; to leave "
-                f"out such episodes, type: {skip_command(path)}"
+                f"{path}: {key} of row {row} is {columns[key][row]}, and must be 0 or 1: which "
+                "transitions end an episode is not known there; to leave out such episodes, type: "
+                f"{skip_command(path)}"
             )
         columns[key] = (columns[key] == 1) & good
         sound &= good

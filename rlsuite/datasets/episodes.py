@@ -136,11 +136,11 @@ def _require_flags(name: str, values: np.ndarray) -> None:
 
 
 def leaves(path: Path, space) -> list[tuple[str, ...]]:
-    """Where the boxes of an observation space lie: [()] for a box, keys for a dict of boxes."""
+    """Where the boxes of an observation space lie: [()] for a box, sorted keys for a dict."""
     from gymnasium.spaces import Box, Dict
 
     if isinstance(space, Dict):
-        return [(key, *rest) for key, part in space.items() for rest in leaves(path, part)]
+        return [(key, *rest) for key, part in sorted(space.items()) for rest in leaves(path, part)]
     if not isinstance(space, Box) or (space.dtype == np.uint8 and len(space.shape) > 1):
         raise DatasetError(
             f"{path} has observations in {space}; only boxes of numbers, or dicts of them, can be "

@@ -138,6 +138,11 @@ def skip_command(name: object) -> str:
     return f"rlsuite data convert {name} --to NEW-v0 --skip-damaged"
 
 
+def printable(text: str) -> str:
+    """Words from a file, without what would steer a terminal."""
+    return "".join(each if each.isprintable() else "?" for each in text)
+
+
 def skipped(numbers: list[int], total: int) -> str:
     """The remark on episodes that were left out."""
     shown = ", ".join(map(str, numbers[:10])) + (", ..." if len(numbers) > 10 else "")

@@ -125,10 +125,17 @@ def _dict_of_boxes(space: Space) -> bool:
     return len(parts) > 0 and all(isinstance(p, Box) or _dict_of_boxes(p) for p in parts)
 
 
+def _in_order(space: Space) -> Space:
+    """The same with its keys sorted, for Gymnasium keeps the order of keyword arguments."""
+    if not isinstance(space, Dict):
+        return space
+    return Dict({key: _in_order(part) for key, part in space.items()})
+
+
 def _build(task: str) -> tuple[gymnasium.Env, int | None]:
     """Return the environment without Gymnasium's standard wrappers, and the time limit in steps.
 
-    Dicts of boxes become one box, in the order of the space: as `datasets` reads them.
+    Dicts of boxes become one box, in the order of their sorted keys: as `datasets` reads them.
     """
     name, settings = split(task)
     try:
@@ -152,5 +159,6 @@ def _build(task: str) -> tuple[gymnasium.Env, int | None]:
             limit = env._max_episode_steps
         env = env.env
     if _dict_of_boxes(env.observation_space):
+        env.observation_space = _in_order(env.observation_space)
         env = FlattenObservation(env)
     return env, limit

@@ -345,7 +345,8 @@ def create(
 def _describe(settings: Settings) -> dict:
     """What a run's data set was. DatasetError if it cannot be used."""
     data = store.load(settings.dataset, task=settings.env)
-    known = {key: data.about.get(key) for key in ("name", "source", "sha256", "timeouts")}
+    keys = ("name", "source", "sha256", "timeouts", "remarks")
+    known = {key: data.about.get(key) for key in keys}
     returns = data.episode_returns()
     counts = {"transitions": len(data), "episodes": len(returns)}
     return known | counts | {"mean_return": float(returns.mean())}

@@ -283,7 +283,7 @@ def test_discrete_actions_that_do_not_start_at_zero(register):
 def test_spaces_that_are_refused(register):
     box, action = Counter.observation_space, Counter.action_space
     cases = (
-        ("Dict-v0", (Dict(a=box), action), "only Box observations are supported"),
+        ("Dict-v0", (Dict(a=Discrete(3)), action), "only Box observations are supported"),
         ("Multi-v0", (box, MultiDiscrete([2, 2])), "only Discrete and floating-point Box"),
         ("Bytes-v0", (box, Box(0, 255, (2,), np.uint8)), "only Discrete and floating-point Box"),
     )
