@@ -188,16 +188,18 @@ def write(data: Transitions, path: Path) -> None:
     advice = f"make room for {size / 1e6:,.0f} MB, or name a file elsewhere"
     partial = path.with_name(f"{path.name}.partial-{os.getpid()}")
     try:
-        with writing.hdf5(partial, advice) as (file, raw):
+        with writing.hdf5(partial, path, advice) as (file, raw):
             for key, values in (columns | {"timeouts": timeouts}).items():
                 file.create_dataset(key, data=values)
                 raw.check()
             for key in ATTRIBUTES:
                 if data.about.get(key) is not None:
                     file.attrs[key] = data.about[key]
-        os.replace(partial, path)
+        with writing.explained(path, advice):
+            os.replace(partial, path)
     finally:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
 
 
 def task(path: Path) -> str | None:

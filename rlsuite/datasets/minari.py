@@ -272,9 +272,9 @@ def _write(
     shutil.rmtree(partial, ignore_errors=True)
     start = int(getattr(action_space, "start", 0))
     try:
-        with writing.explained(partial, ADVICE):
+        with writing.explained(folder, ADVICE):
             (partial / "data").mkdir(parents=True)
-        with writing.hdf5(partial / "data" / MAIN_FILE, ADVICE) as (file, raw):
+        with writing.hdf5(partial / "data" / MAIN_FILE, folder, ADVICE) as (file, raw):
             lengths, obs_kind = _store(dataset_id, file, raw, episodes, start)
         size = (partial / "data" / MAIN_FILE).stat().st_size
         contents = {

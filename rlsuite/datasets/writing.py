@@ -50,14 +50,14 @@ class PatientFile(io.FileIO):
 
 
 @contextlib.contextmanager
-def hdf5(path: Path, advice: str) -> Iterator[tuple[object, PatientFile]]:
+def hdf5(path: Path, name: object, advice: str) -> Iterator[tuple[object, PatientFile]]:
     """A new HDF5 file, and the file below it, to `check` after each part.
 
-    Raises DatasetError, with `advice`, if the file cannot be written.
+    Raises DatasetError with the set's `name` and `advice` if the file cannot be written.
     """
     import h5py
 
-    with explained(path, advice), PatientFile(path, "w+") as raw:
+    with explained(name, advice), PatientFile(path, "w+") as raw:
         try:
             with h5py.File(raw, "w") as file:
                 yield file, raw
@@ -69,13 +69,13 @@ def hdf5(path: Path, advice: str) -> Iterator[tuple[object, PatientFile]]:
 
 
 @contextlib.contextmanager
-def explained(path: Path, advice: str) -> Iterator[None]:
+def explained(name: object, advice: str) -> Iterator[None]:
     """An OSError becomes a DatasetError that says what was kept, and `advice`."""
     try:
         yield
     except OSError as fault:
         raise DatasetError(
-            f"cannot write {path} ({fault.strerror or fault}); nothing of it was kept: {advice}"
+            f"cannot write {name} ({fault.strerror or fault}); nothing of it was kept: {advice}"
         ) from fault
 
 

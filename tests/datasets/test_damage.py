@@ -12,7 +12,7 @@ from samples import d4rl_file, minari_set, transitions
 
 from rlsuite.datasets import minari, store
 from rlsuite.datasets.transitions import DatasetError
-from rlsuite.envs.tasks import remember_typed, require_typed
+from rlsuite.envs import tasks
 
 ID = "samples/pendulum-v0"
 
@@ -197,7 +197,8 @@ def stranger(monkeypatch):
     sys.modules.pop("stranger", None)
 
 
-def test_no_module_is_imported_because_a_set_names_it(home, stranger):
+def test_no_module_is_imported_because_a_set_names_it(home, stranger, monkeypatch):
+    monkeypatch.setattr(tasks, "_typed", set())
     folder = minari_set(home)
     file = folder / "data" / "metadata.json"
     facts = json.loads(file.read_text())
@@ -214,8 +215,8 @@ def test_no_module_is_imported_because_a_set_names_it(home, stranger):
             with pytest.raises(DatasetError, match="observation_space"):
                 store.load(ID)
         else:
-            remember_typed("stranger:Own-v0")  # neither though it was typed once
+            tasks.remember_typed("stranger:Own-v0")  # neither though it was typed once
             store.load(ID)
         assert not stranger()
     with pytest.raises(ValueError, match="'other', which was never typed here"):
-        require_typed("other:Own-v0", ID)
+        tasks.require_typed("other:Own-v0", ID)
