@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from rlsuite.datasets import stored
 from rlsuite.datasets.transitions import DatasetError
 
 NONLINEARITIES = {"relu": lambda x: np.maximum(x, 0, out=x), "tanh": lambda x: np.tanh(x, out=x)}
@@ -134,8 +135,14 @@ def _archive(path: Path):
     if not path.is_file():
         raise DatasetError(f"{path} is not there; name the folder that holds it: --policies FOLDER")
     try:
-        return np.load(path, allow_pickle=False)
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        arrays = np.load(path, allow_pickle=False)
+        words = stored.NUMBERS + "U"
+        declared = [stored.npz_declared(path, arrays.zip, key, words) for key in arrays.files]
+        stored.require_room(path, sum(each.nbytes for each in declared), path.stat().st_size)
+        return arrays
+    except DatasetError:
+        raise
+    except (OSError, ValueError, LookupError, AttributeError, zipfile.BadZipFile) as error:
         raise DatasetError(f"{path} is not a readable .npz archive: {error}") from None
 
 

@@ -147,10 +147,10 @@ def hdf5_declared(stored) -> Declared:
 # ------------------------------------------------------------------------------------- .npz
 
 
-def npz_declared(path: Path, archive: zipfile.ZipFile, key: str) -> Declared:
+def npz_declared(path: Path, archive: zipfile.ZipFile, key: str, kinds: str = NUMBERS) -> Declared:
     """Of the array `key` of an .npz; its content is not unpacked. KeyError if it is missing.
 
-    Raises DatasetError if it is no array of numbers, or shorter than it declares.
+    Raises DatasetError if its dtype is none of `kinds`, or it is shorter than it declares.
     """
     member = archive.getinfo(f"{key}.npy")
     with archive.open(member) as file:
@@ -160,7 +160,7 @@ def npz_declared(path: Path, archive: zipfile.ZipFile, key: str) -> Declared:
         shape, _, dtype = read[version](file)
         at = file.tell()
     declared = Declared(shape, dtype)
-    if dtype.kind not in NUMBERS:
+    if dtype.kind not in kinds:
         raise DatasetError(f"{path} cannot be read ({key} holds {dtype}): copy it again as numbers")
     if member.file_size - at != declared.nbytes:
         raise DatasetError(

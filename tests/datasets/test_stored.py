@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from samples import ROWS, columns, d4rl_file, minari_set
 
-from rlsuite.datasets import d4rl, minari, stored
+from rlsuite.datasets import behaviour, d4rl, minari, stored
 from rlsuite.datasets.transitions import DatasetError
 
 FIELD = "observations"
@@ -137,7 +137,7 @@ def test_an_npz_whose_header_lies(tmp_path):
     np.lib.format.write_array_header_1_0(header, facts)
     with zipfile.ZipFile(path, "a") as archive:
         archive.writestr("rewards.npy", header.getvalue() + bytes(4 * ROWS))
-    for function in (d4rl.read, d4rl.count):
+    for function in (d4rl.read, d4rl.count, behaviour.snapshots):
         with pytest.raises(DatasetError, match=r"rewards declares \[1000000000\], 4,000.0 MB"):
             function(path)
 
