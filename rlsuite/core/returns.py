@@ -4,8 +4,8 @@
 |---|---|---|
 | reward | [S, T, N] | of step t, or a cost |
 | value, next_value | [S, T, N] | V(s_t) and V of the true s_{t+1}, an episode's last included |
-| future | [S, T, N], in [0, 1] | how much of V(s_{t+1}) counts: 0 where the task ended the episode |
-| carry | [S, T, N], in [0, 1] | how much of A_{t+1} counts: 0 where the episode ended at all |
+| future | [S, T, N], in [0, 1] | share of V(s_{t+1}) that counts: 0 where the task ended it |
+| carry | [S, T, N], in [0, 1] | share of A_{t+1} that counts: 0 wherever the episode ended |
 """
 
 import numpy as np

@@ -1,4 +1,4 @@
-"""Advantages against numbers worked out by hand; rollouts' own tests have the loop per environment."""
+"""Advantages against numbers worked out by hand."""
 
 import numpy as np
 
