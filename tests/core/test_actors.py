@@ -31,7 +31,7 @@ def rngs_of(*seeds: int) -> list[np.random.Generator]:
 def actor_of(box=BOXES["asymmetric"], log_std=None, seeds=(0, 1), **options) -> BoundedActor:
     """Two seeds of a net for 3 observations whose statistics and parameters are not the initial."""
     options = {"hidden": (16, 8), **options}
-    policy = BoundedActor(3, *box, rngs_of(*seeds), log_std=log_std, **options)
+    policy = BoundedActor(3, *box, rngs=rngs_of(*seeds), log_std=log_std, **options)
     policy.theta += 0.3 * torch.from_numpy(rngs_of(9)[0].standard_normal(policy.theta.shape))
     policy.normalizer.fit(np.array([5.0, -3.0, 0.1]), np.array([2.0, 0.5, 1e-4]))
     return policy
@@ -203,7 +203,7 @@ def test_seeds_do_not_meet():
 
 
 def test_weights_start_as_torchs_linear_does():
-    theta = BoundedActor(3, [-1.0], [1.0], rngs_of(*range(20)), (100, 50)).theta
+    theta = BoundedActor(3, [-1.0], [1.0], rngs=rngs_of(*range(20)), hidden=(100, 50)).theta
     views = Layout(mlp_shapes("actor", (3, 100, 50, 1))).views(theta)
     for name, fan_in in (("0", 3), ("1", 100), ("2", 50)):
         for kind in ("weight", "bias"):  # uniform within 1/sqrt(fan in)
@@ -214,8 +214,8 @@ def test_weights_start_as_torchs_linear_does():
 
 
 def test_the_last_layer_starts_in_a_range_of_its_own_where_given():
-    plain = BoundedActor(3, [-1.0], [1.0], rngs_of(0), (16, 8))
-    small = BoundedActor(3, [-1.0], [1.0], rngs_of(0), (16, 8), last=1e-3)
+    plain = BoundedActor(3, [-1.0], [1.0], rngs=rngs_of(0), hidden=(16, 8))
+    small = BoundedActor(3, [-1.0], [1.0], rngs=rngs_of(0), hidden=(16, 8), last=1e-3)
     ours, theirs = (x.layout.views(x.theta) for x in (small, plain))
     for name, view in ours.items():
         if name.startswith("actor.2"):
@@ -227,8 +227,8 @@ def test_the_last_layer_starts_in_a_range_of_its_own_where_given():
 
 def test_a_seed_starts_the_same_alone_and_in_company():
     box = BOXES["asymmetric"]
-    company = BoundedActor(3, *box, rngs_of(4, 5, 6), (16, 8), log_std=-0.5)
-    alone = BoundedActor(3, *box, rngs_of(5), (16, 8), log_std=-0.5)
+    company = BoundedActor(3, *box, rngs=rngs_of(4, 5, 6), hidden=(16, 8), log_std=-0.5)
+    alone = BoundedActor(3, *box, rngs=rngs_of(5), hidden=(16, 8), log_std=-0.5)
     assert torch.equal(company.theta[1], alone.theta[0])
     assert not torch.equal(company.theta[1], company.theta[2])
     log_std = company.layout.views(company.theta)["log_std"]

@@ -105,7 +105,7 @@ def distance(sample: np.ndarray, cdf) -> float:
 def policy_with(alpha: float, beta: float, seeds: int = 1) -> BetaActorCritic:
     """One action dimension; whatever it sees, it draws from Beta(alpha, beta)."""
     rngs = [np.random.default_rng(seed) for seed in range(seeds)]
-    policy = BetaActorCritic(2, 1, False, rngs, hidden=(4,), normalize_obs=False)
+    policy = BetaActorCritic(2, 1, False, rngs=rngs, hidden=(4,), normalize_obs=False)
     policy.theta.zero_()
     # alpha = 1 + softplus(x), so x = log(exp(alpha - 1) - 1)
     bias = torch.tensor([math.log(math.expm1(x - 1)) for x in (alpha, beta)])
@@ -176,7 +176,7 @@ def test_actions_are_beta_distributed(alpha, beta):
 
 def test_action_dimensions_and_seeds_are_independent():
     rngs = [np.random.default_rng(seed) for seed in (0, 1)]
-    policy, n = BetaActorCritic(2, 2, False, rngs, hidden=(4,)), 20_000
+    policy, n = BetaActorCritic(2, 2, False, rngs=rngs, hidden=(4,)), 20_000
     noise = np.stack([policy.noise(rng, (n, 2)) for rng in rngs])
     y = policy.actor()(np.zeros((2, n, 2), np.float32), noise).swapaxes(1, 2).reshape(4, n)
     correlations = np.corrcoef(y)[np.triu_indices(4, 1)]
@@ -230,7 +230,7 @@ def test_an_extreme_draw_is_kept_off_the_edge():
 def saved_policy() -> BetaActorCritic:
     """Two seeds whose every number differs from what a fresh policy has."""
     rngs = [np.random.default_rng(seed) for seed in (0, 1)]
-    policy = BetaActorCritic(3, 2, False, rngs, hidden=(16, 8))
+    policy = BetaActorCritic(3, 2, False, rngs=rngs, hidden=(16, 8))
     policy.theta += 0.5 * torch.from_numpy(rngs[0].standard_normal(policy.theta.shape)).float()
     policy.normalizer.observe(5 + 2 * rngs[1].standard_normal((2, 50, 3)))
     return policy

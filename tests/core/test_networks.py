@@ -29,7 +29,7 @@ def draw(seed: int, *shape: int) -> torch.Tensor:
 
 def policy_of(seeds, obs_size=5, action_size=3, discrete=False, **options) -> ActorCritic:
     rngs = [np.random.default_rng(seed) for seed in seeds]
-    return ActorCritic(obs_size, action_size, discrete, rngs, **options)
+    return ActorCritic(obs_size, action_size, discrete, rngs=rngs, **options)
 
 
 def test_layout_by_hand():

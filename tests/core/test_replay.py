@@ -223,7 +223,7 @@ class Counters:
 
 
 def policy_of(obs_size=2, low=(-2.0,), high=(2.0,), seeds=(0, 1)) -> BoundedActor:
-    policy = BoundedActor(obs_size, low, high, Streams(seeds)["init"], (8, 8))
+    policy = BoundedActor(obs_size, low, high, rngs=Streams(seeds)["init"], hidden=(8, 8))
     policy.normalizer.fit(np.arange(1.0, obs_size + 1), np.full(obs_size, 2.0))
     return policy
 

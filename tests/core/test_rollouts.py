@@ -44,7 +44,7 @@ class Counters:
 
 def collector_of(seeds=(0, 1), copies=2, discrete=False, normalize=False) -> Collector:
     rngs = [np.random.default_rng(seed) for seed in seeds]
-    policy = ActorCritic(2, 2, discrete, rngs, hidden=(8,), normalize_obs=normalize)
+    policy = ActorCritic(2, 2, discrete, rngs=rngs, hidden=(8,), normalize_obs=normalize)
     scaler = RewardScaler(len(seeds), copies, 0.9, enabled=normalize)
     return Collector(Counters(len(seeds), copies), policy, scaler)
 

@@ -28,7 +28,7 @@ print(policy.actor()(policy.normalizer.normalize(obs), noise).tobytes().hex())
 def trained_policy(discrete=False, **options) -> ActorCritic:
     """Two seeds whose every number differs from what a fresh policy has."""
     rngs = [np.random.default_rng(seed) for seed in (0, 1)]
-    policy = ActorCritic(3, 2, discrete, rngs, hidden=(16, 8), **options)
+    policy = ActorCritic(3, 2, discrete, rngs=rngs, hidden=(16, 8), **options)
     policy.theta += torch.from_numpy(rngs[0].standard_normal(policy.theta.shape)).float()
     policy.normalizer.observe(5 + 2 * rngs[1].standard_normal((2, 50, 3)))
     return policy
