@@ -95,7 +95,7 @@ DAMAGE = {
     "NaN in the log": lambda run: edit(run, "progress.csv", "0.25", "nan"),
     "NULs": lambda run: edit(run, "evaluations.csv", "0,50000", "\0" * 7),
     "other seeds": in_config('"seeds": [0, 1]', '"seeds": [0, 2]'),
-    "more evaluations": in_config('"evaluations": 20', '"evaluations": 9'),
+    "fewer evaluations": in_config('"evaluations": 20', '"evaluations": 9'),
     "no command": in_config('"command"', '"comment"'),
     "a list of settings": in_config('"settings": {', '"settings": [], "x": {'),
     "a rate in words": in_config('"gamma": 0.99', '"best_fraction": "all"'),
