@@ -119,7 +119,10 @@ def test_offline_algorithms_go_through_data_sets(tmp_path) -> None:
     ]
     assert jobs[0].command()[4:7] == ["ppo", "--env", "Hopper-v4"]
     assert jobs[1].command()[4:7] == ["bc", "--dataset", "a/hopper/m-v0"]
-    assert jobs[1].folder == tmp_path / "bc" / "a-hopper-m-v0"
+    assert jobs[1].folder == tmp_path / "bc" / "a%2Fhopper%2Fm-v0"
+    names = ["a/hopper/m-v0", "a-hopper/m-v0", "a/hopper-m-v0", "/a/hopper/m-v0"]
+    folders = {job.folder for job in sweep.plan(tmp_path, ["bc"], [], (), names)}
+    assert len(folders) == 4  # no two data sets share one
     with pytest.raises(ValueError, match="bc needs --datasets; type: rlsuite sweep bc --datasets"):
         sweep.plan(tmp_path, ["bc"], ["Hopper-v4"], ())
     with pytest.raises(ValueError, match="ppo needs --envs"):
