@@ -3,6 +3,7 @@
 short_runs         creates and trains runs of an algorithm's `smoke` preset in the test's own folder
 finished_run       the folder of such a run, trained once for all tests: to read, or to copy
 start_process      calls a function in a new process, for a quarter of a second of CPU
+compiler           lets torch.compile find what earlier tests compiled; skips where there is no g++
 
 A test that takes more than about three seconds of CPU is marked `slow`; `make quick` leaves it out.
 """
@@ -10,6 +11,7 @@ A test that takes more than about three seconds of CPU is marked `slow`; `make q
 import dataclasses
 import multiprocessing
 import os
+import shutil
 import sys
 from collections.abc import Callable
 from itertools import islice
@@ -18,11 +20,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from rlsuite import algorithms, envs
 from rlsuite.experiments import run as runs
 from rlsuite.experiments.settings import Settings, preset
 
+torch.set_num_threads(1)  # as in training; each core has a process of its own
 # New processes are forked from one that has imported all of this and has only one thread
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(
@@ -109,6 +113,19 @@ def finished_run(finished_runs: ShortRuns, monkeypatch: pytest.MonkeyPatch) -> C
         return folder if folder.exists() else finished_runs.train(folder.name, algorithm, env)
 
     return find
+
+
+@pytest.fixture(scope="session")
+def compiled_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("compiled")
+
+
+@pytest.fixture
+def compiler(compiled_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch.compile with a cache of this session: its C++ headers alone take seconds."""
+    if shutil.which("g++") is None:
+        pytest.skip("torch.compile needs a C++ compiler")
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(compiled_folder))
 
 
 @pytest.fixture
