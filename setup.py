@@ -44,6 +44,13 @@ setup(
     ],
     extras_require={
         "ray": [RAY],
-        "dev": [RAY, "pytest>=8.4.0", "pytest-cov>=6.2.0", "pytest-timeout>=2.4.0", "ruff>=0.14.0"],
+        "dev": [
+            RAY,
+            "pytest>=8.4.0",
+            "pytest-cov>=6.2.0",
+            "pytest-timeout>=2.4.0",
+            "pytest-xdist>=3.8.0",
+            "ruff>=0.14.0",
+        ],
     },
 )

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import socket
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -31,14 +32,16 @@ ID = "samples/pendulum-v0"
 
 @pytest.fixture(autouse=True)
 def home(tmp_path, monkeypatch):
-    """Every folder of ours, and no network."""
+    """Every folder of ours, and no network. A test that leaves a thread behind fails."""
+    before = threading.enumerate()
     for name in ("MINARI_DATASETS_PATH", "D4RL_DATASET_DIR", "RLSUITE_CACHE"):
         monkeypatch.setenv(name, str(tmp_path / name.lower()))
     for name in ("HTTPS_PROXY", "https_proxy", "HF_ENDPOINT", "MINARI_REMOTE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(socket, "create_connection", _refuse)
     monkeypatch.chdir(tmp_path)
-    return tmp_path
+    yield tmp_path
+    assert [thread for thread in threading.enumerate() if thread not in before] == []
 
 
 def _refuse(address, timeout):
@@ -334,14 +337,18 @@ def test_a_source_that_changes_while_it_is_read(home, monkeypatch):
 def test_no_network_is_told_in_time(home, monkeypatch):
     def hang(address, timeout):
         asked.append((address, timeout))
-        time.sleep(5)
+        asking.append(threading.current_thread())
+        over.wait(5)
+        raise TimeoutError(f"{address} in a test")
 
-    asked = []
+    asked, asking, over = [], [], threading.Event()
     monkeypatch.setattr(socket, "create_connection", hang)
     began = time.perf_counter()
     with pytest.raises(DatasetError) as fault:
         store.download("mujoco/hopper/medium-v0")
     assert time.perf_counter() - began < 2
+    over.set()
+    asking[0].join()
     assert asked == [(("huggingface.co", 443), store.PATIENCE)]
     message = str(fault.value)
     assert message.startswith("huggingface.co does not answer: no network?")
