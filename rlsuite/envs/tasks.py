@@ -6,14 +6,19 @@ Gymnasium if they are registered there, by a package or by the user.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import importlib
+import sys
+from pathlib import Path
 from typing import NamedTuple
 
 ENGINES = ("envpool", "gymnasium")
 # Below this many environments a loop over plain Gymnasium environments is faster than EnvPool's
 # thread hand-over (measured: EnvPool with one environment is slower than Gymnasium).
 ENVPOOL_PAYS_FROM = 8
+
+_typed: set[str] = set()  # modules that the user named to this process
 
 
 class Task(NamedTuple):
@@ -67,6 +72,52 @@ TASKS: dict[str, Task] = {
 }
 
 
+def remember_typed(task: str) -> None:
+    """Note that the user typed `task`: its module, if it names one, may be imported from now on.
+
+    Later processes know it from a file in the cache; where that cannot be written, only this one.
+    """
+    module = task.rpartition(":")[0]
+    if not module:
+        return
+    _typed.add(module)
+    if module in _remembered():
+        return
+    with contextlib.suppress(OSError):
+        _memory().parent.mkdir(parents=True, exist_ok=True)
+        with open(_memory(), "a", encoding="utf-8") as file:
+            file.write(f"{module}\n")
+
+
+def require_typed(task: str, source: str) -> None:
+    """Raise ValueError if `task`, read from the file `source`, names a module never typed here."""
+    module = task.rpartition(":")[0]
+    if module and module not in _typed | _remembered():
+        raise ValueError(
+            f"{source} names the module {module!r}, which was never typed here; importing it runs "
+            f"its code. If you trust it, type --env {task}"
+        )
+
+
+def find_modules() -> None:
+    """Let modules of the current folder be imported, as `python -m` does and a script does not."""
+    if "" not in sys.path:
+        sys.path.insert(0, "")
+
+
+def _memory() -> Path:
+    from rlsuite.datasets.cache import root  # on demand: most tasks name no module
+
+    return root() / "typed_modules.txt"
+
+
+def _remembered() -> set[str]:
+    try:
+        return set(_memory().read_text(encoding="utf-8").splitlines())
+    except (OSError, ValueError):
+        return set()
+
+
 def choose_engine(task: str, environments: int, engine: str = "auto") -> str:
     """Return "envpool" or "gymnasium" for `environments` copies of `task`.
 
@@ -117,6 +168,7 @@ def _require_registered(task: str) -> None:
 
     module, colon, name = task.rpartition(":")
     if colon:
+        find_modules()
         try:
             importlib.import_module(module)
         except ModuleNotFoundError as error:

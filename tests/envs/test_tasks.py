@@ -9,8 +9,8 @@ import gymnasium
 import numpy as np
 import pytest
 
-from rlsuite.envs import make
-from rlsuite.envs.tasks import TASKS, choose_engine
+from rlsuite.envs import make, tasks
+from rlsuite.envs.tasks import TASKS, choose_engine, remember_typed, require_typed
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -103,3 +103,47 @@ def test_importing_the_package_loads_no_engine():
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
     assert result.stdout.strip() == "set()"
+
+
+@pytest.fixture
+def untyped(tmp_path, monkeypatch):
+    """Nothing was typed, in this process or before it; the cache lies in the folder given."""
+    monkeypatch.setenv("RLSUITE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(tasks, "_typed", set())
+    return tmp_path / "cache"
+
+
+def test_a_module_that_was_never_typed_is_refused(untyped):
+    with pytest.raises(ValueError, match=r"^x/config.json names the module 'strange.one', .*--env"):
+        require_typed("strange.one:Thing-v0", "x/config.json")
+    assert not untyped.exists()
+    require_typed("Hopper-v4", "x/config.json")
+
+
+def test_what_was_typed_is_remembered_by_later_processes(untyped, monkeypatch):
+    remember_typed("mine:Thing-v0")
+    remember_typed("mine:Other-v0")
+    remember_typed("Hopper-v4")
+    monkeypatch.setattr(tasks, "_typed", set())  # as in a later process
+    require_typed("mine:Other-v1", "x")
+    assert (untyped / "typed_modules.txt").read_text() == "mine\n"
+    with pytest.raises(ValueError, match=r"'mine\.sub'"):
+        require_typed("mine.sub:Thing-v0", "x")
+
+
+def test_a_cache_that_cannot_be_written_forgets_no_word_of_this_process(untyped):
+    untyped.write_text("a file where the folder should be")
+    remember_typed("mine:Thing-v0")
+    require_typed("mine:Thing-v0", "x")
+
+
+def test_a_module_of_the_current_folder_is_found(tmp_path, monkeypatch):
+    # An installed console script has its own folder in sys.path, not the current one
+    (tmp_path / "module_of_this_folder.py").write_text(
+        "import gymnasium\n"
+        "gymnasium.register('Here-v0', 'gymnasium.envs.classic_control:PendulumEnv')\n"
+    )
+    monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry != ""])
+    monkeypatch.chdir(tmp_path)
+    assert choose_engine("module_of_this_folder:Here-v0", 1) == "gymnasium"
+    del gymnasium.registry["Here-v0"]
