@@ -289,3 +289,8 @@ def test_one_seed_of_a_policy_alone():
     mine = alone.actor()(alone.normalizer.normalize(obs[1:]), 0.0)
     theirs = policy.actor()(policy.normalizer.normalize(obs), 0.0)
     np.testing.assert_array_equal(mine[0], theirs[1])
+
+
+def test_an_unbounded_box_is_refused_before_any_training():
+    with pytest.raises(ValueError, match=r"action 1 lies in \[0, inf\].* a bounded action space"):
+        BoundedActor(3, [-1.0, 0.0], [1.0, np.inf], rngs=rngs_of(0))
