@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from rlsuite.core.networks import ACTIVATIONS, Layout, linear, mlp_shapes, uniform
 from rlsuite.core.policies import Bound, Snapshot
+from rlsuite.core.ranges import require_bounded
 
 STD_FLOOR = 1e-3  # added to a data set's standard deviations, as TD3+BC does
 
@@ -66,6 +67,7 @@ class BoundedActor(nn.Module):
     ) -> None:
         super().__init__()
         low, high = ([float(x) for x in end] for end in (low, high))
+        require_bounded(low, high, "give the environment a bounded action space")
         names = ("obs_size", "low", "high", "hidden", "activation", "log_std")
         values = (obs_size, low, high, list(hidden), activation, log_std)
         self.spec = dict(zip(names, values, strict=True))  # what a copy is built from

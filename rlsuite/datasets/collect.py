@@ -94,7 +94,7 @@ def roll(
     n = envs.copies
     obs = envs.reset(environment_seeds(rng, n))
     number, start, started = list(range(n)), np.zeros(n, np.int64), n
-    rows, ends, returns = [], {}, []
+    rows, ends, returns, seen = [], {}, [], envs.finished
     kept = held = 0  # episodes 0 .. kept - 1 have ended, and hold `held` steps
     seconds = {"physics": 0.0, "inference": 0.0}
     while held < steps:
@@ -107,13 +107,14 @@ def roll(
         seconds["physics"] += perf_counter() - acted
         rows.append((obs[0].astype(np.float32), action[0], step.reward[0]))
         obs, now = step.obs, len(rows)
-        for episode in envs.episodes():
+        for episode in envs.episodes(seen):
             copy = episode.copy
             flags = bool(step.terminated[0, copy]), bool(step.truncated[0, copy])
             final_obs = step.final_obs[0, copy].astype(np.float32)
             ends[number[copy]] = (copy, int(start[copy]), now, final_obs, *flags)
             number[copy], start[copy], started = started, now, started + 1
             returns = [*returns[-99:], episode.ret]
+        seen = envs.finished
         before = held
         while held < steps and kept in ends:
             _, first, end, *_ = ends[kept]

@@ -6,6 +6,7 @@ import csv
 from functools import partial
 from types import SimpleNamespace
 
+import gymnasium
 import numpy as np
 import pytest
 import torch
@@ -178,6 +179,13 @@ def test_metrics_of_an_iteration():
 def rows(path) -> list[dict[str, str]]:
     with open(path, newline="") as file:
         return list(csv.DictReader(file))
+
+
+def test_a_beta_policy_needs_a_bounded_box(short_runs, monkeypatch):
+    monkeypatch.setattr(Drift, "action_space", gymnasium.spaces.Box(-np.inf, np.inf, (2,)))
+    run = short_runs.create("beta", "fixpo", "Drift-v0", distribution="beta")
+    with pytest.raises(ValueError, match=r"action 0 lies in .*: use --distribution gaussian"):
+        fixpo.train(run.config, run)
 
 
 def test_a_run_with_a_beta_policy(short_runs):

@@ -273,3 +273,8 @@ def test_one_seed_of_a_policy_alone():
     alone = select_seed(policy, 1)
     (mine, _), (theirs, _) = alone.behaviour().act(obs[1:]), policy.behaviour().act(obs)
     np.testing.assert_array_equal(mine[0], theirs[1])
+
+
+def test_an_unbounded_box_is_refused_before_any_training():
+    with pytest.raises(ValueError, match=r"action 1 lies in \[0, inf\].* a bounded action space"):
+        BoundedActor(3, [-1.0, 0.0], [1.0, np.inf], rngs=rngs_of(0))
