@@ -29,7 +29,9 @@ setup(
         "numpy>=2.0.2",
         "gymnasium>=1.2.0",
         "pygame-ce>=2.5.2",  # with it Gymnasium draws CartPole and its like
-        "mujoco>=3.6.0,<4",  # EnvPool holds 3.6.0; with 4.0.0 the two engines' physics differ
+        # EnvPool holds MuJoCo 3.6.0; from 3.8.1 on the two engines' physics differ
+        "mujoco==3.6.0; sys_platform == 'linux'",
+        "mujoco>=3.6.0,<4; sys_platform != 'linux'",
         "envpool>=1.2.5; sys_platform == 'linux'",  # elsewhere: Gymnasium alone
         "tensorboard>=2.20.0",
         "safetensors>=0.5.0",
@@ -44,6 +46,13 @@ setup(
     ],
     extras_require={
         "ray": [RAY],
-        "dev": [RAY, "pytest>=8.4.0", "pytest-cov>=6.2.0", "pytest-timeout>=2.4.0", "ruff>=0.14.0"],
+        "dev": [
+            RAY,
+            "pytest>=8.4.0",
+            "pytest-cov>=6.2.0",
+            "pytest-timeout>=2.4.0",
+            "pytest-xdist>=3.8.0",
+            "ruff>=0.14.0",
+        ],
     },
 )

@@ -210,16 +210,22 @@ class Export:
     """Copy the rows of finished runs to a benchmark's results."""
 
     results: Path  # the benchmark's folder, e.g. results/mujoco-1m
+    replace: bool = False  # put a run there instead of rows that it does not agree with
 
 
 def export(argv: list[str]) -> None:
     """Copy the rows of finished runs, with their manifests, to a benchmark's results."""
-    from rlsuite.experiments.results import export as export_one
+    from rlsuite.experiments import results
 
     count = next((i for i, x in enumerate(argv) if x.startswith("-")), len(argv))
     options = flags.parse("rlsuite export FOLDER...", Export, argv[count:])
-    for folder in argv[:count]:
-        print(f"wrote {export_one(Path(folder), options.results)}")
+    folders = [Path(folder) for folder in argv[:count]]
+    if not folders:
+        raise ValueError(f"which runs? type: rlsuite export FOLDER --results {options.results}")
+    for folder in folders:
+        results.finished(folder)  # before any is written
+    for folder in folders:
+        print(f"wrote {results.export(folder, options.results, options.replace)}")
 
 
 @dataclasses.dataclass

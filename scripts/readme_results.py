@@ -5,12 +5,14 @@ with one row per algorithm. Between the speed markers: every results/speed/NAME.
 with a link to NAME.md.
 """
 
+import argparse
 import csv
 import re
 from pathlib import Path
+from urllib.parse import quote
 
 from rlsuite.experiments import readme as generated
-from rlsuite.experiments.tabular import NONE
+from rlsuite.experiments.tabular import NONE, markdown_text
 
 ROOT = Path(__file__).parents[1]
 # a report is made, not committed; README.md, where there is one, is written by hand
@@ -26,12 +28,20 @@ def benchmarks(results: Path) -> str:
 def benchmark(folder: Path, results: Path) -> str:
     """One benchmark: what is shown, a row per algorithm, and what the marks say."""
     about = generated.benchmark(folder, results / "published")
-    header = ["Algorithm", "Seeds x steps", about.together, "Wall time", "Rows", *about.tasks]
+    header = ["Algorithm", "Seeds x steps", about.together, "Wall time", "Rows"]
+    header += map(markdown_text, about.tasks)
     lines = []
     for row in about.rows:
         cells = [score(one, results.parent) if one else NONE for one in row.scores]
         whole = [unbroken(text) for text in (row.trained, row.total, row.wall_time)]
-        lines.append([row.algorithm, *whole, link("files", row.folder, results.parent), *cells])
+        lines.append(
+            [
+                markdown_text(row.algorithm),
+                *whole,
+                link("files", row.folder, results.parent),
+                *cells,
+            ]
+        )
     if all(row.total == NONE for row in about.rows):
         place = header.index(about.together)
         header, *lines = ([*line[:place], *line[place + 1 :]] for line in (header, *lines))
@@ -41,17 +51,17 @@ def benchmark(folder: Path, results: Path) -> str:
         if (folder / name).exists()
     ]
     lead = (
-        f"**{folder.name}**: {about.quantity}, mean ± standard deviation over seeds, under it IQM "
-        "[95% interval], under that the published value most like ours and its source. Wall time: "
-        f"all runs of a row. {' '.join(links)}"
+        f"**{markdown_text(folder.name)}**: {about.quantity}, mean ± standard deviation over "
+        "seeds, under it IQM [95% interval], under that the published value most like ours and its "
+        f"source. Wall time: all runs of a row. {' '.join(links)}"
     )
-    notes = "\n".join(f"- {note}" for note in about.notes)
+    notes = "\n".join(f"- {markdown_text(note)}" for note in about.notes)
     return f"{lead.rstrip()}\n\n{markdown(header, lines)}\n\n{notes}".rstrip()
 
 
 def score(one: generated.Score, root: Path) -> str:
     """Lines of a cell: mean with a link to the rows, IQM, published value, its source."""
-    value, _, source = one.published.text.partition(" (")
+    value, _, source = markdown_text(one.published.text).partition(" (")
     lines = [link(unbroken(one.mean), one.file, root), unbroken(one.iqm), unbroken(value)]
     marks = f" <sup>{','.join(one.published.marks)}</sup>" if one.published.marks else ""
     return "<br>".join([*lines, *([f"({source}{marks}"] if source else [])])
@@ -63,7 +73,7 @@ def unbroken(text: str) -> str:
 
 
 def link(text: str, path: Path, root: Path) -> str:
-    return f"[{text}]({path.relative_to(root).as_posix()})"
+    return f"[{text}]({quote(path.relative_to(root).as_posix())})"
 
 
 def speed(results: Path) -> str:
@@ -103,5 +113,13 @@ def readme(root: Path) -> str:
     return filled(text, "speed", speed(root / "results"))
 
 
-if __name__ == "__main__":
+def main(argv: list[str] | None = None) -> None:
+    """Write README.md of this checkout."""
+    argparse.ArgumentParser(
+        description="Fill the marked parts of README.md from results/.",
+    ).parse_args(argv)
     (ROOT / "README.md").write_text(readme(ROOT), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -4,6 +4,7 @@ Each part of the seeds is one public `rlsuite train` command in a process of its
 it goes on with what is unfinished and trains nothing that is finished.
 """
 
+import argparse
 import csv
 import json
 import os
@@ -86,20 +87,23 @@ def train(folder: Path, more: Sequence[str] = ()) -> list[Path]:
 
 
 def merge(runs: Sequence[Path], folder: Path) -> Path:
-    """Write the rows of all `runs`, and a manifest, as one run: what tables and curves read."""
-    rows, seeds, lines = [], [], []
+    """Write the rows and logs of all `runs`, and a manifest, as one run: what tables read."""
+    seeds, lines = [], []
     for run in runs:
-        with (run / "evaluations.csv").open(newline="") as stream:
-            header, *part = csv.reader(stream)
         about = json.loads((run / "config.json").read_text())
-        rows += part
         seeds += about["settings"]["seeds"]
         lines.append(about["command"])
     about["settings"]["seeds"], about["command"] = sorted(seeds), " & ".join(lines)
     folder.mkdir(exist_ok=True)
     (folder / "config.json").write_text(json.dumps(about, indent=2))
-    with (folder / "evaluations.csv").open("w", newline="") as stream:
-        csv.writer(stream).writerows([header, *rows])
+    for name in ("evaluations.csv", "progress.csv"):
+        rows = []
+        for run in runs:
+            with (run / name).open(newline="") as stream:
+                header, *part = csv.reader(stream)
+            rows += part
+        with (folder / name).open("w", newline="") as stream:
+            csv.writer(stream).writerows([header, *rows])
     return folder
 
 
@@ -113,4 +117,8 @@ def main(folder: Path = FOLDER, more: Sequence[str] = ()) -> None:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(
+        description=f"Train PPO on Hopper-v4, {len(SEEDS)} seeds of a million steps, in {FOLDER}, "
+        "and show it beside the published value. Called again, it goes on where it stopped."
+    ).parse_args()
     main()

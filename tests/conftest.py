@@ -1,24 +1,37 @@
-"""Shared by all tests: short runs, driven in this process or in one that can be killed."""
+"""Shared by all tests: short runs, driven in this process or in one that can be killed.
+
+short_runs         creates and trains runs of an algorithm's `smoke` preset in the test's own folder
+finished_run       the folder of such a run, trained once for all tests: to read, or to copy
+start_process      calls a function in a new process, for a quarter of a second of CPU
+compiler           lets torch.compile find what earlier tests compiled; skips where there is no g++
+
+A test that takes more than about three seconds of CPU is marked `slow`; `make quick` leaves it out.
+"""
 
 import dataclasses
-import subprocess
+import multiprocessing
+import os
+import shutil
 import sys
+from collections.abc import Callable
+from itertools import islice
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from rlsuite import algorithms, envs
 from rlsuite.experiments import run as runs
 from rlsuite.experiments.settings import Settings, preset
 
-# What a child process executes: a run folder, created or gone on with
-CHILD = """
-import sys
-from pathlib import Path
-from rlsuite.experiments import run
-run.execute(run.reopen(Path(sys.argv[1])))
-"""
+torch.set_num_threads(1)  # as in training; each core has a process of its own
+# New processes are forked from one that has imported all of this and has only one thread
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload(
+    ["pytest", "envpool", "gymnasium.envs.mujoco", "rlsuite.cli", *algorithms.ALGORITHMS.values()]
+)
 
 
 @dataclasses.dataclass
@@ -44,12 +57,17 @@ class ShortRuns:
         runs.execute(run)
         return run.folder
 
-    def start(self, folder: Path) -> subprocess.Popen:
-        """A process that goes on with the run in `folder`."""
-        command = [sys.executable, "-c", CHILD, str(folder)]
-        return subprocess.Popen(
-            command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-        )
+
+def start_of(run: runs.Run, count: int, prepare: Callable = lambda learner: None) -> None:
+    """Execute `count` iterations of `run`, after `prepare(learner)`: it may look, or change."""
+    whole = run.iterations
+
+    def iterations(total, steps_each, learner, before=0):
+        prepare(learner)
+        return islice(whole(total, steps_each, learner, before), before + count)
+
+    run.iterations = iterations
+    runs.execute(run)
 
 
 def logged(path: Path, task: str) -> Path:
@@ -75,3 +93,77 @@ def logged(path: Path, task: str) -> Path:
 def short_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ShortRuns:
     monkeypatch.setenv("RLSUITE_CACHE", str(tmp_path / "cache"))
     return ShortRuns(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def finished_runs(tmp_path_factory: pytest.TempPathFactory) -> ShortRuns:
+    return ShortRuns(tmp_path_factory.mktemp("finished_runs"))
+
+
+@pytest.fixture
+def finished_run(finished_runs: ShortRuns, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
+    """`finished_run(algorithm, env)`: the folder of a run with the settings of `short_runs`.
+
+    It belongs to all tests of this process, so change a copy (`shutil.copytree`), never the folder.
+    """
+    monkeypatch.setenv("RLSUITE_CACHE", str(finished_runs.root / "cache"))
+
+    def find(algorithm: str, env: str) -> Path:
+        folder = finished_runs.root / f"{algorithm}-{env}"
+        return folder if folder.exists() else finished_runs.train(folder.name, algorithm, env)
+
+    return find
+
+
+@pytest.fixture(scope="session")
+def compiled_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("compiled")
+
+
+@pytest.fixture
+def compiler(compiled_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch.compile with a cache of this session: its C++ headers alone take seconds."""
+    if shutil.which("g++") is None:
+        pytest.skip("torch.compile needs a C++ compiler")
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(compiled_folder))
+
+
+@pytest.fixture
+def start_process(tmp_path: Path):
+    """`start_process(function, *arguments)`: the process in which that call has begun.
+
+    It shares nothing with this one but the environment variables. `function` and its arguments are
+    pickled, so it has to be one of a module. The process has `exitcode`, `join()` and `kill()`,
+    which is SIGKILL; what it wrote to its standard error is `said(process)`. It ends with the test.
+    """
+    started: list[BaseProcess] = []
+
+    def start(function: Callable, *arguments) -> BaseProcess:
+        errors = tmp_path / f"process-{len(started)}.stderr"
+        given = (dict(os.environ), errors, function, *arguments)
+        process = FORKS.Process(target=begin, args=given, name=str(errors))
+        process.start()
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.join()
+
+
+def begin(environment: dict, errors: Path, function: Callable, *arguments) -> None:
+    os.environ.clear()
+    os.environ.update(environment)
+    sys.stderr = open(errors, "w", buffering=1)  # noqa: SIM115 (the process ends with the call)
+    function(*arguments)
+
+
+def said(process: BaseProcess) -> str:
+    errors = Path(process.name)
+    return errors.read_text() if errors.exists() else ""
+
+
+def go_on(folder: Path) -> None:
+    """Resume the run in `folder`, for `start_process`."""
+    runs.execute(runs.reopen(folder))

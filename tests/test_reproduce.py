@@ -2,12 +2,15 @@
 
 import csv
 import json
+import runpy
+import sys
 from pathlib import Path
 
 import pytest
 
 from rlsuite.experiments import rows
 
+SCRIPT = Path(__file__).parents[1] / "scripts" / "reproduce.py"
 SHORT = ("--total-steps", "512", "--evaluations", "2", "--evaluation-episodes", "1")
 
 
@@ -63,13 +66,27 @@ def test_merging_keeps_every_row_and_every_command(reproduce, tmp_path):
         run.mkdir()
         about = {"task": "T", "command": f"train {name}", "settings": {"seeds": seeds}}
         (run / "config.json").write_text(json.dumps(about))
-        (run / "evaluations.csv").write_text("seed,step\n" + "".join(f"{s},9\n" for s in seeds))
+        for table in ("evaluations.csv", "progress.csv"):
+            (run / table).write_text("seed,step\n" + "".join(f"{s},9\n" for s in seeds))
     folder = reproduce.merge([tmp_path / "a", tmp_path / "b"], tmp_path / "c")
     about = json.loads((folder / "config.json").read_text())
     assert about["settings"]["seeds"] == [0, 1, 2]
     assert about["command"] == "train a & train b"
-    with (folder / "evaluations.csv").open(newline="") as stream:
-        assert list(csv.reader(stream)) == [["seed", "step"], ["0", "9"], ["2", "9"], ["1", "9"]]
+    for table in ("evaluations.csv", "progress.csv"):
+        with (folder / table).open(newline="") as stream:
+            lines = list(csv.reader(stream))
+        assert lines == [["seed", "step"], ["0", "9"], ["2", "9"], ["1", "9"]]
+
+
+@pytest.mark.parametrize("word", ["--help", "--seeds"])
+def test_a_question_or_an_unknown_flag_starts_nothing(monkeypatch, capsys, word):
+    monkeypatch.setattr("rlsuite.cli.main", lambda argv: pytest.fail(f"started {argv}"))
+    monkeypatch.setattr(Path, "mkdir", lambda *args, **options: pytest.fail("made a folder"))
+    monkeypatch.setattr(sys, "argv", ["reproduce.py", word])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(SCRIPT), run_name="__main__")
+    assert ended.value.code == (0 if word == "--help" else 2)
+    assert "usage: reproduce.py" in "".join(capsys.readouterr())
 
 
 def test_a_failing_command_ends_the_script_with_its_code(reproduce, monkeypatch, tmp_path, capsys):

@@ -1,6 +1,9 @@
 """What the numbers of a Config must keep to, with messages that say what to type."""
 
 import math
+from collections.abc import Sequence
+
+LARGEST = 3.4e38  # that float32 holds
 
 
 def require_positive(config: object, *names: str) -> None:
@@ -37,3 +40,13 @@ def require_multiple(config: object, each: str, *names: str) -> None:
         if steps % size:
             near = max(1, round(steps / size)) * size
             raise ValueError(f"{name} is {steps}, no multiple of {each} {size}; use {near}")
+
+
+def require_bounded(low: Sequence[float], high: Sequence[float], remedy: str) -> None:
+    """An action box has two ends in each dimension, for policies that scale their actions to it."""
+    for index, (least, most) in enumerate(zip(low, high, strict=True)):
+        if not float(most) - float(least) < LARGEST:
+            raise ValueError(
+                f"action {index} lies in [{least:g}, {most:g}], and this policy scales its actions "
+                f"to the box: {remedy}"
+            )

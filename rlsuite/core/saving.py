@@ -1,29 +1,43 @@
 """Saving and loading whole policies: `policy.json` (what it is) and `policy.safetensors` (weights).
 
 Tensors carry their layer's name, with the seed axis in front (`actor.0.weight` [S, out, in]), so
-that other programs can read them without this suite.
+that other programs can read them without this suite. The metadata of their file repeat the
+description, so that one that was edited, or belongs to other weights, is refused.
+
+A policy may come from a stranger: every field of the description is checked against its type, its
+range and the sizes of the tensors before anything is built, and nothing that it names is imported.
 """
 
 import json
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from rlsuite.core.actors import BoundedActor
 from rlsuite.core.beta import BetaActorCritic
-from rlsuite.core.networks import ActorCritic, Layout
+from rlsuite.core.networks import ACTIVATIONS, ActorCritic, Layout
 
 KINDS = {
     "actor-critic": ActorCritic,
     "beta-actor-critic": BetaActorCritic,
     "bounded-actor": BoundedActor,
 }
+_OF_A_BOX = ("obs_size", "low", "high", "hidden", "activation", "log_std")
+_OF_A_CRITIC = ("obs_size", "action_size", "discrete", "hidden", "activation", "normalize_obs")
+SPECS = {  # the fields of each kind's spec, all of them needed
+    "actor-critic": _OF_A_CRITIC,
+    "beta-actor-critic": _OF_A_CRITIC,
+    "bounded-actor": _OF_A_BOX,
+}
+GREATEST = 1e38  # no number of a description is greater, infinite or NaN
+LONGEST = 1_000_000  # bytes of a description
+MARK = "policy"  # key of the description in the metadata of the weights
 
 
 def save_policy(policy: ActorCritic, folder: Path, about: dict) -> None:
@@ -34,9 +48,10 @@ def save_policy(policy: ActorCritic, folder: Path, about: dict) -> None:
     tensors = {k: v.clone() for k, v in policy.layout.views(policy.theta.detach()).items()}
     statistics = policy.normalizer.state_dict()
     tensors |= {f"normalizer.{k}": v.clone() for k, v in statistics.items()}
-    save_file(tensors, partial / "policy.safetensors")
     kind = next(name for name, cls in KINDS.items() if cls is type(policy))
     description = {"kind": kind, "spec": policy.spec, **about}
+    mark = {MARK: json.dumps(description, sort_keys=True)}
+    save_file(tensors, partial / "policy.safetensors", mark)
     (partial / "policy.json").write_text(json.dumps(description, indent=2))
     if folder.exists():
         # A rename cannot replace a full folder; the old one steps aside for an instant
@@ -52,31 +67,139 @@ def save_policy(policy: ActorCritic, folder: Path, about: dict) -> None:
 def load_policy(folder: Path) -> tuple[ActorCritic, dict]:
     """(policy in eval mode, its description) from `folder`; a run folder's `policy/` is found too.
 
-    Raises ValueError naming what is missing or damaged.
+    Raises ValueError naming what is missing, damaged or does not fit.
     """
     folder = Path(folder)
     folder = folder if (folder / "policy.json").exists() else folder / "policy"
     try:
-        about = json.loads((folder / "policy.json").read_text())
-        return _assemble(about, load_file(folder / "policy.safetensors")), about
+        about = json.loads(_text(folder / "policy.json"))
+        _check_description(about)
+        with safe_open(folder / "policy.safetensors", "pt") as file:
+            _check_sizes(about, file)
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        return _assemble(about, tensors), about
     except (OSError, ValueError, SafetensorError, LookupError, TypeError, RuntimeError) as error:
-        why = f"{type(error).__name__}: {error}"
+        why = " ".join(f"{type(error).__name__}: {error}".split())
         raise ValueError(f"{folder} holds no readable policy ({why}); name a run folder") from None
 
 
+def _text(file: Path) -> str:
+    if file.stat().st_size > LONGEST:
+        raise ValueError(f"{file.name} has {file.stat().st_size} bytes, more than any policy needs")
+    return file.read_text()
+
+
+def _check_description(about: object) -> None:
+    """ValueError unless the kind, every field of the spec and the seeds are of their types."""
+    if not isinstance(about, dict) or not isinstance(about.get("kind"), str):
+        raise ValueError("policy.json does not name the kind of the policy")
+    kind, spec = about["kind"], about.get("spec")
+    if kind not in KINDS:
+        raise ValueError(f"policy kind {_short(kind)} is not one of {list(KINDS)}")
+    if not isinstance(spec, dict) or set(spec) != set(SPECS[kind]):
+        raise ValueError(f"spec is {_short(spec)}; {kind} needs {', '.join(SPECS[kind])}")
+    for name, value in spec.items():
+        possible, words = _FIELDS[name]
+        if not possible(value):
+            raise ValueError(f"{name} is {_short(value)}; it must be {words}")
+    if kind == "beta-actor-critic" and spec["discrete"]:
+        raise ValueError("discrete is True; a Beta policy has continuous actions")
+    if "low" in spec and len(spec["low"]) != len(spec["high"]):
+        raise ValueError(f"low has {len(spec['low'])} numbers, high {len(spec['high'])}")
+    if "low" in spec and any(a > b for a, b in zip(spec["low"], spec["high"], strict=True)):
+        raise ValueError(f"low {_short(spec['low'])} is above high {_short(spec['high'])}")
+    seeds = about.get("seeds", [])
+    if not (_are(seeds, lambda seed: _is_count(seed, 0)) and len(set(seeds)) == len(seeds)):
+        raise ValueError(f"seeds are {_short(seeds)}; they must be different whole numbers")
+    for name, types in (("task", str), ("algorithm", str), ("step", int)):
+        if not isinstance(about.get(name, types()), types) or about.get(name) is True:
+            raise ValueError(f"{name} is {_short(about[name])}")
+
+
+def _check_sizes(about: dict, file: safe_open) -> None:
+    """ValueError unless the description is that of the weights, word for word and in its sizes.
+
+    Afterwards building the policy takes no more memory than the file has.
+    """
+    spec, mark = about["spec"], (file.metadata() or {}).get(MARK)
+    if mark is None:  # saved by a version that left none
+        absent = [key for key in ("task", "seeds") if key not in about]
+        if absent:
+            raise ValueError(f"policy.json does not name the {absent[0]}")
+    elif mark != json.dumps(about, sort_keys=True):
+        raise ValueError("policy.json was edited, or it belongs to other weights than these")
+    shapes = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118
+    seeds, width = shapes["normalizer.mean"]
+    if seeds < 1:
+        raise ValueError("the weights are of no seed")
+    if spec["obs_size"] != width:
+        raise ValueError(f"obs_size is {spec['obs_size']}, the weights have {width}")
+    widths: list[int] = []
+    while (weight := f"actor.{len(widths)}.weight") in shapes:
+        before, width = width, shapes[weight][1]
+        if shapes[weight] != [seeds, width, before]:
+            raise ValueError(f"{weight} is {shapes[weight]}, not {[seeds, width, before]}")
+        widths.append(width)
+    if spec["hidden"] != widths[:-1]:
+        raise ValueError(f"hidden is {_short(spec['hidden'])}, the weights have {widths[:-1]}")
+    actions = spec["action_size"] if "action_size" in spec else len(spec["low"])
+    actions *= 2 if about["kind"] == "beta-actor-critic" else 1
+    if actions != width:
+        raise ValueError(f"actions need {actions} outputs, the weights have {width}")
+    if "seeds" in about and len(about["seeds"]) != seeds:
+        raise ValueError(f"seeds are {about['seeds']}, the weights have {seeds}")
+
+
+def _is_count(value: object, least: int = 1) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < GREATEST
+
+
+def _are(values: object, possible: Callable[[object], bool]) -> bool:
+    return isinstance(values, list) and all(map(possible, values))
+
+
+_BOX = (lambda value: _are(value, _is_number) and value, "a list of finite numbers")
+_FIELDS: dict[str, tuple[Callable[[object], bool], str]] = {  # of a spec: what it must be
+    "obs_size": (_is_count, "a whole number of at least 1"),
+    "action_size": (_is_count, "a whole number of at least 1"),
+    "hidden": (lambda value: _are(value, _is_count), "a list of whole numbers of at least 1"),
+    "discrete": (lambda value: isinstance(value, bool), "true or false"),
+    "normalize_obs": (lambda value: isinstance(value, bool), "true or false"),
+    "activation": (
+        lambda value: isinstance(value, str) and value in ACTIVATIONS,
+        f"one of {', '.join(ACTIVATIONS)}",
+    ),
+    "low": _BOX,
+    "high": _BOX,
+    "log_std": (lambda value: value is None or _is_number(value), "null or a finite number"),
+}
+
+
+def _short(value: object) -> str:
+    """`value` in at most 80 characters."""
+    text = value if isinstance(value, str) else repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
 def _assemble(about: dict, tensors: dict[str, torch.Tensor]) -> ActorCritic:
-    if about["kind"] not in KINDS:
-        raise ValueError(f"policy kind {about['kind']!r} is not one of {list(KINDS)}")
     seeds = len(tensors["normalizer.mean"])
     rngs = [np.random.default_rng(0) for _ in range(seeds)]  # drawn over by the saved weights
     policy = KINDS[about["kind"]](rngs=rngs, **about["spec"])
-    for name, view in policy.layout.views(policy.theta).items():
-        if tensors[name].shape != view.shape:  # a copy would broadcast
-            raise ValueError(f"{name} is {list(tensors[name].shape)}, not {list(view.shape)}")
-        view.copy_(tensors[name])
     statistics = {
         k.removeprefix("normalizer."): v for k, v in tensors.items() if k.startswith("normalizer.")
     }
+    views = policy.layout.views(policy.theta)
+    surplus = sorted(tensors.keys() - views.keys() - {f"normalizer.{k}" for k in statistics})
+    if surplus:
+        raise ValueError(f"{surplus[0]} is no part of a policy that policy.json describes")
+    for name, view in views.items():
+        if tensors[name].shape != view.shape:  # a copy would broadcast
+            raise ValueError(f"{name} is {list(tensors[name].shape)}, not {list(view.shape)}")
+        view.copy_(tensors[name])
     policy.normalizer.load_state_dict(statistics)
     return policy.eval()
 
@@ -111,18 +234,22 @@ def load_rows(
     try:
         with safe_open(path, "pt") as file:
             found = file.metadata() or {}
-            named = [file.get_tensor(name).flatten(1) for name in layout.shapes]
-        there = json.loads(found["seeds"])
-    except (OSError, SafetensorError, LookupError, ValueError) as error:
+            there = json.loads(found["seeds"])
+            if not _are(there, lambda seed: _is_count(seed, 0)):
+                raise ValueError(f"its seeds are {_short(there)}")
+            named = {name: file.get_tensor(name) for name in layout.shapes}
+    except (OSError, SafetensorError, LookupError, ValueError, RecursionError) as error:
         raise ValueError(
             f"{path} cannot be read ({error}); name a run folder that has it"
         ) from None
     for key, value in about.items():
         if found.get(key) != value:
             raise ValueError(f"{path} was fitted with {key} {found.get(key)}, not {value}")
-    theta = torch.cat(named, 1)
-    if theta.shape[1] != layout.size:
-        raise ValueError(f"{path} has {theta.shape[1]} numbers a seed, not {layout.size}")
+    for name, tensor in named.items():
+        shape = (len(there), *layout.shapes[name])
+        if tensor.shape != shape:
+            raise ValueError(f"{path}: {name} is {list(tensor.shape)}, not {list(shape)}")
+    theta = torch.cat([tensor.flatten(1) for tensor in named.values()], 1)
     if len(there) == 1:
         return theta.repeat(len(seeds), 1)
     absent = sorted(set(seeds) - set(there))

@@ -20,7 +20,7 @@ import numpy as np
 
 from rlsuite import __version__
 from rlsuite.datasets import behaviour, minari, scores, writing
-from rlsuite.datasets.behaviour import Behaviour
+from rlsuite.datasets.behaviour import NamedBehaviour
 from rlsuite.datasets.minari import Episode
 from rlsuite.datasets.recipes import UNIFORM, Recipe
 from rlsuite.datasets.transitions import DatasetError
@@ -82,7 +82,7 @@ def collect(
 
 
 def roll(
-    policy: Behaviour,
+    policy: NamedBehaviour,
     envs: Environments,
     steps: int,
     rng: np.random.Generator,
@@ -96,25 +96,27 @@ def roll(
     n = envs.copies
     obs = envs.reset(environment_seeds(rng, n))
     number, start, started = list(range(n)), np.zeros(n, np.int64), n
-    rows, ends, returns = [], {}, []
+    rows, ends, returns, seen = [], {}, [], envs.finished
     kept = held = 0  # episodes 0 .. kept - 1 have ended, and hold `held` steps
     seconds = {"physics": 0.0, "inference": 0.0}
     while held < steps:
         began = perf_counter()
-        action = policy.act(obs, policy.noise(rng, n))
+        action = policy.act(obs, [rng])[1]
         acted = perf_counter()
         step = envs.step(action)
+        policy.reset(step.terminated | step.truncated)
         seconds["inference"] += acted - began
         seconds["physics"] += perf_counter() - acted
         rows.append((obs[0].astype(np.float32), action[0], step.reward[0]))
         obs, now = step.obs, len(rows)
-        for episode in envs.episodes():
+        for episode in envs.episodes(seen):
             copy = episode.copy
             flags = bool(step.terminated[0, copy]), bool(step.truncated[0, copy])
             final_obs = step.final_obs[0, copy].astype(np.float32)
             ends[number[copy]] = (copy, int(start[copy]), now, final_obs, *flags)
             number[copy], start[copy], started = started, now, started + 1
             returns = [*returns[-99:], episode.ret]
+        seen = envs.finished
         before = held
         while held < steps and kept in ends:
             _, first, end, *_ = ends[kept]
@@ -139,7 +141,7 @@ def _cut(columns, copy, first, end, final_obs, terminated: bool, truncated: bool
     return Episode(whole, action.copy(), reward.copy(), terminated, truncated)
 
 
-def _actor(recipe: Recipe, part: str, policies: Path | None, envs: Environments) -> Behaviour:
+def _actor(recipe: Recipe, part: str, policies: Path | None, envs: Environments) -> NamedBehaviour:
     if part == UNIFORM:
         return behaviour.uniform(envs)
     if policies is None:

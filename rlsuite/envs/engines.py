@@ -9,13 +9,15 @@ both flags. Raw returns are summed here, below everything.
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rlsuite.envs.tasks import choose_engine
+from rlsuite.envs.faults import EnvironmentFault, PolicyFault, RowFault
+from rlsuite.envs.tasks import TASKS, choose_engine, physics_mismatch
 
 _SEED_LIMIT = 2**31  # EnvPool's seeds are C++ ints
 
@@ -49,12 +51,12 @@ class Episode(NamedTuple):
     length: int
 
 
-class EnvironmentFault(RuntimeError):
-    """An environment produced a NaN or an infinity."""
-
-
 class Environments:
     """S x N environments of one task: `make` builds it, `reset` must come before `step`.
+
+    `first_action` is the environment's own number of discrete action 0. `seeded` says whether equal
+    seeds give equal first observations, `reports_cost` whether a step has had a cost so far, and
+    `finished` counts all episodes that have ended since this object was built.
 
     Returned arrays are never overwritten by later steps; `cost` and `truncated` may be read-only.
     """
@@ -67,10 +69,12 @@ class Environments:
         self.obs_size: int = physics.obs_size
         self.discrete: bool = physics.discrete
         self.action_size: int = physics.action_size
-        self.first_action: int = physics.first_action  # the environment's name of action 0
         self.action_low: NDArray[np.float32] | None = physics.action_low
         self.action_high: NDArray[np.float32] | None = physics.action_high
+        self.first_action: int = physics.first_action
         self.time_limit: int | None = physics.time_limit
+        self.seeded: bool = physics.seeded
+        self.reports_cost = False
         self._physics = physics
         self._shape = (len(self.seeds), copies)
         self._count = len(self.seeds) * copies
@@ -84,6 +88,7 @@ class Environments:
         self._no_cost = _constant(np.zeros(self._shape, dtype=np.float32))
         self._no_truncation = _constant(np.zeros(self._count, dtype=bool))
         self._episodes: list[Episode] = []
+        self._forgotten = 0  # episodes that ended before the last reset
         self._steps: int | None = None
 
     def reset(self, env_seeds: NDArray[np.integer]) -> NDArray[np.float64]:
@@ -104,31 +109,40 @@ class Environments:
                 f"got {env_seeds.min()} .. {env_seeds.max()}"
             )
         self._steps = 0
+        self._forgotten = self.finished
         self._episodes = []
         self._return = np.zeros(self._count)
         self._cost = np.zeros(self._count)
         # Lengths are differences to the step at which each episode began: nothing to count.
         self._began = np.zeros(self._count, dtype=np.int64)
         self._oldest = 0
-        obs = self._physics.open(env_seeds.reshape(-1))
+        try:
+            obs = self._physics.open(env_seeds.reshape(-1))
+        except RowFault as fault:
+            raise self._fault([fault.row], str(fault)) from fault.__cause__
         self._require_finite(obs, "reset observation", np.arange(self._count))
         return obs.reshape(self._obs_shape)
 
     def step(self, action: NDArray) -> Step:
         """Act with `action` (float32 [S, N, A], clipped to the box; int64 [S, N] if discrete).
 
-        Raises ValueError for another shape or a discrete action out of range, EnvironmentFault for
-        a NaN or an infinity in an observation or a reward, or a NaN in the action.
+        Raises ValueError for another shape or a discrete action out of range, PolicyFault for a NaN
+        in the action, EnvironmentFault where an environment raises, returns something else than an
+        observation of its space, a number and two flags, or a NaN or an infinity.
         """
         # Small batches live on overhead: np.add.reduce and np.count_nonzero cost a half and a
         # tenth of the methods `sum` and `any`, and arrays that are constant are not computed.
-        action = self._checked(action)
+        action = self._rows(action)
         self._steps += 1
-        obs, reward, terminated, truncated, cost = self._physics.step(action)
+        try:
+            obs, reward, terminated, truncated, cost = self._physics.step(action)
+        except RowFault as fault:
+            raise self._fault([fault.row], str(fault)) from fault.__cause__
         self._return += reward
         if cost is None:
             cost = self._no_cost
         else:
+            self.reports_cost = True
             self._cost += cost
             cost = cost.astype(np.float32).reshape(self._shape)
         # One sum finds every NaN and infinity; the culprit is looked up only then.
@@ -152,18 +166,36 @@ class Environments:
             final_obs,
         )
 
-    def episodes(self) -> list[Episode]:
-        """Return the episodes finished since the last call, in order, and forget them."""
-        finished, self._episodes = self._episodes, []
-        return finished
+    @property
+    def finished(self) -> int:
+        return self._forgotten + len(self._episodes)
+
+    def episodes(self, since: int = 0) -> list[Episode]:
+        """Return the episodes finished since the last reset, in order; reading forgets nothing.
+
+        `since`, what `finished` was, leaves out those that ended earlier: each reader has its own.
+        """
+        return self._episodes[max(since - self._forgotten, 0) :]
+
+    def unfinished(self) -> list[Episode]:
+        """Return the episodes under way, one for each environment, as far as they have come."""
+        return [self._episode(row) for row in range(self._count)]
+
+    def applied(self, action: NDArray) -> NDArray:
+        """Return what the environments get for `action`, in its shape: the one place that decides.
+
+        Within the box and in the environment's dtype, or discrete and counted as the environment
+        counts. Raises as `step`.
+        """
+        return self._rows(action).reshape(self._action_shape)
 
     def close(self) -> None:
         """Free the environments; `reset` would create them again."""
         self._physics.close()
         self._steps = None
 
-    def _checked(self, action: NDArray) -> NDArray:
-        """Return `action` as [E, A] within the box, or [E] if discrete, in the engine's dtype."""
+    def _rows(self, action: NDArray) -> NDArray:
+        """Return `action` as [E, A], or [E] if discrete, as the environments get it."""
         if self._steps is None:
             raise RuntimeError("call reset(env_seeds) before step")
         if action.shape != self._action_shape or action.dtype.kind not in self._action_kinds:
@@ -178,50 +210,90 @@ class Environments:
                     f"{self.task}: discrete actions must lie in 0 .. {self.action_size - 1}, "
                     f"got {action.min()} .. {action.max()}"
                 )
-            action = action.reshape(self._count)
+            action = action.reshape(self._count) + self.first_action
         else:
             # Two ufuncs instead of np.clip: a third of the time on a few rows.
             action = action.reshape(self._count, self.action_size)
             action = np.minimum(np.maximum(action, self._low), self._high)
             # MuJoCo takes a NaN for zero and goes on, with no more than a line in a log file.
             if not math.isfinite(np.add.reduce(action, None)):
-                self._require_finite(action, "action", np.arange(self._count))
+                self._require_finite(action, "policy's action", np.arange(self._count), PolicyFault)
         return action.astype(self._physics.action_dtype, copy=False)
 
     def _restart(self, obs: NDArray, ended: NDArray) -> NDArray:
         """Record the `ended` [E] episodes and reset them; return obs [E, O] to act on next."""
         rows = np.flatnonzero(ended)
         for row in rows.tolist():
-            slot, copy = divmod(row, self.copies)
-            length = self._steps - int(self._began[row])
-            ret, cost = float(self._return[row]), float(self._cost[row])
-            self._episodes.append(Episode(slot, copy, ret, cost, length))
+            self._episodes.append(self._episode(row))
         self._return[rows] = 0.0
         self._cost[rows] = 0.0
         self._began[rows] = self._steps
         self._oldest = int(self._began.min())
-        first = self._physics.reset(rows)
+        try:
+            first = self._physics.reset(rows)
+        except RowFault as fault:
+            raise self._fault([fault.row], str(fault)) from fault.__cause__
         self._require_finite(first, "reset observation", rows)
         obs = obs.copy()
         obs[rows] = first
         return obs
 
-    def _require_finite(self, values: NDArray, quantity: str, rows: NDArray) -> None:
-        """Raise EnvironmentFault for the first of `rows` whose `values` [K, ...] are not finite."""
-        finite = np.isfinite(values.reshape(len(rows), -1)).all(axis=1)
-        if finite.all():
+    def _episode(self, row: int) -> Episode:
+        length = self._steps - int(self._began[row])
+        ret, cost = float(self._return[row]), float(self._cost[row])
+        return Episode(*divmod(row, self.copies), ret, cost, length)
+
+    def _require_finite(
+        self, values: NDArray, quantity: str, rows: NDArray, kind: type = EnvironmentFault
+    ) -> None:
+        """Raise `kind` if the `values` [K, ...] of any of `rows` are not finite."""
+        values = values.reshape(len(rows), -1)
+        finite = np.isfinite(values)
+        bad = np.flatnonzero(~finite.all(axis=1))
+        if len(bad) == 0:
             return
-        index = int(np.argmin(finite))
-        slot, copy = divmod(int(rows[index]), self.copies)
-        raise EnvironmentFault(
-            f"{self.task}: the {quantity} is not finite ({values[index]}) for seed "
-            f"{self.seeds[slot]}, copy {copy}, after {self._steps} steps since the last reset"
+        column = int(np.argmin(finite[bad[0]]))
+        index = f" at index {column}" if values.shape[1] > 1 else ""
+        fault = self._fault(
+            rows[bad].tolist(),
+            f"the {quantity} is not finite ({values[bad[0], column]}{index})",
+            kind,
+        )
+        sound = [str(seed) for seed in self.seeds if seed not in fault.seeds]
+        if not sound:
+            raise fault
+        others = ",".join(sound) + ("," if len(sound) == 1 else "")
+        without = ", ".join(map(str, fault.seeds))
+        raise kind(f"{fault} (without seed {without}: --seeds {others})", fault.seeds)
+
+    def _fault(self, rows: list[int], text: str, kind: type = EnvironmentFault) -> RuntimeError:
+        """What to raise for `text` in `rows`; the message names the first of them."""
+        slot, copy = divmod(rows[0], self.copies)
+        place = f"seed {self.seeds[slot]}, copy {copy}"
+        within = self._steps - int(self._began[rows[0]])
+        if within:
+            place += f", in step {within} of its episode"
+        return kind(
+            f"{self.task}: {text} for {place}, after {self._steps} steps since the last reset",
+            [self.seeds[slot] for slot in sorted({row // self.copies for row in rows})],
         )
 
 
 def _constant(array: NDArray) -> NDArray:
     array.flags.writeable = False
     return array
+
+
+def is_seeded(task: str) -> bool:
+    """Whether equal seeds give equal first observations in `task`; known tasks are not asked.
+
+    Raises as `make`.
+    """
+    if task in TASKS:
+        return True
+    environments = make(task, [0], 1)
+    environments.close()
+    return environments.seeded
 
 
 def make(
@@ -258,4 +330,6 @@ def make(
         from rlsuite.envs.gymnasium_engine import GymnasiumPhysics
 
         physics = GymnasiumPhysics(task, count)
+    if mismatch := physics_mismatch(task):
+        warnings.warn(mismatch, stacklevel=2)
     return Environments(physics, task, engine, seeds, copies)

@@ -31,10 +31,16 @@ class EnvPoolPhysics:
         self._threads = threads or _default_threads(count)
         self._pool = None
         spec = envpool.make_spec(task, num_envs=count)
-        observation, action = spec.state_array_spec["obs"], spec.action_array_spec["action"]
+        action = spec.action_array_spec["action"]
+        sizes = {
+            key: int(np.prod(part.shape, dtype=np.int64))
+            for key, part in spec.state_array_spec.items()
+            if key.split(":")[0] == "obs" and key not in TASKS[task].fillers
+        }
+        self._obs_keys = list(sizes)
+        self.obs_size = sum(sizes.values())
         self.time_limit: int | None = TASKS[task].time_limit
-        self.first_action = 0
-        self.obs_size = int(np.prod(observation.shape, dtype=np.int64))
+        self.seeded, self.first_action = True, 0
         self.action_dtype = np.dtype(action.dtype)
         self.discrete = np.issubdtype(action.dtype, np.integer)
         self.action_low = self.action_high = None
@@ -61,7 +67,7 @@ class EnvPoolPhysics:
             **dict(TASKS[self._task].envpool_options),
         )
         states = list(pool._state_keys)
-        self._obs, self._reward = states.index("obs"), states.index("reward")
+        self._obs, self._reward = [states.index(k) for k in self._obs_keys], states.index("reward")
         self._done, self._env_id = states.index("done"), states.index("info:env_id")
         self._all = np.arange(self._count, dtype=np.int32)
         self._message = [self._all] * len(pool._action_keys)
@@ -98,8 +104,9 @@ class EnvPoolPhysics:
             self._pool = None
 
     def _rows(self, state: list[NDArray]) -> NDArray[np.float64]:
-        obs = state[self._obs]
-        return obs.reshape(len(obs), -1).astype(np.float64, copy=False)
+        parts = [state[i].reshape(len(state[i]), -1) for i in self._obs]
+        obs = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
+        return obs.astype(np.float64, copy=False)
 
 
 def _default_threads(count: int) -> int:

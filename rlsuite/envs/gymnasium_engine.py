@@ -7,6 +7,8 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -19,26 +21,37 @@ from gymnasium.wrappers import (
 )
 from numpy.typing import NDArray
 
+from rlsuite.envs.faults import RowFault, explained
 from rlsuite.envs.tasks import TASKS
 from rlsuite.envs.variants import split
+
+# Pictures have at least so many rows and columns; a stack of four vectors is none.
+_IMAGE_SIDE = 16
+_PARTS = ("observation", "reward", "terminated", "truncated", "info")
+_NOTHING = object()  # what a call that raised has returned
+# Whether the tasks outside the table follow their seeds, by task and what builds it.
+_seeded: dict[tuple[str, Any], bool] = {}
 
 
 class GymnasiumPhysics:
     """`count` copies of `task`, without time limit or automatic reset."""
 
-    def __init__(self, task: str, count: int) -> None:
+    def __init__(
+        self, task: str, count: int, wrap: Callable | None = None, **options: object
+    ) -> None:
+        """`wrap` goes around each environment, `options` are those of its constructor."""
         self._task = task
         self._count = count
-        env, self.time_limit = _build(task)
-        self._fresh = [env]
+        self._wrap, self._options = wrap, options
+        env, self.time_limit = self._build()
         self._envs: list[gymnasium.Env] = []
         observation, action = env.observation_space, env.action_space
         _require_supported(task, observation, action)
+        self.first_action = 0
         self._obs_shape = observation.shape
         self.obs_size = int(np.prod(observation.shape, dtype=np.int64))
         self.discrete = isinstance(action, Discrete)
         self.action_low = self.action_high = None
-        self.first_action = 0  # what the environment calls its first discrete action
         if self.discrete:
             self.action_dtype = np.dtype(np.int64)
             self.action_size = int(action.n)
@@ -49,30 +62,27 @@ class GymnasiumPhysics:
             self.action_low = action.low.astype(np.float32).reshape(-1)
             self.action_high = action.high.astype(np.float32).reshape(-1)
             self._action_shape = action.shape
+        self._fresh = [env]
+        self.seeded = task in TASKS or self._follows_its_seed()
 
     def open(self, seeds: NDArray[np.int64]) -> NDArray[np.float64]:
         """Create the environments anew from `seeds` [E]; return the first observations [E, O]."""
         for env in self._envs:
             env.close()
         missing = self._count - len(self._fresh)
-        self._envs = self._fresh + [_build(self._task)[0] for _ in range(missing)]
+        self._envs = self._fresh + [self._build()[0] for _ in range(missing)]
         self._fresh = []
         self._steps = [env.step for env in self._envs]
         obs = np.empty((self._count, self.obs_size))
         for row, (env, seed) in enumerate(zip(self._envs, seeds, strict=True)):
-            first = np.asarray(env.reset(seed=int(seed))[0])
-            if first.shape != self._obs_shape:
-                raise ValueError(
-                    f"{self._task}: reset returned an observation of shape {first.shape}, but "
-                    f"observation_space has shape {self._obs_shape}"
-                )
-            obs[row] = first.reshape(-1)
+            obs[row] = self._first(env, row, int(seed)).reshape(-1)
         return obs
 
     def step(self, action: NDArray) -> tuple[NDArray, NDArray, NDArray, NDArray, NDArray | None]:
         """Step all; return obs [E, O], reward, terminated, truncated [E] and cost [E].
 
-        The cost is `info["cost"]`; None where no environment reports one.
+        The cost is `info["cost"]`; None where no environment reports one. Raises RowFault where one
+        of them raises, or returns something else than its spaces say.
         """
         count = self._count
         obs = np.empty((count, *self._obs_shape))
@@ -80,24 +90,87 @@ class GymnasiumPhysics:
         terminated = np.empty(count, dtype=bool)
         truncated = np.empty(count, dtype=bool)
         cost = None
-        if self.discrete:
-            actions = (action + self.first_action).tolist()
-        else:
-            actions = action.reshape(count, *self._action_shape)
-        for row, step in enumerate(self._steps):
-            obs[row], reward[row], terminated[row], truncated[row], info = step(actions[row])
-            if "cost" in info:
-                if cost is None:
-                    cost = np.zeros(count)
-                cost[row] = info["cost"]
-        return obs.reshape(count, -1), reward, terminated, truncated, cost
+        actions = action.tolist() if self.discrete else action.reshape(count, *self._action_shape)
+        shape, row, result = self._obs_shape, 0, _NOTHING
+        try:
+            for row, step in enumerate(self._steps):
+                result = _NOTHING  # of this row alone: a fault is read off it
+                result = step(actions[row])
+                observation, reward[row], terminated[row], truncated[row], info = result
+                if np.shape(observation) != shape:  # NumPy would stretch a single number over it
+                    break
+                obs[row] = observation
+                if "cost" in info:
+                    if cost is None:
+                        cost = np.zeros(count)
+                    cost[row] = info["cost"]
+            else:
+                return obs.reshape(count, -1), reward, terminated, truncated, cost
+        except Exception as error:  # of the user's own code, or of unpacking what it returned
+            raise RowFault(row, self._stated("step", result, error)) from error
+        raise RowFault(row, self._stated("step", result))
 
     def reset(self, rows: NDArray[np.integer]) -> NDArray[np.float64]:
         """Start new episodes in `rows` [K], and only there; return their observations [K, O]."""
         obs = np.empty((len(rows), *self._obs_shape))
         for index, row in enumerate(rows):
-            obs[index] = self._envs[row].reset()[0]
+            obs[index] = self._first(self._envs[row], int(row), None)
         return obs.reshape(len(rows), -1)
+
+    def _first(self, env: gymnasium.Env, row: int, seed: int | None) -> NDArray:
+        """Return the observation after a reset. Raises RowFault."""
+        result = _NOTHING
+        try:
+            result = env.reset() if seed is None else env.reset(seed=seed)
+            observation, _ = result
+            if np.shape(observation) == self._obs_shape:
+                return np.asarray(observation)
+        except Exception as error:
+            raise RowFault(row, self._stated("reset", result, error)) from error
+        raise RowFault(row, self._stated("reset", result))
+
+    def _stated(self, call: str, result: object, error: Exception | None = None) -> str:
+        """What is wrong with `call`, which returned `result` or raised `error`."""
+        parts = _PARTS if call == "step" else ("observation", "info")
+        if result is _NOTHING:
+            return f"{call} failed: {explained(error)}"
+        if not isinstance(result, tuple | list) or len(result) != len(parts):
+            several = isinstance(result, tuple | list)
+            count = f"{len(result)} values" if several else f"one {type(result).__name__}"
+            return f"{call} returned {count}, not {len(parts)} values: {', '.join(parts)}"
+        if np.shape(result[0]) != self._obs_shape:
+            return (
+                f"{call} returned an observation of shape {np.shape(result[0])}, but "
+                f"observation_space has shape {self._obs_shape}"
+            )
+        for name, value in zip(parts[1:-1], result[1:-1], strict=True):
+            if np.ndim(value):
+                return f"{call} returned a {name} of shape {np.shape(value)}, not a single value"
+        return f"{call} returned {', '.join(parts)} that cannot be used: {explained(error)}"
+
+    def _follows_its_seed(self) -> bool:
+        """Whether two resets with one seed agree; asked once of each task, of a throwaway copy."""
+        key = (self._task, gymnasium.spec(split(self._task)[0].rpartition(":")[2]).entry_point)
+        if key not in _seeded:
+            (env,), self._fresh = self._fresh, []  # those that train start as new ones do
+            try:
+                first, second = (self._first(env, 0, 0) for _ in range(2))
+            except RowFault as fault:
+                raise ValueError(f"{self._task}: {fault}") from fault.__cause__
+            finally:
+                env.close()
+            _seeded[key] = np.array_equal(first, second, equal_nan=True)
+            if not _seeded[key]:
+                warnings.warn(
+                    f"{self._task} ignores its seed: two resets with seed 0 differ, so no run on "
+                    "it can be repeated (draw from self.np_random, after super().reset(seed=seed))",
+                    stacklevel=3,
+                )
+        return _seeded[key]
+
+    def _build(self) -> tuple[gymnasium.Env, int | None]:
+        env, limit = _build(self._task, self._options)
+        return (self._wrap(env) if self._wrap else env), limit
 
     def close(self) -> None:
         """Close every environment."""
@@ -107,11 +180,17 @@ class GymnasiumPhysics:
 
 
 def _require_supported(task: str, observation: Space, action: Space) -> None:
-    flat = isinstance(observation, Box)
-    if not flat:
+    if not isinstance(observation, Box):
         raise ValueError(
             f"{task} has observations in {observation}; only Box observations are supported: "
             "wrap it, for instance in gymnasium.wrappers.FlattenObservation"
+        )
+    shape = observation.shape
+    if len(shape) > 2 or (len(shape) == 2 and min(shape) >= _IMAGE_SIDE):
+        raise ValueError(
+            f"{task} has observations of shape {shape}, as images have; the networks here take "
+            "vectors: give it features instead (or, if these numbers are a vector, wrap it in "
+            "gymnasium.wrappers.FlattenObservation)"
         )
     floats = isinstance(action, Box) and np.issubdtype(action.dtype, np.floating)
     if not (floats or isinstance(action, Discrete)):
@@ -132,7 +211,7 @@ def _in_order(space: Space) -> Space:
     return Dict({key: _in_order(part) for key, part in space.items()})
 
 
-def _build(task: str) -> tuple[gymnasium.Env, int | None]:
+def _build(task: str, options: dict[str, object]) -> tuple[gymnasium.Env, int | None]:
     """Return the environment without Gymnasium's standard wrappers, and the time limit in steps.
 
     Dicts of boxes become one box, in the order of their sorted keys: as `datasets` reads them.
@@ -143,16 +222,14 @@ def _build(task: str) -> tuple[gymnasium.Env, int | None]:
             if name in TASKS:
                 # Asking for -v4 is deliberate here: most published numbers are on it.
                 warnings.filterwarnings("ignore", message=".*is out of date.*")
-            env = gymnasium.make(name, disable_env_checker=True, **settings)
+            env = gymnasium.make(name, disable_env_checker=True, **options, **settings)
     except (gymnasium.error.DependencyNotInstalled, ImportError) as error:
         raise ImportError(
             f"{task} needs a package that is not installed ({error}); for MuJoCo tasks run "
             "`pip install mujoco==3.6.0`"
         ) from error
-    except TypeError as error:
-        if not settings:
-            raise
-        raise ValueError(f"{task}: {error}") from error  # a setting that the task has not
+    except Exception as error:  # of the user's own constructor
+        raise ValueError(f"{task} cannot be created: {explained(error)}") from error
     limit = None
     while isinstance(env, TimeLimit | OrderEnforcing | PassiveEnvChecker):
         if isinstance(env, TimeLimit):

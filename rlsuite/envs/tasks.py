@@ -7,12 +7,17 @@ Gymnasium if they are registered there, by a package or by the user.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import difflib
+import functools
 import importlib
 import sys
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
+from rlsuite.envs import dm_control
 from rlsuite.envs.variants import split
 
 ENGINES = ("envpool", "gymnasium")
@@ -24,12 +29,16 @@ _typed: set[str] = set()  # modules that the user named to this process
 
 
 class Task(NamedTuple):
-    """A known task: time limit in steps, engines that run it, why not both, EnvPool's options."""
+    """A known task: time limit in steps, engines that run it, why not both, EnvPool's options.
+
+    `fillers` are keys of EnvPool's observations that are no part of the task.
+    """
 
     time_limit: int
     engines: tuple[str, ...] = ENGINES
     note: str = ""
     envpool_options: tuple[tuple[str, bool], ...] = ()
+    fillers: tuple[str, ...] = ()
 
 
 _CLASSIC_LIMITS = {
@@ -71,6 +80,15 @@ TASKS: dict[str, Task] = {
         engines=("envpool",),
         note="Gymnasium refuses Pusher-v4 with MuJoCo 3 or newer; Pusher-v5 runs on both engines.",
     ),
+    **{
+        name: Task(
+            dm_control.TIME_LIMIT,
+            engines=("envpool",),
+            note=dm_control.NOTE,
+            fillers=dm_control.FILLERS.get(name, ()),
+        )
+        for name in dm_control.NAMES
+    },
 }
 
 
@@ -137,7 +155,8 @@ def choose_engine(task: str, environments: int, engine: str = "auto") -> str:
         if engine == "envpool":
             raise ValueError(
                 f"the EnvPool engine does not run {task!r}: use engine='gymnasium'. "
-                f"EnvPool runs {', '.join(n for n, t in TASKS.items() if 'envpool' in t.engines)}"
+                f"EnvPool runs {', '.join(n for n, t in TASKS.items() if t.engines == ENGINES)}, "
+                "and dm_control's tasks by names like WalkerWalk-v1"
             )
         return "gymnasium"
     if engine == "auto":
@@ -164,6 +183,39 @@ def _envpool_installed() -> bool:
     return True
 
 
+def physics_mismatch(task: str) -> str | None:
+    """Say so if the two engines compute `task` with different versions of MuJoCo."""
+    known = TASKS.get(task)
+    if known is None or known.engines != ENGINES or task.split("-")[0] not in _MUJOCO_LIMITS:
+        return None
+    try:
+        installed = version("mujoco")
+    except PackageNotFoundError:
+        return None
+    embedded = _embedded_mujoco()
+    if embedded in (None, installed):
+        return None
+    return (
+        f"MuJoCo {installed} is installed, but EnvPool computes with {embedded}: the two engines' "
+        f"physics differ. Run `pip install mujoco=={embedded}`"
+    )
+
+
+@functools.cache
+def _embedded_mujoco() -> str | None:
+    """The version of MuJoCo inside EnvPool, which its library tells; None without EnvPool."""
+    spec = find_spec("envpool")
+    if spec is None or spec.origin is None:
+        return None
+    library = Path(spec.origin).parent / "mujoco" / "mujoco_gym_envpool.so"
+    try:
+        tell = ctypes.CDLL(str(library)).mj_versionString
+    except (OSError, AttributeError):
+        return "3.6.0"  # that of EnvPool 1.2.5
+    tell.restype = ctypes.c_char_p
+    return tell().decode()
+
+
 def _require_registered(task: str) -> None:
     """Raise ValueError unless Gymnasium has `task`, after importing `module` of "module:Id"."""
     import gymnasium
@@ -185,8 +237,20 @@ def _require_registered(task: str) -> None:
         return
     lower = {known.lower(): known for known in sorted(usable)}
     near = [lower[match] for match in difflib.get_close_matches(name.lower(), lower)]
+    near = [*_registered_here(name), *near] if not colon else near
     hint = f"did you mean {' or '.join(near)}? " if near else ""
     raise ValueError(
         f"unknown task {task!r}: {hint}Your own environment: register it with "
         "gymnasium.register and type MODULE:ID (the module that registers it, then its id)"
     )
+
+
+def _registered_here(name: str) -> list[str]:
+    """`MODULE:name` for the modules of the current folder that mention the id; none is imported."""
+    found = []
+    for path in sorted(Path().glob("*.py")):
+        with contextlib.suppress(OSError, ValueError):
+            text = path.read_text(encoding="utf-8")
+            if f'"{name}"' in text or f"'{name}'" in text:
+                found.append(f"{path.stem}:{name}")
+    return found

@@ -3,10 +3,12 @@
 Learning curves have one panel per task, or data set, and one figure per quantity. The line is the
 mean (or the IQM) over seeds and the band its pointwise 95% bootstrap interval; a dashed line is the
 published value most like ours, with the marks of `published.DIFFERENCES`. A value that stands only
-at another horizon is named below the panel but not drawn. A dotted line is the mean score of the
-data that an offline run learned from. Where several algorithms share tasks, a further figure shows
-the IQM (of scores: the mean) over all tasks, the probability that one algorithm scores above
-another, and performance profiles (``aggregates.py``).
+at another horizon is not drawn; as in the tables, it is named where several algorithms stand
+together, while one alone says how far its published values are. A dotted line is the mean score of
+the data that an offline run learned from. The training returns of a run folder are those of every
+iteration, of exported rows those at each evaluation. Where several algorithms share tasks, a
+further figure shows the IQM (of scores: the mean) over all tasks, the probability that one
+algorithm scores above another, and performance profiles (``aggregates.py``).
 """
 
 from __future__ import annotations
@@ -22,11 +24,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from rlsuite.algorithms import ALGORITHMS
 from rlsuite.experiments import aggregates, published, rows, statistics
 from rlsuite.experiments.aggregates import Scores
 from rlsuite.experiments.published import Published
 from rlsuite.experiments.rows import QUANTITIES, Result
+from rlsuite.experiments.styles import Style, styles
 from rlsuite.experiments.summaries import (
     generator,
     joined,
@@ -34,15 +36,15 @@ from rlsuite.experiments.summaries import (
     published_cell,
     settings_notes,
     steps_text,
+    too_far,
 )
-from rlsuite.experiments.tabular import NONE
+from rlsuite.experiments.tabular import NONE, one_line
 
-# Okabe and Ito's palette, told apart with every common kind of colour blindness.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 ESTIMATORS = {"mean": statistics.mean, "iqm": statistics.iqm}
 THRESHOLDS = 201  # at which a performance profile is drawn
 START = 0.1  # share of the steps that the height of a panel need not show
 MOSTLY_EMPTY = 2.0  # a panel this many times higher than the rest needs is cut to that
+MARKERS = 8  # on a line, at most about as many
 DASH_SHIFT = 2  # points by which the dashes of one algorithm lag behind those of the one before
 CHARACTERS_PER_INCH = 15  # of a figure's foot line, at most
 _STYLE = {
@@ -58,6 +60,8 @@ _STYLE = {
     "legend.frameon": False,
     "legend.fontsize": 8,
     "figure.dpi": 144,
+    "text.parse_math": False,  # a dollar in a name is a dollar
+    "lines.markersize": 5,
 }
 
 
@@ -106,21 +110,6 @@ def figures(
     return pictures
 
 
-def colours(names: Sequence[str]) -> dict[str, str]:
-    """A colour for every algorithm: the same one in every figure, as its place in the registry.
-
-    Names that are not in the registry, or whose colour is taken, get the next free one.
-    """
-    known = list(ALGORITHMS)
-    chosen: dict[str, str] = {}
-    for name in names:
-        place = known.index(name) if name in known else len(known)
-        ring = [COLOURS[(place + turn) % len(COLOURS)] for turn in range(len(COLOURS))]
-        free = [colour for colour in ring if colour not in chosen.values()]
-        chosen[name] = (free or ring)[0]
-    return chosen
-
-
 def _learning_curves(
     results: Sequence[Result],
     values: Sequence[Published],
@@ -129,7 +118,7 @@ def _learning_curves(
     seed_lines: bool,
 ) -> Figure:
     names = list(dict.fromkeys(result.algorithm for result in results))
-    colour_of = colours(names)
+    style_of = styles(names)
     tasks = sorted({result.task for result in results})
     across = min(3, len(tasks))
     down = -(-len(tasks) // across)
@@ -145,14 +134,14 @@ def _learning_curves(
         unit, word = _step_unit(max(result.last_step for result in here))
         reach = []
         for result in here:
-            colour = colour_of[result.algorithm]
+            style = style_of[result.algorithm]
             thin = seed_lines and len(names) == 1
-            reach += _curve(panel, result, column, statistic, colour, unit, thin)
+            reach += _curve(panel, result, column, statistic, style, unit, thin)
             turn = names.index(result.algorithm) if len(names) > 1 else None
-            marks |= _published_line(panel, result, values, column, colour, turn)
+            marks |= _published_line(panel, result, values, column, style.colour, turn)
         dotted |= _data_line(panel, here[0], column)
         cut.append(_fit(panel, reach))
-        panel.set_title(task)
+        panel.set_title(one_line(task))
         panel.set_xlabel(f"{here[0].step_unit}{word}")
         panel.set_xlim(left=0)
         if panel.get_subplotspec().is_first_col():
@@ -168,9 +157,11 @@ def _learning_curves(
     notes = ["some heights are cut to what comes after the first tenth of the steps"] * any(cut)
     versions = joined(result.place.data for result in results)
     notes += [f"Data: {versions}"] if versions != NONE else []
+    if len(names) == 1:
+        notes += filter(None, (too_far(result, values, [column]) for result in results))
     notes += settings_notes(results)
     _legend(
-        figure, colour_of, QUANTITIES[column].capitalize(), [band, " ".join(legend(marks)), *notes]
+        figure, style_of, QUANTITIES[column].capitalize(), [band, " ".join(legend(marks)), *notes]
     )
     below = max(len(panel.get_legend_handles_labels()[1]) for panel in panels)
     figure.set_figheight((2.8 + 0.19 * below) * down + 1.2)  # panels keep their height
@@ -182,7 +173,7 @@ def _curve(
     result: Result,
     column: str,
     statistic: str,
-    colour: str,
+    style: Style,
     unit: float,
     thin: bool,
 ) -> list[float]:
@@ -190,15 +181,17 @@ def _curve(
 
     Returns the lowest and the highest value drawn after the first tenth of the steps.
     """
-    complete = ~np.isnan(result.values[column]).any(axis=0)
-    values = result.values[column][:, complete]
-    steps = result.steps[complete] / unit
+    colour = style.colour
+    steps, values = _points(result, column)
+    complete = ~np.isnan(values).any(axis=0)
+    steps, values = steps[complete] / unit, values[:, complete]
     mass = np.full(len(values), 1 / len(values))
     if thin and len(values) > 1:
         panel.plot(steps, values.T, color=colour, linewidth=0.6, alpha=0.35)
-    marker = "o" if len(steps) == 1 else None
+    marker = style.point if len(steps) == 1 else style.marker
+    every = -(-len(steps) // MARKERS)
     line = ESTIMATORS[statistic](values.T, mass)
-    panel.plot(steps, line, color=colour, linewidth=1.8, marker=marker)
+    panel.plot(steps, line, color=colour, linewidth=1.8, marker=marker, markevery=every)
     low, high = (values.min(0), values.max(0)) if thin else (line, line)
     if len(values) > 1:
         ends = statistics.bootstrap_band(values, ESTIMATORS[statistic], generator())
@@ -206,6 +199,14 @@ def _curve(
         low, high = np.minimum(low, ends[0]), np.maximum(high, ends[1])
     late = steps >= START * steps[-1]
     return [low[late].min(), high[late].max()]
+
+
+def _points(result: Result, column: str) -> tuple[np.ndarray, np.ndarray]:
+    """Steps [T] and values [S, T]: of every iteration, where the run logged them, or evaluation."""
+    log = result.progress
+    if column == "training_return" and log and not np.isnan(log.training_return).all():
+        return log.steps, log.training_return
+    return result.steps, result.values[column]
 
 
 def _published_line(
@@ -222,7 +223,8 @@ def _published_line(
     height all stay visible; None for one alone.
     """
     near = published.closest(published.beside(values, result.place, [column]), result.place)
-    far = published.elsewhere(values, result.place, [column]) if near is None else None
+    apart = near is None and turn is not None
+    far = published.elsewhere(values, result.place, [column]) if apart else None
     shown = near or far
     if shown is None:
         return set()
@@ -230,6 +232,7 @@ def _published_line(
     label = f"{result.algorithm}, " if turn is not None else ""
     label += " ".join(filter(None, (shown.source, shown.environment, steps_text(shown.steps))))
     label += f": {cell.text}" + (f" [{','.join(cell.marks)}]" if cell.marks else "")
+    label = one_line(label)
     if far:
         panel.plot([], [], linestyle="none", label=label)
         return set(cell.marks)
@@ -259,12 +262,15 @@ def _fit(panel: Axes, reach: list[float]) -> bool:
     return True
 
 
-def _legend(figure: Figure, colour_of: dict[str, str], title: str, foot: Sequence[str]) -> None:
-    """Head line with the algorithms in their colours, foot lines with what else to know."""
-    names = list(colour_of)
+def _legend(figure: Figure, style_of: dict[str, Style], title: str, foot: Sequence[str]) -> None:
+    """Head line with the algorithms in their styles, foot lines with what else to know."""
+    names = list(style_of)
     figure.suptitle(f"{title} of {', '.join(names)}" if len(names) == 1 else title)
     if len(names) > 1:
-        samples = [Line2D([], [], color=colour_of[name], linewidth=3) for name in names]
+        samples = [
+            Line2D([], [], color=style.colour, marker=style.marker, markersize=6, linewidth=3)
+            for style in style_of.values()
+        ]
         figure.legend(samples, names, loc="outside upper right", ncols=len(names), fontsize=9)
     _foot(figure, foot)
 
@@ -279,10 +285,10 @@ def _aggregate(scores: Scores, results: Sequence[Result], left_out: Sequence[str
     pairs = len(scores.values) * (len(scores.values) - 1) // 2
     figure = Figure(figsize=(11.5, max(3.4, 0.45 * pairs + 1.8)), layout="constrained")
     left, middle, right = figure.subplots(1, 3)
-    colour_of = colours(list(scores.values))
-    _centre_panel(left, scores, colour_of)
-    _improvement_panel(middle, scores, colour_of)
-    _profile_panel(right, scores, colour_of)
+    style_of = styles(list(scores.values))
+    _centre_panel(left, scores, style_of)
+    _improvement_panel(middle, scores, style_of)
+    _profile_panel(right, scores, style_of)
     figure.suptitle(f"Final evaluation over {scores.over}, {scores.seeds} seeds each")
     foot = [
         "intervals: 95%, stratified bootstrap over seeds (fixed tasks and scaling); "
@@ -296,29 +302,29 @@ def _aggregate(scores: Scores, results: Sequence[Result], left_out: Sequence[str
 
 
 def _interval_row(
-    panel: Axes, height: int, point: float, ends: tuple[float, float] | None, colour: str
+    panel: Axes, height: int, point: float, ends: tuple[float, float] | None, style: Style
 ) -> None:
     if ends:
-        panel.plot(ends, [height, height], color=colour, linewidth=5, alpha=0.35)
-    panel.plot([point], [height], marker="o", markersize=7, color=colour)
+        panel.plot(ends, [height, height], color=style.colour, linewidth=5, alpha=0.35)
+    panel.plot([point], [height], marker=style.point, markersize=7, color=style.colour)
 
 
-def _centre_panel(panel: Axes, scores: Scores, colour_of: dict[str, str]) -> None:
+def _centre_panel(panel: Axes, scores: Scores, style_of: dict[str, Style]) -> None:
     for height, name in enumerate(scores.values):
         ends = scores.interval(name)
-        _interval_row(panel, height, scores.point(name), ends, colour_of[name])
+        _interval_row(panel, height, scores.point(name), ends, style_of[name])
     panel.set_yticks(range(len(scores.values)), list(scores.values))
     panel.set_ylim(len(scores.values) - 0.5, -0.5)
     panel.set_title({"IQM": "Interquartile mean", "mean": "Mean"}[scores.centre])
     panel.set_xlabel(scores.words)
 
 
-def _improvement_panel(panel: Axes, scores: Scores, colour_of: dict[str, str]) -> None:
+def _improvement_panel(panel: Axes, scores: Scores, style_of: dict[str, Style]) -> None:
     """Every pair once, the algorithm that is ahead over all first, so that it reads as a claim."""
     order = sorted(scores.values, key=lambda name: -scores.point(name))
     pairs = [(x, y) for index, x in enumerate(order) for y in order[index + 1 :]]
     for height, (x, y) in enumerate(pairs):
-        _interval_row(panel, height, *scores.improvement(x, y), colour_of[x])
+        _interval_row(panel, height, *scores.improvement(x, y), style_of[x])
     panel.axvline(0.5, color="#444444", linewidth=1, linestyle=(0, (5, 3)))
     panel.set_yticks(range(len(pairs)), [f"{x} > {y}" for x, y in pairs])
     panel.set_ylim(len(pairs) - 0.5, -0.5)
@@ -327,16 +333,18 @@ def _improvement_panel(panel: Axes, scores: Scores, colour_of: dict[str, str]) -
     panel.set_xlabel("P(a seed of the first beats one of the second)")
 
 
-def _profile_panel(panel: Axes, scores: Scores, colour_of: dict[str, str]) -> None:
+def _profile_panel(panel: Axes, scores: Scores, style_of: dict[str, Style]) -> None:
     every = np.concatenate([x for strata in scores.values.values() for x in strata])
     thresholds = np.linspace(every.min(), every.max(), THRESHOLDS)
     for name, strata in scores.values.items():
         profile = statistics.performance_profile(strata, thresholds)
-        panel.plot(thresholds, profile, color=colour_of[name], linewidth=1.8, label=name)
+        look = {"color": style_of[name].colour, "marker": style_of[name].marker}
+        every = THRESHOLDS // MARKERS
+        panel.plot(thresholds, profile, linewidth=1.8, label=name, markevery=every, **look)
         if min(map(len, strata)) > 1:
             low, high = statistics.profile_band(strata, thresholds, generator())
             panel.fill_between(
-                thresholds, low, high, color=colour_of[name], alpha=0.15, linewidth=0
+                thresholds, low, high, color=style_of[name].colour, alpha=0.15, linewidth=0
             )
     panel.set_ylim(-0.02, 1.02)
     panel.set_title("Performance profile")

@@ -1,25 +1,31 @@
-"""How a run is going: on a terminal a live bar, elsewhere a line now and then."""
+"""How a run is going: on a terminal a live line with a bar, elsewhere a line now and then."""
 
 from collections.abc import Mapping
+from datetime import timedelta
+from time import perf_counter
 
 import numpy as np
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress, ProgressColumn, Task
+from rich.text import Text
 
 PLAIN_LINES = 20  # how many lines a run prints where there is no terminal
+BAR = (5, 20)  # characters, at least and at most
+SEPARATOR = " | "
 
 
 class Display:
-    """Shows progress, return over seeds, speed, and where the time goes."""
+    """Shows progress, time left, return over seeds, speed, and where the time goes."""
 
     def __init__(self, title: str, total: int, at: int) -> None:
         self.console = Console(stderr=True)
         self.title, self.total, self.at = title, total, at
+        self.first, self.started = at, perf_counter()
+        self.parts: tuple[str, ...] = ()
         self.live = self.console.is_terminal
         if self.live:
-            columns = (TextColumn("{task.description}"), BarColumn(20), TaskProgressColumn())
-            self.bar = Progress(*columns, TimeRemainingColumn(), console=self.console)
-            self.row = self.bar.add_task(title, total=total, completed=at)
+            self.bar = Progress(_Line(self), console=self.console)
+            self.row = self.bar.add_task("", total=total, completed=at)
             self.bar.start()
 
     def say(self, text: str) -> None:
@@ -30,15 +36,57 @@ class Display:
         self.at += 1
         whole = sum(seconds.values()) or 1.0
         share = " ".join(f"{name} {100 * value / whole:.0f}%" for name, value in seconds.items())
-        text = f"return {spread(returns)} | {speed:,.0f} steps/s | {share}"
+        self.parts = (f"return {spread(returns)}", f"{speed:,.0f} steps/s", share)
         if self.live:
-            self.bar.update(self.row, completed=self.at, description=f"{self.title} {text}")
+            self.bar.update(self.row, completed=self.at)
         elif (self.at * PLAIN_LINES) // self.total > ((self.at - 1) * PLAIN_LINES) // self.total:
-            self.say(f"{self.title} {100 * self.at // self.total:3d}% {text}")
+            self.say(f"{self.title} {self._progress()}{SEPARATOR}{SEPARATOR.join(self.parts)}")
+
+    def line(self, width: int) -> str:
+        """The live line in `width` columns: the parts that matter least go first, then the bar.
+
+        Progress and time left always stay; a name too long for the rest is cut.
+        """
+        progress, title = self._progress(), self.title
+        room = width - len(progress) - 1
+        title = title if len(title) <= room else title[: max(0, room - 1)] + "…"
+        free = room - len(title)
+        kept = []
+        for part in self.parts:
+            if len(part) + len(SEPARATOR) > free - (BAR[0] + 1) * (len(kept) == 2):
+                break
+            free -= len(part) + len(SEPARATOR)
+            kept.append(part)
+        size = min(free - 1, BAR[1])
+        if size >= BAR[0]:
+            done = size * self.at // max(self.total, 1)
+            progress = f"{'━' * done}{'─' * (size - done)} {progress}"
+        return SEPARATOR.join([f"{title} {progress}", *kept])
 
     def close(self) -> None:
         if self.live:
             self.bar.stop()
+
+    def _progress(self) -> str:
+        """` 40% 0:12:34 left`: of the iterations, and of the time at the mean rate until now."""
+        done, left = self.at - self.first, self.total - self.at
+        rest = "-:--:--"
+        if done or not left:
+            rest = str(
+                timedelta(seconds=round((perf_counter() - self.started) / max(done, 1) * left))
+            )
+        return f"{100 * self.at // max(self.total, 1):3d}% {rest} left"
+
+
+class _Line(ProgressColumn):
+    """All of the live line: columns of its own would be cut where they do not fit."""
+
+    def __init__(self, display: Display) -> None:
+        super().__init__()
+        self.display = display
+
+    def render(self, task: Task) -> Text:
+        return Text(self.display.line(self.display.console.width), no_wrap=True)
 
 
 def spread(values: list[float]) -> str:

@@ -1,5 +1,6 @@
 """How good a policy is: whole episodes in environments of their own, raw returns out."""
 
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -7,7 +8,7 @@ import numpy as np
 from rlsuite.core.networks import ActorCritic
 from rlsuite.envs import Environments
 
-ENDLESS = 100_000  # steps after which a task without a time limit is taken to have no end
+ENDLESS = 10_000  # steps after which an episode of a task without a time limit is cut
 
 
 @dataclass(frozen=True)
@@ -28,24 +29,30 @@ def evaluate(
     """One episode in each of the S x E environments, started from `env_seeds` [S, E].
 
     Deterministic (the mode of the policy) unless `noise_rngs`, one generator per seed, are given.
-    Normaliser statistics are read, never updated. Raises RuntimeError if an episode never ends.
+    Normaliser statistics are read, never updated. Where the task has no time limit, episodes are
+    cut after 10,000 steps, and a warning says so.
     """
     obs = envs.reset(env_seeds)
-    act, normalizer = policy.actor(), policy.normalizer
-    result = {name: np.full(env_seeds.shape, np.nan) for name in ("ret", "cost", "length")}
-    missing, shape = env_seeds.size, (env_seeds.shape[1], policy.action_size)
-    for _ in range((envs.time_limit or ENDLESS) + 1):
-        noise = (
-            0.0 if noise_rngs is None else np.stack([policy.noise(g, shape) for g in noise_rngs])
+    behaviour = policy.behaviour(envs.action_low, envs.action_high)
+    seen = envs.finished
+    first = {}  # (slot, copy) -> the first episode there: the only one that counts
+    for _ in range(envs.time_limit or ENDLESS):
+        step = envs.step(behaviour.act(obs, noise_rngs)[1])
+        behaviour.reset(step.terminated | step.truncated)
+        obs = step.obs
+        for episode in envs.episodes(seen):
+            first.setdefault((episode.slot, episode.copy), episode)
+        seen = envs.finished
+        if len(first) == env_seeds.size:
+            break
+    else:
+        warnings.warn(
+            f"{envs.task} has no time limit, and some episodes had no end: evaluations cut them "
+            f"after {ENDLESS:,} steps (gymnasium.register takes max_episode_steps)",
+            stacklevel=2,
         )
-        action = act(normalizer.normalize(obs), noise)
-        obs = envs.step(policy.applied(action, envs.action_low, envs.action_high)).obs
-        for episode in envs.episodes():  # the first one of each environment counts
-            place = (episode.slot, episode.copy)
-            if np.isnan(result["ret"][place]):
-                missing -= 1
-                for name, values in result.items():
-                    values[place] = getattr(episode, name)
-        if missing == 0:
-            return Evaluation(result["ret"], result["cost"], result["length"])
-    raise RuntimeError(f"{envs.task}: {missing} episodes had no end after {ENDLESS} steps")
+        for episode in envs.unfinished():
+            first.setdefault((episode.slot, episode.copy), episode)
+    order = [first[place] for place in np.ndindex(env_seeds.shape)]
+    columns = ([getattr(e, name) for e in order] for name in ("ret", "cost", "length"))
+    return Evaluation(*(np.array(values, float).reshape(env_seeds.shape) for values in columns))

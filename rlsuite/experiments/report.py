@@ -120,14 +120,15 @@ def caveats(results: Sequence[Result]) -> list[str]:
         found.append(
             f"Fewer than {FEW_SEEDS} seeds: {named}. Their intervals are too narrow or absent."
         )
-    commits = {str(result.manifest.get("commit") or NOT_RECORDED) for result in results}
+    runs = [run for result in results for run in result.runs]
+    commits = {str(run.get("commit") or NOT_RECORDED) for run in runs}
     if len(commits) > 1:
         found.append(f"The runs come from {len(commits)} different commits (see Runs).")
     for commit in sorted(commits):
         if commit.endswith("-dirty"):
             found.append(f"Commit {commit}: the source had been edited, so it cannot be looked up.")
     for fact in ("versions", "hardware"):
-        kinds = {json.dumps(result.manifest.get(fact), sort_keys=True) for result in results}
+        kinds = {json.dumps(run.get(fact), sort_keys=True) for run in runs}
         if len(kinds) > 1:
             found.append(f"The runs differ in {fact} (see Runs).")
     origins = dict.fromkeys(r.data.version for r in results if r.data)
@@ -178,13 +179,13 @@ def _figure(name: str, picture: bytes) -> str:
 
 
 def _run(result: Result) -> str:
-    """The manifest of one run, folded."""
+    """The manifest of one file of rows, folded."""
     facts = {
         "file": f"{result.file.parent.name}/{result.file.name}",
-        "seeds": ", ".join(map(str, result.seeds)),
+        "seeds": _seeds(result.seeds),
         "steps per seed": f"{result.last_step:,} of {result.planned_steps:,}",
         "wall time": duration_text(result.wall_seconds),
-        **{name.replace("_", " "): _fact(result.manifest.get(name)) for name in _FACTS},
+        **{name.replace("_", " "): _recorded(result, name) for name in _FACTS},
         **({"data": _fact(result.manifest["data"])} if result.data else {}),
     }
     lines = "".join(
@@ -195,6 +196,18 @@ def _run(result: Result) -> str:
         f"<details><summary>{html.escape(result.algorithm)} on {html.escape(result.task)}"
         f"</summary>\n<dl>{lines}</dl>\n<pre>{html.escape(config)}</pre></details>"
     )
+
+
+def _recorded(result: Result, name: str) -> str:
+    """What a manifest says of `name`; where its runs differ in that, what each says."""
+    if name in result.manifest or len(result.runs) < 2:
+        return _fact(result.manifest.get(name))
+    facts = [(_seeds(run["seeds"]), _fact(run.get(name))) for run in result.runs]
+    return "; ".join(f"seeds {seeds}: {text}" for seeds, text in facts)
+
+
+def _seeds(seeds: Sequence[int]) -> str:
+    return ", ".join(map(str, seeds))
 
 
 def _fact(value: object) -> str:

@@ -9,18 +9,19 @@ array is either complete or absent.
 
 from __future__ import annotations
 
-import csv
 import json
-import math
 from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import fmean
 
 import numpy as np
 
 from rlsuite.algorithms import ALGORITHMS
-from rlsuite.experiments import dataset, published
+from rlsuite.experiments import cells, dataset, progress, published
+from rlsuite.experiments.cells import RowsError
 from rlsuite.experiments.dataset import Dataset
+from rlsuite.experiments.filenames import unescape
+from rlsuite.experiments.manifests import check_manifest
+from rlsuite.experiments.progress import Progress
 from rlsuite.experiments.published import Place
 
 COLUMNS = (
@@ -54,12 +55,7 @@ FINALS = {
 # A mean Q beyond which SPOT's official code gives a run up. Rewards of MuJoCo's locomotion tasks,
 # discounted by 0.99, add up to less than 2000.
 DIVERGED = 1e4
-NOT_METRICS = ("seed", "step", "training_return", "training_length", "wall_seconds")
 OUTPUT_FOLDERS = ("tables", "curves")  # may lie in a benchmark folder; nothing is read from them
-
-
-class RowsError(ValueError):
-    """Result rows are not as they should be; the message names the file, and the line if any."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +75,7 @@ class Result:
     manifest: dict = field(repr=False)
     file: Path
     data: Dataset | None = None  # what an offline run learned from
+    progress: Progress | None = field(default=None, repr=False)  # of a run folder: every iteration
 
     def final(self, column: str) -> np.ndarray | None:
         """A key of FINALS for every seed, [S]: its last evaluation, unless the key says otherwise.
@@ -163,8 +160,18 @@ class Result:
         return "diverged" if self.diverged else "finished"
 
     @property
+    def runs(self) -> list[dict]:
+        """What each run behind these rows recorded: its seeds, command, commit, machine and so on.
+
+        Rows of several runs have one config; a manifest of one run is its own record.
+        """
+        return self.manifest.get("runs") or [self.manifest]
+
+    @property
     def wall_seconds(self) -> float:
-        """Wall time of all seeds together, which is how they were trained."""
+        """Wall time of all seeds together, as they were trained; of several runs the sum."""
+        if len(self.runs) > 1:
+            return float(sum(run["wall_seconds"] for run in self.runs))
         return float(self.values["wall_seconds"][:, -1].max())
 
 
@@ -178,7 +185,7 @@ def read(source: Path) -> list[Result]:
     if not source.is_dir():
         raise RowsError(f"{source}: no such folder; give a benchmark folder or a run folder")
     if (source / "evaluations.csv").exists():
-        return [_result(source / "evaluations.csv", source / "config.json")]
+        return [read_run(source)]
     files = [
         file for file in sorted(source.glob("*/*.csv")) if file.parent.name not in OUTPUT_FOLDERS
     ]
@@ -187,13 +194,14 @@ def read(source: Path) -> list[Result]:
             f"{source}: holds neither evaluations.csv (a run folder) nor <algorithm>/<task>.csv "
             f"(a benchmark folder)"
         )
-    results = [_result(file, file.with_suffix(".json")) for file in files]
+    results = [read_file(file, file.with_suffix(".json")) for file in files]
     seen: dict[tuple[str, str], Path] = {}
     learned_from: dict[str, Result] = {}
     for result in results:
-        if result.algorithm != result.file.parent.name:
+        folder = unescape(result.file.parent.name)
+        if result.algorithm != folder:
             raise RowsError(
-                f"{result.file}: the folder says {result.file.parent.name!r}, the manifest "
+                f"{result.file}: the folder says {folder!r}, the manifest "
                 f"{result.algorithm!r}; move the file or correct the manifest"
             )
         other = seen.setdefault((result.algorithm, result.task), result.file)
@@ -208,30 +216,59 @@ def read(source: Path) -> list[Result]:
     )
 
 
+def read_run(folder: Path) -> Result:
+    """Read a run folder, finished or not, with its progress where it has any. Raises as `read`."""
+    file, progress_file = folder / "evaluations.csv", folder / "progress.csv"
+    log = progress.read(progress_file) if progress_file.exists() else None
+    result = read_file(file, folder / "config.json", log)
+    if log and log.seeds != result.seeds:
+        raise RowsError(
+            f"{progress_file}: rows of seeds {list(log.seeds)}, but {file.name} has "
+            f"{list(result.seeds)}"
+        )
+    return result
+
+
+def read_file(file: Path, manifest_file: Path, log: Progress | None = None) -> Result:
+    """Read one CSV file with its manifest, and the log of its run if it has one; as `read`."""
+    manifest = _manifest(manifest_file, file)
+    if log:
+        manifest["logged"] = log.logged
+    found = _cells(file)
+    seeds, steps = cells.grid(file, list(found))
+    values = {
+        name: np.array([[found[seed, step][name] for step in steps] for seed in seeds])
+        for name in COLUMNS[2:]
+    }
+    if "seeds" in manifest and sorted(manifest["seeds"]) != seeds:
+        raise RowsError(
+            f"{file}: rows of seeds {seeds}, but {manifest_file.name} names "
+            f"{sorted(manifest['seeds'])}"
+        )
+    data = dataset.of_manifest(manifest)
+    return Result(
+        algorithm=named(manifest),
+        task=data.short_name if data else manifest["task"],
+        seeds=tuple(seeds),
+        steps=np.array(steps, dtype=np.int64),
+        values=values,
+        manifest=manifest,
+        file=file,
+        data=data,
+        progress=log,
+    )
+
+
 def named(manifest: dict) -> str:
     """The algorithm of a run, or the variant of it that must not stand beside its values.
 
     10%BC is "bc-10-percent" as in the published values; what was tuned online is no offline run.
     """
     config = manifest.get("config") or {}
-    share, online = config.get("best_fraction", 1), config.get("online_steps", 0)
+    share = config.get("best_fraction")
     name = manifest["algorithm"]
-    name += f"-{100 * share:g}-percent" if share < 1 else ""
-    return name + ("-online" if online else "")
-
-
-def logged(progress: Path) -> dict[str, dict[str, float]]:
-    """{metric: {"mean", "least", "most"}} over all rows, to 6 digits; empty cells do not count."""
-    with progress.open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    found = {}
-    for name in (name for name in (rows or [{}])[0] if name not in NOT_METRICS):
-        values = [float(row[name]) for row in rows if row[name]]
-        if not values:
-            continue
-        figures = {"mean": fmean(values), "least": min(values), "most": max(values)}
-        found[name] = {kind: float(f"{value:.6g}") for kind, value in figures.items()}
-    return found
+    name += f"-{100 * share:g}-percent" if share is not None and share < 1 else ""
+    return name + ("-online" if config.get("online_steps") else "")
 
 
 def _require_same_data(first: Result, result: Result) -> None:
@@ -246,43 +283,6 @@ def _require_same_data(first: Result, result: Result) -> None:
         )
 
 
-def _result(file: Path, manifest_file: Path) -> Result:
-    manifest = _manifest(manifest_file, file)
-    cells = _cells(file)
-    seeds = sorted({seed for seed, _ in cells})
-    steps = sorted({step for _, step in cells})
-    for seed in seeds:
-        absent = [step for step in steps if (seed, step) not in cells]
-        if absent:
-            raise RowsError(
-                f"{file}: seed {seed} has no row at step {absent[0]}, other seeds have; all seeds "
-                f"need the same evaluation steps (resume the run, or take the seed out)"
-            )
-    values = {
-        name: np.array([[cells[seed, step][name] for step in steps] for seed in seeds])
-        for name in COLUMNS[2:]
-    }
-    if isinstance(manifest.get("seeds"), list) and sorted(manifest["seeds"]) != seeds:
-        raise RowsError(
-            f"{file}: rows of seeds {seeds}, but {manifest_file.name} names "
-            f"{sorted(manifest['seeds'])}"
-        )
-    try:
-        data = dataset.of_manifest(manifest)
-    except ValueError as fault:
-        raise RowsError(f"{manifest_file}: {fault}") from None
-    return Result(
-        algorithm=named(manifest),
-        task=data.short_name if data else manifest["task"],
-        seeds=tuple(seeds),
-        steps=np.array(steps, dtype=np.int64),
-        values=values,
-        manifest=manifest,
-        file=file,
-        data=data,
-    )
-
-
 def _manifest(manifest_file: Path, file: Path) -> dict:
     try:
         manifest = json.loads(manifest_file.read_text(encoding="utf-8"))
@@ -290,48 +290,25 @@ def _manifest(manifest_file: Path, file: Path) -> dict:
         raise RowsError(f"{file}: its manifest {manifest_file.name} is missing") from None
     except json.JSONDecodeError as fault:
         raise RowsError(f"{manifest_file}:{fault.lineno}: not JSON: {fault.msg}") from None
-    for key in ("algorithm", "task"):
-        if not isinstance(manifest, dict) or not isinstance(manifest.get(key), str):
-            raise RowsError(f"{manifest_file}: needs {key!r}, the name of the {key}")
-    # A run folder keeps seeds and engine among its settings, and what it logged in a file
-    manifest = {**manifest.get("settings", {}), **manifest}
-    progress = manifest_file.with_name("progress.csv")
-    return {"logged": logged(progress), **manifest} if progress.exists() else manifest
+    except (OSError, UnicodeDecodeError, RecursionError) as fault:
+        raise RowsError(f"{manifest_file}: cannot be read: {fault}") from None
+    check_manifest(manifest, manifest_file)
+    # A run folder keeps seeds and engine among its settings
+    manifest = {**(manifest.get("settings") or {}), **manifest}
+    check_manifest(manifest, manifest_file)
+    return manifest
 
 
 def _cells(file: Path) -> dict[tuple[int, int], dict[str, float]]:
     """Every row's numbers by (seed, step)."""
-    with file.open(newline="", encoding="utf-8") as stream:
-        reader = csv.DictReader(stream)
-        missing = [name for name in COLUMNS if name not in (reader.fieldnames or ())]
-        if missing:
-            raise RowsError(f"{file}:1: missing column(s) {', '.join(missing)}")
-        cells: dict[tuple[int, int], dict[str, float]] = {}
-        for row in reader:
-            place = f"{file}:{reader.line_num}"
-            key = (_whole(row["seed"], "seed", place), _whole(row["step"], "step", place))
-            if key in cells:
-                raise RowsError(f"{place}: seed {key[0]} already has a row at step {key[1]}")
-            cells[key] = {name: _number(row[name], name, place) for name in COLUMNS[2:]}
-    if not cells:
+    found: dict[tuple[int, int], dict[str, float]] = {}
+    for place, row in cells.read(file, COLUMNS):
+        key = cells.key(row, place)
+        if key in found:
+            raise RowsError(f"{place}: seed {key[0]} already has a row at step {key[1]}")
+        found[key] = {
+            name: cells.number(row[name], name, place, name in OPTIONAL) for name in COLUMNS[2:]
+        }
+    if not found:
         raise RowsError(f"{file}: no rows; the run has not been evaluated yet")
-    return cells
-
-
-def _whole(cell: str | None, name: str, place: str) -> int:
-    try:
-        return int(cell)
-    except (TypeError, ValueError):
-        raise RowsError(f"{place}: {name} must be a whole number, got {cell!r}") from None
-
-
-def _number(cell: str | None, name: str, place: str) -> float:
-    if cell == "" and name in OPTIONAL:
-        return math.nan
-    try:
-        value = float(cell)
-    except (TypeError, ValueError):
-        raise RowsError(f"{place}: {name} must be a number, got {cell!r}") from None
-    if not math.isfinite(value):
-        raise RowsError(f"{place}: {name} is {cell}; only finite numbers can be summarised")
-    return value
+    return found

@@ -74,6 +74,7 @@ class Run:
         self._display: Display | None = None
         self._board: SummaryWriter | None = None
         self._training = self._evaluating = self._data = None
+        self._seen = 0  # episodes of the training environments that the log has
 
     # ------------------------------------------------------------- what an algorithm calls
 
@@ -145,8 +146,12 @@ class Run:
 
     def log(self, metrics: dict[str, torch.Tensor], seconds: dict[str, float]) -> None:
         """Record one iteration: metrics [S], and the seconds spent in each kind of work."""
-        for episode in self._training.episodes() if self._training else ():
-            self._recent[episode.slot].append((episode.ret, episode.length))
+        table = "progress.csv" if self.step > 0 else "preparation.csv"
+        costs = self._has_costs(table)
+        for episode in self._training.episodes(self._seen) if self._training else ():
+            found = (episode.ret, episode.length, episode.cost)
+            self._recent[episode.slot].append(found if costs else found[:2])
+        self._seen = self._training.finished if self._training else 0
         values = {name: value.tolist() for name, value in metrics.items()}
         self._require_finite(values)
         for name, value in seconds.items():
@@ -155,9 +160,11 @@ class Run:
         for slot, seed in enumerate(self.seeds):
             ret, length = (_mean(x[i] for x in self._recent[slot]) for i in (0, 1))
             row = {"seed": seed, "step": self.step, "training_return": ret}
-            row |= {"training_length": length} | {name: v[slot] for name, v in values.items()}
+            row |= {"training_length": length}
+            row |= {"training_cost": _mean(x[2] for x in self._recent[slot])} if costs else {}
+            row |= {name: v[slot] for name, v in values.items()}
             rows.append(row | {"wall_seconds": round(self._wall(), 3)})
-        self._append("progress.csv" if self.step > 0 else "preparation.csv", rows)
+        self._append(table, rows)
         returns = [row["training_return"] for row in rows if row["training_return"] is not None]
         if self._data and self._history:
             returns = self._history[-1][1].returns.mean(1).tolist()
@@ -165,6 +172,14 @@ class Run:
         since, steps = self._speed_base
         speed = (self.step - steps) * len(self.seeds) / max(perf_counter() - since, 1e-9)
         self._display.update(returns, speed, self._seconds)
+
+    def _has_costs(self, table: str) -> bool:
+        """Whether the log `table` has the episodes' costs: its first row decides."""
+        path = self.folder / table
+        if path.exists() and path.stat().st_size > 0:
+            with open(path, newline="") as file:
+                return "training_cost" in next(csv.reader(file))
+        return self._training is not None and self._training.reports_cost
 
     def say(self, text: str) -> None:
         """A message to the user, above the progress bar."""
@@ -329,6 +344,8 @@ def create(
         "engine": choose_engine(
             settings.env, len(settings.seeds) * getattr(config, "num_envs", 1), settings.engine
         ),
+        "physics_mismatch": envs.physics_mismatch(settings.env),
+        "seeded": envs.is_seeded(settings.env),
         "commit": machine.git_commit(),
         "versions": machine.versions(),
         "hardware": machine.hardware(),

@@ -120,6 +120,19 @@ def candidates(result: Result, values: Sequence[Published]) -> list[Published]:
     return published.beside(values, result.place, result.quantities())
 
 
+def too_far(result: Result, values: Sequence[Published], columns: Sequence[str]) -> str:
+    """Where the published values of a run stand, if all are at other horizons; else nothing."""
+    place = result.place
+    known = published.find(values, place.algorithm, place.task, columns)
+    if not known or any(row.steps for row in published.beside(values, place, columns)):
+        return ""
+    horizons = sorted({row.steps for row in known if row.steps})
+    return (
+        f"{result.task}: published values stand at {joined(map(steps_text, horizons))} "
+        f"steps, too far from our {steps_text(result.last_step)} to be shown."
+    )
+
+
 def published_cell(row: Published, result: Result) -> Cell:
     """A published value, marked with what sets it apart from a run and how well it was checked."""
     marks = [*published.differences(row, result.place)]

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rlsuite import algorithms
+from rlsuite.experiments.filenames import escape
 from rlsuite.experiments.results import export
 from rlsuite.experiments.run import RunError
 
@@ -60,7 +61,7 @@ def plan(
     flags: Sequence[str],
     datasets: Sequence[str] = (),
 ) -> list[Job]:
-    """Jobs in the order in which they will start, each in `folder/<algorithm>/<task>`.
+    """Jobs in the order in which they will start, each in `folder/<algorithm>/<task>`, escaped.
 
     Algorithms that learn from data go through `datasets`, the others through `tasks`. ValueError
     if any has nothing to go through.
@@ -72,7 +73,7 @@ def plan(
         if not places:
             raise ValueError(f"{name} needs {where}s; type: rlsuite sweep {name} {where}s NAME ...")
         for place in places:
-            target = folder / name / place.replace(":", "-").strip("/").replace("/", "-")
+            target = folder / name / escape(place)
             jobs.append(Job(name, place, target, tuple(flags), where))
     return jobs
 

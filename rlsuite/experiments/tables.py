@@ -46,6 +46,7 @@ from rlsuite.experiments.summaries import (
     steps_text,
     summarise,
     thing,
+    too_far,
     wall_time_notes,
 )
 from rlsuite.experiments.tabular import NONE, PLUS_MINUS, Cell, Table
@@ -87,7 +88,7 @@ def write(source: Path, out_dir: Path, published_dir: Path) -> list[Path]:
     with (out_dir / "tables.csv").open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(_CSV_HEADER)
-        writer.writerows(_csv_rows(results, values))
+        writer.writerows(map(tabular.csv_cell, line) for line in _csv_rows(results, values))
     return [out_dir / name for name in (*texts, "tables.csv")]
 
 
@@ -202,14 +203,9 @@ def _left_out(ours: Sequence[Result], values: Sequence[Published]) -> list[str]:
     notes = []
     for result in ours:
         place = result.place
-        known = published.find(values, place.algorithm, place.task, result.quantities())
-        if known and not any(row.steps for row in candidates(result, values)):
-            horizons = sorted({row.steps for row in known if row.steps})
-            notes.append(
-                f"{result.task}: published values stand at {joined(map(steps_text, horizons))} "
-                f"steps, too far from our {steps_text(result.last_step)} to be shown."
-            )
-        elif not known:
+        if far := too_far(result, values, result.quantities()):
+            notes.append(far)
+        elif not published.find(values, place.algorithm, place.task, result.quantities()):
             notes.append(f"{result.task}: no published value of {result.algorithm} on record.")
     return notes
 

@@ -63,16 +63,20 @@ def learner_of(policy: ActorCritic, config: Config) -> Learner:
     return Learner(policy, beta, *adams, RunningStatistics(len(beta), 1), scaler)
 
 
+def policy_of(kind: str, sizes: tuple, config: Config, rngs: list) -> ActorCritic:
+    """`sizes`: observations, actions, whether they are discrete."""
+    network = BetaActorCritic if kind == "beta" else ActorCritic
+    options = {"hidden": config.hidden, "activation": config.activation}
+    return network(*sizes, rngs=rngs, log_std_init=config.log_std_init, **options)
+
+
 def setting(kind="gaussian", seeds=(0, 1), **changes) -> SimpleNamespace:
     """4 iterations of 2 x 32 transitions, 2 epochs of 4 minibatches, and all they need."""
     config = Config(**SMALL | {"learning_rate": 1e-2, "max_kl": 0.02} | changes)
     streams = Streams(seeds)
     envs = make("CartPole-v1" if kind == "categorical" else "Drift-v0", seeds, config.num_envs)
-    policy = (BetaActorCritic if kind == "beta" else ActorCritic)(
-        *(envs.obs_size, envs.action_size, envs.discrete, streams["init"]),
-        *(config.hidden, config.activation),
-        log_std_init=config.log_std_init,
-    )
+    sizes = (envs.obs_size, envs.action_size, envs.discrete)
+    policy = policy_of(kind, sizes, config, streams["init"])
     learner = learner_of(policy, config)
     collector = Collector(envs, policy, learner.scaler)
     collector.restart(streams.integers("environment", config.num_envs))
@@ -95,13 +99,12 @@ def made_up(kind="gaussian", seeds=(0, 1), double=False, **changes) -> SimpleNam
     """A policy of each seed, 64 transitions that it might have made, and a learner at its start."""
     config = Config(**SMALL | changes)
     rngs = [np.random.default_rng(seed) for seed in seeds]
-    policy = (BetaActorCritic if kind == "beta" else ActorCritic)(
-        *(5, 3, kind == "categorical", rngs, config.hidden), log_std_init=config.log_std_init
-    )
+    policy = policy_of(kind, (5, 3, kind == "categorical"), config, rngs)
     policy.theta += torch.stack([0.2 * draw(50 + seed, policy.layout.size) for seed in seeds])
     obs = torch.stack([draw(100 + seed, 64, 5) for seed in seeds])
-    noise = np.stack([policy.noise(np.random.default_rng(200 + x), (64, 3)) for x in seeds])
-    action = torch.from_numpy(policy.actor()(obs.numpy(), noise))
+    behaviour = policy.behaviour()
+    noise = behaviour.noise([np.random.default_rng(200 + seed) for seed in seeds], 64)
+    action = torch.from_numpy(behaviour.act_normalized(obs.numpy(), noise)[0])
     if double:
         policy, obs = policy.double(), obs.double()
         action = action if kind == "categorical" else action.double()

@@ -6,6 +6,7 @@ import csv
 from functools import partial
 from types import SimpleNamespace
 
+import gymnasium
 import numpy as np
 import pytest
 import torch
@@ -180,6 +181,13 @@ def rows(path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+def test_a_beta_policy_needs_a_bounded_box(short_runs, monkeypatch):
+    monkeypatch.setattr(Drift, "action_space", gymnasium.spaces.Box(-np.inf, np.inf, (2,)))
+    run = short_runs.create("beta", "fixpo", "Drift-v0", distribution="beta")
+    with pytest.raises(ValueError, match=r"action 0 lies in .*: use --distribution gaussian"):
+        fixpo.train(run.config, run)
+
+
 def test_a_run_with_a_beta_policy(short_runs):
     folder = short_runs.train(
         *("beta", "fixpo", "Drift-v0"), distribution="beta", total_steps=1024, max_kl=0.02,
@@ -213,7 +221,7 @@ def test_a_run_starts_from_the_policy_that_its_config_describes(
         evaluations=1, checkpoints=1, compile="off", **start,
     )  # fmt: skip
     trained, about = load_policy(folder)
-    fresh = ActorCritic(*sizes, Streams((0, 1))["init"], **start)
+    fresh = ActorCritic(*sizes, rngs=Streams((0, 1))["init"], **start)
     assert about["kind"] == "actor-critic"
     assert about["spec"] == fresh.spec
     torch.testing.assert_close(trained.theta.data, fresh.theta.data, rtol=0, atol=1e-9)

@@ -1,7 +1,5 @@
 """Offline updates through the real compiler, beside the same updates not compiled."""
 
-import shutil
-
 import pytest
 import torch
 
@@ -10,11 +8,10 @@ from rlsuite.core.saving import load_policy
 SIZES = {"hidden": (8,), "batch_size": 16, "total_steps": 50}  # small ones compile faster
 
 
-@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("name", ["bc", "td3_bc", "iql", "spot"])
-def test_fifty_compiled_steps_equal_the_plain_ones(name, short_runs, monkeypatch, capsys) -> None:
-    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(short_runs.root / "compiled"))
+def test_fifty_compiled_steps_equal_the_plain_ones(name, short_runs, compiler, capsys) -> None:
     sizes = SIZES | ({"online_steps": 0, "density_hidden": 8} if name == "spot" else {})
     ended = []
     for wish in ("off", "on"):

@@ -3,7 +3,6 @@ stops and leaves alone; compiled and not; and two tasks that it must solve."""
 
 import csv
 import dataclasses
-import shutil
 from functools import partial
 
 import gymnasium
@@ -39,7 +38,7 @@ CONFIG = Config(
 
 def policy_of(seeds, discrete=False, hidden=CONFIG.hidden) -> ActorCritic:
     rngs = [np.random.default_rng(seed) for seed in seeds]
-    return ActorCritic(5, 3, discrete, rngs, hidden)
+    return ActorCritic(5, 3, discrete, rngs=rngs, hidden=hidden)
 
 
 def batch_of(policy: ActorCritic, seeds) -> Batch:
@@ -276,10 +275,9 @@ def test_a_seed_iterates_to_the_same_bits_alone_and_in_company():
     assert torch.equal(alone.policy.theta[0], company.policy.theta[1])
 
 
-@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+@pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_the_compiled_update_equals_the_plain_one(tmp_path, monkeypatch):
-    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+def test_the_compiled_update_equals_the_plain_one(compiler):
     config = dataclasses.replace(CONFIG, hidden=(8,), num_minibatches=2)  # compiles faster
     policy, messages = policy_of((0, 1, 2), hidden=config.hidden), []
     batch = batch_of(policy, (0, 1, 2))

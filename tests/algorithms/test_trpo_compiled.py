@@ -1,7 +1,5 @@
 """TRPO's two compiled functions against the same two not compiled."""
 
-import shutil
-
 import pytest
 import torch
 from ppo_setting import drift_registered
@@ -10,10 +8,9 @@ from trpo_setting import run, setting
 from rlsuite.experiments import machine
 
 
-@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+@pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_the_compiled_iteration_equals_the_plain_one(tmp_path, monkeypatch):
-    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+def test_the_compiled_iteration_equals_the_plain_one(compiler):
     sizes = {"hidden": (8,), "critic_minibatches": 2, "critic_epochs": 1}  # compiles faster
     messages = []
     with drift_registered():

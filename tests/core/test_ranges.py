@@ -3,9 +3,11 @@
 import math
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from rlsuite.core.ranges import (
+    require_bounded,
     require_multiple,
     require_positive,
     require_whole,
@@ -85,3 +87,11 @@ def test_what_is_no_multiple_is_refused_with_the_nearest_that_is(steps, near):
 def test_every_name_is_checked(check, message):
     with pytest.raises(ValueError, match=message):
         check(config(good=2, bad=-1))
+
+
+@pytest.mark.parametrize("box", [(-1.0, math.inf), (-math.inf, 1.0), (-3e38, 3e38)])
+def test_a_box_without_ends_is_refused(box):
+    low, high = np.float32([-1.0, box[0]]), np.float32([1.0, box[1]])  # 6e38 is no float32
+    with pytest.raises(ValueError, match=r"^action 1 lies in \[.*\], .* to the box: use another$"):
+        require_bounded(low, high, "use another")
+    require_bounded([-1.0, 0.0], [1.0, 5.0], "use another")

@@ -75,8 +75,21 @@ def test_a_file_of_other_data_is_refused(path, asked, message):
 
 def test_another_size_is_refused_with_both(path):
     wide = Layout(mlp_shapes("encoder", (3, 9, 2)) | mlp_shapes("decoder", (2, 9, 1)))
-    with pytest.raises(ValueError, match=f"has {LAYOUT.size} numbers a seed, not {wide.size}"):
+    with pytest.raises(ValueError, match=r"encoder.0.weight is \[3, 8, 3\], not \[3, 9, 3\]"):
         load_rows(path, wide, SEEDS, ABOUT)
+
+
+def test_another_shape_of_the_same_size_is_refused(path):
+    turned = Layout({name: shape[::-1] for name, shape in LAYOUT.shapes.items()})
+    with pytest.raises(ValueError, match=r"encoder.0.weight is \[3, 8, 3\], not \[3, 3, 8\]"):
+        load_rows(path, turned, SEEDS, ABOUT)
+
+
+@pytest.mark.parametrize("seeds", ["[4, 9]", "[4, 9, 2, 5]", "{}", '["4"]', "[" * 100_000, "4"])
+def test_seeds_that_do_not_fit_the_tensors_are_refused(path, seeds):
+    save_file(load_file(path), path, {"seeds": seeds, **ABOUT})
+    with pytest.raises(ValueError, match=r"net\.safetensors"):
+        load_rows(path, LAYOUT, (4, 9), ABOUT)
 
 
 def test_a_layer_that_is_not_there_is_named(path):

@@ -32,14 +32,16 @@ ID = "samples/pendulum-v0"
 
 @pytest.fixture(autouse=True)
 def home(tmp_path, monkeypatch):
-    """Every folder of ours, and no network."""
+    """Every folder of ours, and no network. A test that leaves a thread behind fails."""
+    before = threading.enumerate()
     for name in ("MINARI_DATASETS_PATH", "D4RL_DATASET_DIR", "RLSUITE_CACHE"):
         monkeypatch.setenv(name, str(tmp_path / name.lower()))
     for name in ("HTTPS_PROXY", "https_proxy", "HF_ENDPOINT", "MINARI_REMOTE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(socket, "create_connection", _refuse)
     monkeypatch.chdir(tmp_path)
-    return tmp_path
+    yield tmp_path
+    assert [thread for thread in threading.enumerate() if thread not in before] == []
 
 
 def _refuse(address, timeout):
@@ -342,22 +344,24 @@ def test_a_source_that_changes_while_it_is_read(home, monkeypatch):
 def test_no_network_is_told_in_time(home, monkeypatch):
     def hang(address, timeout):
         asked.append((address, timeout))
-        enough.wait(5)
-        raise TimeoutError  # nothing of the thread outlives the test
+        asking.append(threading.current_thread())
+        over.wait(5)
+        raise TimeoutError(f"{address} in a test")
 
-    asked, enough = [], threading.Event()
+    asked, asking, over = [], [], threading.Event()
     monkeypatch.setattr(socket, "create_connection", hang)
     began = time.perf_counter()
     with pytest.raises(DatasetError) as fault:
         store.download("mujoco/hopper/medium-v0")
     assert time.perf_counter() - began < 2
+    over.set()
+    asking[0].join()
     assert asked == [(("huggingface.co", 443), store.PATIENCE)]
     message = str(fault.value)
     assert message.startswith("huggingface.co does not answer: no network?")
     assert "rlsuite data collect" in message
     assert "rlsuite data convert FILE.hdf5 --to mujoco/hopper/medium-v0" in message
     assert list(home.iterdir()) == []
-    enough.set()
 
 
 def test_a_refusal_is_told_at_once_and_the_proxy_is_asked(monkeypatch):

@@ -12,12 +12,16 @@ EnvPool's random numbers.
 from __future__ import annotations
 
 import math
+import runpy
+from pathlib import Path
 
 import gymnasium
 import numpy as np
 import pytest
+import setuptools
+from packaging.requirements import Requirement
 
-from rlsuite.envs import make
+from rlsuite.envs import dm_control, make, tasks
 from rlsuite.envs.tasks import TASKS
 
 envpool = pytest.importorskip("envpool")
@@ -178,7 +182,20 @@ def run_both(task: str, steps: int, limit: int | None):
 
 def test_the_tasks_that_only_one_engine_runs():
     # Pusher-v4: Gymnasium refuses it with MuJoCo 3 or newer. Pendulum-v1: EnvPool's differs.
-    assert set(TASKS) - set(BOTH) == {"Pusher-v4", "Pendulum-v1"}
+    assert set(TASKS) - set(BOTH) - {*dm_control.NAMES} == {"Pusher-v4", "Pendulum-v1"}
+
+
+def test_the_mujoco_to_install_is_the_one_that_envpool_embeds(monkeypatch):
+    said = {}
+    monkeypatch.setattr(setuptools, "setup", said.update)
+    monkeypatch.chdir(Path(__file__).parents[2])
+    runpy.run_path("setup.py")
+    (asked,) = [
+        requirement
+        for requirement in map(Requirement, said["install_requires"])
+        if requirement.name == "mujoco" and requirement.marker.evaluate({"sys_platform": "linux"})
+    ]
+    assert str(asked.specifier) == f"=={tasks._embedded_mujoco()}"
 
 
 @pytest.mark.filterwarnings("ignore:.*precision lowered by casting")

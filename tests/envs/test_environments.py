@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from gymnasium.spaces import Box, Dict, Discrete, MultiDiscrete
 
-from rlsuite.envs import EnvironmentFault, make
+from rlsuite.envs import EnvironmentFault, PolicyFault, make
 
 ENGINES = ("envpool", "gymnasium")
 
@@ -96,11 +96,33 @@ def test_an_episode_step_by_step(register):
     np.testing.assert_array_equal(step.final_obs[0, :, 0], first[0, :, 0])
     np.testing.assert_array_equal(step.obs[0, :, 1], [0, 0])
     assert environments.episodes() == [(0, 0, 6.0, 1.5, 3), (0, 1, 6.0, 1.5, 3)]
-    assert environments.episodes() == []
     # The next step is the first of the new episode: nothing fake in between.
     step = environments.step(zeros(environments))
     np.testing.assert_array_equal(step.reward, [[1, 1]])
     np.testing.assert_array_equal(step.obs[0, :, 1], [1, 1])
+
+
+def test_every_reader_sees_every_episode(register):
+    # Limit 2: both copies end at steps 2 and 4, which makes 2 and then 4 finished episodes.
+    environments = make(register(limit=2), [7], 2)
+    environments.reset(np.array([[1, 2]]))
+    seen, read = 0, []
+    for _ in range(4):
+        environments.step(zeros(environments))
+        read.append(len(environments.episodes(seen)))
+        seen = environments.finished
+    assert (read, seen) == ([0, 2, 0, 2], 4)
+    # Whoever reads once, later, finds the same, as often as they like. Rewards 1 + 2, costs 3/4.
+    assert environments.episodes() == environments.episodes()
+    assert environments.episodes() == [(0, 0, 3.0, 0.75, 2), (0, 1, 3.0, 0.75, 2)] * 2
+    environments.step(zeros(environments))
+    assert environments.unfinished() == [(0, 0, 1.0, 0.25, 1), (0, 1, 1.0, 0.25, 1)]
+    environments.reset(np.array([[1, 2]]))
+    assert (environments.episodes(), environments.finished) == ([], 4)
+    for _ in range(2):
+        environments.step(zeros(environments))
+    assert environments.episodes(4) == environments.episodes(0)
+    assert len(environments.episodes(4)) == 2
 
 
 def test_terminated_and_truncated_are_independent(register):
@@ -176,8 +198,23 @@ def test_a_nan_names_its_place(register, quantity):
         env.nan_in = ""
     environments.step(zeros(environments))
     environments.step(zeros(environments))
-    place = f"Counter-v0: the {quantity} is not finite .* seed 41, copy 1, after 3 steps "
-    with pytest.raises(EnvironmentFault, match=place):
+    value = r"\(inf\)" if quantity == "reward" else r"\(nan at index 1\)"
+    place = (
+        f"Counter-v0: the {quantity} is not finite {value} for seed 41, copy 1, in step 3 of its "
+        r"episode, after 3 steps since the last reset \(without seed 41: --seeds 40,\)$"
+    )
+    with pytest.raises(EnvironmentFault, match=place) as caught:
+        environments.step(zeros(environments))
+    assert caught.value.seeds == (41,)
+
+
+def test_all_seeds_that_break_at_once_are_to_be_left_out(register):
+    environments = make(register(nan_in="reward", nan_at=2), [3, 4, 5, 6], 1)
+    environments.reset(np.zeros((4, 1), dtype=int))
+    for slot in (0, 2):
+        environments._physics._envs[slot].nan_in = ""
+    environments.step(zeros(environments))
+    with pytest.raises(EnvironmentFault, match=r"\(without seed 4, 6: --seeds 3,5\)"):
         environments.step(zeros(environments))
 
 
@@ -191,9 +228,10 @@ def test_a_nan_at_reset_and_a_nan_action(register):
     pendulum = make("InvertedPendulum-v5", [6], 2, engine="gymnasium")
     pendulum.reset(np.array([[0, 1]]))
     with pytest.raises(
-        EnvironmentFault, match=r"the action is not finite .* seed 6, copy 1, after 0 steps"
-    ):
+        PolicyFault, match=r"the policy's action is not finite .* seed 6, copy 1, after 0 steps"
+    ) as caught:
         pendulum.step(np.array([[[0.0], [np.nan]]], dtype=np.float32))
+    assert not isinstance(caught.value, EnvironmentFault)  # which there is nothing to mend in
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -271,6 +309,15 @@ def test_discrete_tasks_and_wrong_actions(engine):
     environments.close()
 
 
+def test_an_unbounded_box_takes_what_a_gaussian_draws(register):
+    low, high = np.array([[0.0, -np.inf]]), np.array([[np.inf, 1.0]])
+    spaces = (Counter.observation_space, Box(np.float32(low), np.float32(high)))
+    environments = make(register("Half-v0", spaces=spaces), [0], 1)
+    environments.reset(np.array([[0]]))
+    sent = environments.applied(np.array([[[-9.0, -9.0]]], np.float32))
+    np.testing.assert_array_equal(sent, [[[0.0, -9.0]]])
+
+
 def test_discrete_actions_that_do_not_start_at_zero(register):
     spaces = (Counter.observation_space, Discrete(3, start=-1))
     environments = make(register("Shifted-v0", spaces=spaces), [0], 1)
@@ -278,6 +325,18 @@ def test_discrete_actions_that_do_not_start_at_zero(register):
     for action in (0, 2):
         environments.step(np.array([[action]]))
     assert environments._physics._envs[0].actions == [-1, 1]
+    assert environments.first_action == -1
+    np.testing.assert_array_equal(environments.applied(np.array([[2]])), [[1]])
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_what_environments_get_for_an_action(engine):
+    environments = make("Hopper-v4", [0, 1], 1, engine=engine)
+    environments.reset(np.array([[0], [1]]))
+    action = np.array([[[-3.0, 0.25, 1.5]], [[1.0, -1.0, 0.0]]], np.float32)
+    np.testing.assert_array_equal(
+        environments.applied(action), [[[-1.0, 0.25, 1.0]], [[1.0, -1.0, 0.0]]]
+    )
 
 
 def test_spaces_that_are_refused(register):
@@ -285,6 +344,9 @@ def test_spaces_that_are_refused(register):
     cases = (
         ("Dict-v0", (Dict(a=Discrete(3)), action), "only Box observations are supported"),
         ("Multi-v0", (box, MultiDiscrete([2, 2])), "only Discrete and floating-point Box"),
+        ("Pixels-v0", (Box(0, 255, (84, 84, 3), np.uint8), action), "as images have; the networks"),
+        ("Frames-v0", (Box(0, 1, (4, 84, 84)), action), "as images have"),
+        ("Grey-v0", (Box(0, 255, (84, 84), np.uint8), action), "as images have"),
         ("Bytes-v0", (box, Box(0, 255, (2,), np.uint8)), "only Discrete and floating-point Box"),
     )
     for name, spaces, message in cases:
@@ -294,9 +356,8 @@ def test_spaces_that_are_refused(register):
 
 def test_an_observation_of_the_wrong_shape_is_refused(register):
     spaces = (Box(-1, 1, (3,)), Counter.action_space)
-    environments = make(register("Wrong-v0", spaces=spaces), [0], 1)
     with pytest.raises(ValueError, match=r"shape \(1, 2\), but observation_space has shape \(3,\)"):
-        environments.reset(np.array([[0]]))
+        make(register("Wrong-v0", spaces=spaces), [0], 1)
 
 
 @pytest.mark.parametrize(

@@ -9,13 +9,14 @@ import gymnasium
 import numpy as np
 import pytest
 
-from rlsuite.envs import make, tasks
+from rlsuite.envs import dm_control, make, physics_mismatch, tasks
 from rlsuite.envs.tasks import TASKS, choose_engine, remember_typed, require_typed
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", [task for task in TASKS if task not in dm_control.NAMES])
 def test_table_matches_both_engines(task):
-    assert gymnasium.spec(task).max_episode_steps == TASKS[task].time_limit
+    if "gymnasium" in TASKS[task].engines:
+        assert gymnasium.spec(task).max_episode_steps == TASKS[task].time_limit
     built = [make(task, [0], 1, engine=engine) for engine in TASKS[task].engines]
     for environments in built:
         assert environments.time_limit == TASKS[task].time_limit
@@ -85,6 +86,7 @@ def test_unknown_tasks(task, message):
         (("Pusher-v4", [0], 1, "gymnasium"), "use 'envpool'. Gymnasium refuses Pusher-v4"),
         (("Pendulum-v1", [0], 8, "envpool"), "use 'gymnasium'. EnvPool's Pendulum-v1 is another"),
         (("Blackjack-v1", [0], 8, "envpool"), "does not run 'Blackjack-v1': use engine='gymn"),
+        (("WalkerWalk-v1", [0], 8, "gymnasium"), "use 'envpool'. Only EnvPool runs dm_control's"),
         (("Hopper-v3", [0], 1), "unknown task 'Hopper-v3': did you mean Hopper-v5 or Hopper-v4"),
         (("Hopper-v4", [0], 1, "isaac"), "unknown engine 'isaac': choose 'auto', 'envpool'"),
         (("Hopper-v4", [], 1), "seeds is empty"),
@@ -147,3 +149,34 @@ def test_a_module_of_the_current_folder_is_found(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert choose_engine("module_of_this_folder:Here-v0", 1) == "gymnasium"
     del gymnasium.registry["Here-v0"]
+
+
+def test_an_id_without_its_module_gets_the_module_of_this_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "arms.py").write_text("raise RuntimeError; register('Arm-v0', ...)\n")
+    (tmp_path / "legs.py").write_text('register("Leg-v0", ...)\n')
+    (tmp_path / "bytes.py").write_bytes(b"\xff\xfe 'Arm-v0'")
+    with pytest.raises(ValueError, match="unknown task 'Arm-v0': did you mean arms:Arm-v0\\?"):
+        make("Arm-v0", [0], 1)
+
+
+def test_another_mujoco_than_envpools_is_told(monkeypatch):
+    pytest.importorskip("envpool")
+    assert physics_mismatch("Hopper-v4") is None
+    monkeypatch.setattr(tasks, "version", lambda package: "3.17.0")
+    said = physics_mismatch("Hopper-v4")
+    assert said == (
+        f"MuJoCo 3.17.0 is installed, but EnvPool computes with {tasks._embedded_mujoco()}: the "
+        f"two engines' physics differ. Run `pip install mujoco=={tasks._embedded_mujoco()}`"
+    )
+    with pytest.warns(UserWarning, match="physics differ"):
+        make("Hopper-v4", [0], 1)
+    # No MuJoCo, one engine alone, and the user's own
+    for task in ("CartPole-v1", "WalkerWalk-v1", "mine:Hopper-v4"):
+        assert physics_mismatch(task) is None
+
+
+def test_without_envpool_nothing_mismatches(monkeypatch):
+    monkeypatch.setattr(tasks, "_embedded_mujoco", lambda: None)
+    monkeypatch.setattr(tasks, "version", lambda package: "3.17.0")
+    assert physics_mismatch("Hopper-v4") is None

@@ -48,31 +48,34 @@ def write_offline(
     return folder
 
 
-def write_offline_run(folder: Path, finals: list[float], **changes: object) -> Path:
-    """A finished run folder of TD3+BC on MEDIUM, as training leaves it."""
-    write_scores(folder / "evaluations.csv", finals, 20, 1_000_000, 0.0)
+def write_offline_run(folder: Path, finals: list[float], first: int = 0, **changes: object) -> Path:
+    """A finished run folder of TD3+BC on MEDIUM, seeds from `first` on, as training leaves it."""
+    write_scores(folder / "evaluations.csv", finals, 20, 1_000_000, 0.0, first)
     about = manifest("td3_bc", "Hopper-v4", len(finals), 1_000_000)
-    seeds = about.pop("seeds")
-    about["settings"] = {"seeds": seeds, "evaluation_episodes": 10, "dataset": MEDIUM}
+    seeds = [first + seed for seed in about.pop("seeds")]
+    about["settings"] = {"seeds": seeds, "evaluations": 20, "evaluation_episodes": 10}
+    about["settings"]["dataset"] = MEDIUM
     about |= {"data": data_facts(MEDIUM), **changes}
     (folder / "config.json").write_text(json.dumps(about))
-    (folder / "progress.csv").write_text(
-        "seed,step,kl,loss,empty,wall_seconds\n"
-        "0,10,0.25,3,,1\n1,10,0.5,,,1\n0,20,0,-1,,2\n1,20,1.25,1,,2\n"
-    )
+    logged = (("0.25,3,", "0.5,,"), ("0,-1,", "1.25,1,"))  # of two seeds: odd and even iterations
+    lines = ["seed,step,kl,loss,empty,wall_seconds"]
+    for number in range(20):
+        cells = zip(seeds, logged[number % 2] * len(seeds), strict=False)
+        lines += [f"{seed},{50_000 * (number + 1)},{cell},1" for seed, cell in cells]
+    (folder / "progress.csv").write_text("\n".join(lines) + "\n")
     (folder / "finished").write_text("1.0 seconds\n")
     return folder
 
 
 def write_scores(
-    file: Path, finals: list[float], evaluations: int, steps: int, peak: float
+    file: Path, finals: list[float], evaluations: int, steps: int, peak: float, first: int = 0
 ) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.open("w", newline="") as stream:
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(HEADER.split(","))
         for number in range(1, evaluations + 1):
-            for seed, final in enumerate(finals):
+            for seed, final in enumerate(finals, first):
                 score = final * number / evaluations + peak * (number == 10)
                 step = steps * number // evaluations
                 row = [seed, step, 10 * score, 0, 1000, score, 3600 * number / evaluations, ""]

@@ -13,7 +13,8 @@ from evidence_samples import (
     write_run,
 )
 
-from rlsuite.experiments import aggregates, curves, published, rows
+from rlsuite.experiments import aggregates, curves, published, rows, tables
+from rlsuite.experiments.styles import BLUE, STYLES, VERMILION
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -78,8 +79,8 @@ def test_several_algorithms_have_a_colour_each_and_no_seed_lines(tmp_path, value
     drawn = panels(figure)
     assert set(drawn) == {"Hopper-v4", "Ant-v4"}
     lines = [line for line in drawn["Hopper-v4"].lines if len(line.get_xdata()) == 3]
-    assert [line.get_color() for line in lines] == list(curves.COLOURS[:2])
-    assert drawn["Ant-v4"].lines[0].get_color() == curves.COLOURS[0]
+    assert [line.get_color() for line in lines] == [BLUE, VERMILION]
+    assert drawn["Ant-v4"].lines[0].get_color() == BLUE
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["ppo", "trpo"]
 
 
@@ -125,18 +126,72 @@ def test_values_of_another_horizon_are_named_but_not_drawn(tmp_path):
     spread = "2383 \N{PLUS-MINUS SIGN} 272"
     assert texts == [f"ppo, Alike v4 1M: {spread}", f"mdpo, Paper v4 10M: {spread} [h,R]"]
     dashed = [line for line in panel.lines if line.get_linestyle() == "--"]
-    assert [line.get_color() for line in dashed] == [curves.COLOURS[0]]
+    assert [line.get_color() for line in dashed] == [BLUE]
     foot = figure._supxlabel.get_text()
     assert "not drawn" in foot and "h: the number of training steps" in foot
 
 
-def test_an_algorithm_keeps_its_colour_in_other_company():
-    # ppo, trpo, mdpo and fixpo are the first four of the registry.
-    four = curves.colours(["ppo", "trpo", "mdpo", "fixpo"])
-    assert list(four.values()) == list(curves.COLOURS[:4])
-    assert curves.colours(["fixpo", "ppo"]) == {"fixpo": four["fixpo"], "ppo": four["ppo"]}
-    strangers = curves.colours(["ppo", "x", "y"])
-    assert len(set(strangers.values())) == 3
+def test_curve_legend_and_point_of_an_algorithm_have_its_style(tmp_path):
+    runs = {(name, "A-v1"): [1.0, 2.0] for name in ("td3_bc", "spot")}
+    results = rows.read(write_benchmark(tmp_path / "b", runs))
+    figure = curves._learning_curves(results, [], "return", "mean", False)
+    scores = aggregates.pool(results, [], "return")
+    left, _, right = curves._aggregate(scores, results, []).axes
+    points = [line for line in left.lines if len(line.get_xdata()) == 1]
+    drawn = {
+        "curve": panels(figure)["A-v1"].lines,
+        "legend": figure.legends[0].get_lines(),
+        "profile": right.lines,
+        "point": points,
+    }
+    for place, lines in drawn.items():
+        for name, line in zip(("td3_bc", "spot"), lines, strict=True):
+            assert line.get_color() == STYLES[name].colour
+            marker = STYLES[name].point if place == "point" else STYLES[name].marker
+            assert line.get_marker() == marker
+
+
+def test_training_returns_of_a_run_are_drawn_at_every_iteration(tmp_path, values):
+    run = write_run(tmp_path / "run", [300.0, 500.0])
+    steps = [25_000 * number for number in range(1, 41)]
+    lines = ["seed,step,training_return,kl"]
+    for step in steps:  # before its first episode ends, seed 1 has no training return
+        lines += [f"0,{step},{step / 1000},0.1", f"1,{step},{'' if step < 60_000 else 3},0.1"]
+    (run / "progress.csv").write_text("\n".join(lines) + "\n")
+    (result,) = rows.read(run)
+    assert len(result.steps) == 2
+    panel = panels(learning_curves(run, values, "training_return", seed_lines=False))["Hopper-v4"]
+    line = panel.lines[0]
+    assert line.get_xdata().tolist() == pytest.approx([step / 1e6 for step in steps[2:]])
+    # Means of step / 1000 and 3: (75 + 3) / 2 = 39 and (1000 + 3) / 2 = 501.5
+    assert line.get_ydata()[[0, -1]].tolist() == [39, 501.5]
+    evaluated = panels(learning_curves(run, values, "return", seed_lines=False))["Hopper-v4"]
+    assert len(evaluated.lines[0].get_xdata()) == 2
+
+
+def test_one_algorithm_says_of_values_too_far_away_what_its_table_says(tmp_path, values):
+    folder = write_benchmark(
+        tmp_path / "b", {("ppo", "Hopper-v4"): [1.0, 2.0]}, steps=(256, 512), planned=512
+    )
+    results = rows.read(folder)
+    figure = learning_curves(folder, values)
+    assert panels(figure)["Hopper-v4"].get_legend() is None
+    said = "Hopper-v4: published values stand at 1M steps, too far from our 512 to be shown."
+    assert said in figure._supxlabel.get_text().replace("\n", " ")
+    assert said in tables.build(results, values)[-1].notes
+
+
+@pytest.mark.parametrize("task", ["$Hopper-v4", r"$\\nosuch{$-v4", "a$b$c_{d}^-v4", "new\nline-v4"])
+def test_names_are_drawn_as_they_are(tmp_path, task):
+    runs = {(name, "x"): [1.0, 2.0] for name in ("ppo", "trpo")}
+    folder = write_benchmark(tmp_path / "b", runs)
+    for name in ("ppo", "trpo"):
+        file = folder / name / "x.json"
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"task": task}))
+    line = published_line("$a_$b$", task=task.removesuffix("-v4"))
+    values = published.read(write_published(tmp_path / "published", line))
+    pictures = curves.figures(rows.read(folder), values)
+    assert all(picture.startswith(PNG) for picture in pictures.values())
 
 
 def test_a_panel_is_cut_only_where_the_first_steps_would_fill_it(tmp_path):

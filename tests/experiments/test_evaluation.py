@@ -48,7 +48,7 @@ def registered():
 def constant_policy(*outputs: list[float], discrete=False) -> ActorCritic:
     """Slot s gives `outputs[s]` whatever it sees: the mean action, or the logits."""
     rngs = [np.random.default_rng(s) for s in range(len(outputs))]
-    policy = ActorCritic(2, len(outputs[0]), discrete, rngs, hidden=(4,))
+    policy = ActorCritic(2, len(outputs[0]), discrete, rngs=rngs, hidden=(4,))
     views = policy.layout.views(policy.theta)
     views["actor.1.weight"].zero_()
     views["actor.1.bias"].copy_(torch.tensor(outputs)[:, None])
@@ -135,9 +135,12 @@ def test_noise_makes_it_stochastic_and_is_drawn_per_seed():
     np.testing.assert_array_equal(noisy(6, 5), returns[::-1])
 
 
-def test_an_episode_that_never_ends_is_an_error(monkeypatch):
+def test_an_episode_that_never_ends_is_cut(monkeypatch):
     monkeypatch.setattr(evaluation, "ENDLESS", 20)
     policy, envs = constant_policy([0.25]), make("Wages-v0", [0], 3)
     assert evaluate(policy, envs, np.array([[1, 18, 19]])).lengths.tolist() == [[2, 19, 20]]
-    with pytest.raises(RuntimeError, match="Wages-v0: 2 episodes had no end after 20 steps"):
-        evaluate(policy, envs, np.array([[1, 30, 40]]))
+    # The first pays 0.25 for 2 steps, the others for the 20 that they get.
+    with pytest.warns(UserWarning, match=r"Wages-v0 has no time limit.* cut them after 20 steps"):
+        result = evaluate(policy, envs, np.array([[1, 30, 40]]))
+    assert result.lengths.tolist() == result.costs.tolist() == [[2, 20, 20]]
+    assert result.returns.tolist() == [[0.5, 5.0, 5.0]]

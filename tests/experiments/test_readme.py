@@ -3,6 +3,7 @@
 import csv
 import json
 import runpy
+import sys
 from pathlib import Path
 
 import pytest
@@ -92,6 +93,29 @@ def test_diverged_scores_say_so_everywhere(tmp_path):
     with next(file for file in files if file.suffix == ".csv").open(newline="") as stream:
         states = {(row["task"], row["status"]) for row in csv.DictReader(stream)}
     assert states == {("A-v1", "diverged"), ("B-v1", "finished")}
+
+
+@pytest.mark.parametrize("word", ["--help", "results"])
+def test_a_question_or_an_unknown_word_writes_nothing(monkeypatch, capsys, word):
+    monkeypatch.setattr(Path, "write_text", lambda *args, **options: pytest.fail("wrote"))
+    monkeypatch.setattr(sys, "argv", ["readme_results.py", word])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(SCRIPT), run_name="__main__")
+    assert ended.value.code == (0 if word == "--help" else 2)
+    assert "usage: readme_results.py" in "".join(capsys.readouterr())
+
+
+def test_names_in_files_are_only_text_in_the_readme(tmp_path):
+    task = "[x](javascript:alert(1))|*y*\n# z"
+    bench = write_benchmark(tmp_path / "results" / "b", {("ppo", "x"): [1.0, 2.0]})
+    write_published(tmp_path / "results" / "published")
+    for name in ("x.json", "x.csv"):
+        (bench / "ppo" / name).rename(bench / "ppo" / f"a%2F(b) c{name[1:]}")
+    file = bench / "ppo" / "a%2F(b) c.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"task": task}))
+    text = runpy.run_path(str(SCRIPT))["benchmarks"](tmp_path / "results")
+    assert r"| [x\](javascript:alert(1))\|\*y\* # z |" in text
+    assert "(results/b/ppo/a%252F%28b%29%20c.csv)" in text
 
 
 def test_markdown_of_a_benchmark(results):

@@ -5,8 +5,9 @@ import json
 import pytest
 from offline_samples import MEDIUM, data_facts, write_offline_run
 
-from rlsuite.experiments import rows
+from rlsuite.experiments import rows, tables
 from rlsuite.experiments.results import export
+from rlsuite.experiments.rows import RowsError
 from rlsuite.experiments.run import RunError
 
 
@@ -57,3 +58,92 @@ def test_runs_without_data_are_exported_as_before(tmp_path):
     file = export(run, tmp_path / "results")
     assert file == tmp_path / "results" / "ppo" / "Hopper-v4.csv"
     assert "data" not in json.loads(file.with_suffix(".json").read_text())
+
+
+def cut(run, name, lines):
+    """A file without its last lines, as a power cut may leave it."""
+    kept = (run / name).read_text().splitlines(keepends=True)[:-lines]
+    (run / name).write_text("".join(kept))
+
+
+def edit(run, name, old, new):
+    text = (run / name).read_text()
+    assert old in text
+    (run / name).write_text(text.replace(old, new, 1))
+
+
+def in_config(old, new):
+    return lambda run: edit(run, "config.json", old, new)
+
+
+def cut_both(run):
+    cut(run, "evaluations.csv", 20)
+    cut(run, "progress.csv", 20)
+
+
+DAMAGE = {
+    "the last evaluation": lambda run: cut(run, "evaluations.csv", 2),
+    "one seed's last row": lambda run: cut(run, "evaluations.csv", 1),
+    "no evaluation": lambda run: (run / "evaluations.csv").write_text(""),
+    "no file of evaluations": lambda run: (run / "evaluations.csv").unlink(),
+    "the last iteration": lambda run: cut(run, "progress.csv", 2),
+    "an iteration of one seed": lambda run: cut(run, "progress.csv", 1),
+    "no iteration": lambda run: (run / "progress.csv").write_text(""),
+    "no log": lambda run: (run / "progress.csv").unlink(),
+    "half of either": cut_both,
+    "NaN in the rows": lambda run: edit(run, "evaluations.csv", "1,1000000,700.0", "1,1000000,nan"),
+    "NaN in the log": lambda run: edit(run, "progress.csv", "0.25", "nan"),
+    "NULs": lambda run: edit(run, "evaluations.csv", "0,50000", "\0" * 7),
+    "other seeds": in_config('"seeds": [0, 1]', '"seeds": [0, 2]'),
+    "fewer evaluations": in_config('"evaluations": 20', '"evaluations": 9'),
+    "no command": in_config('"command"', '"comment"'),
+    "a list of settings": in_config('"settings": {', '"settings": [], "x": {'),
+    "a rate in words": in_config('"gamma": 0.99', '"best_fraction": "all"'),
+    "no JSON": in_config("{", ""),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
+def test_a_run_that_contradicts_its_own_record_is_not_exported(tmp_path, damage):
+    config = {"total_steps": 1_000_000, "gamma": 0.99}
+    run = write_offline_run(tmp_path / "run", [50.0, 70.0], config=config)
+    export(run, tmp_path / "sound")
+    damage(run)
+    with pytest.raises(RowsError) as refused:
+        export(run, tmp_path / "results")
+    assert str(run) in str(refused.value) and "\n" not in str(refused.value)
+    assert not (tmp_path / "results").exists()
+
+
+def test_a_run_of_fewer_iterations_than_evaluations_is_whole(tmp_path):
+    run = write_offline_run(tmp_path / "run", [50.0])
+    edit(run, "config.json", '"evaluations": 20', '"evaluations": 100')
+    assert export(run, tmp_path / "results").exists()
+
+
+@pytest.mark.parametrize("task", ["ALE/Pong-v5", "ns/Name-v0", "mine:Task-v0", "../../x", "/x"])
+def test_tasks_with_odd_names_are_read_where_they_were_written(tmp_path, task):
+    results = tmp_path / "a" / "results"
+    run = write_offline_run(tmp_path / "run", [50.0], algorithm="ppo", data=None, task=task)
+    file = export(run, results)
+    assert file.parent == results / "ppo"
+    (result,) = rows.read(results)
+    assert result.task == task
+    tables.write(results, tmp_path / "tables", tmp_path / "a")
+    assert f"| {task} |" in (tmp_path / "tables" / "tables.md").read_text()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "run", "tables"]
+
+
+@pytest.mark.parametrize("name", ["../../outside", "..", "/tmp/x/y", "a/b"])
+def test_no_name_in_a_file_leads_out_of_the_results(tmp_path, name):
+    results = tmp_path / "a" / "b" / "results"
+    changes = {"algorithm": name, "data": data_facts(f"{name}/../../hopper-medium-v0")}
+    file = export(write_offline_run(tmp_path / "run", [50.0], **changes), results)
+    assert file.parent.parent == results and file.resolve().is_relative_to(results.resolve())
+    assert rows.read(results)[0].algorithm == name
+
+
+def test_an_algorithm_named_like_a_folder_of_outputs_is_refused(tmp_path):
+    run = write_offline_run(tmp_path / "run", [50.0], algorithm="tables")
+    with pytest.raises(RunError, match="no rows are read from a folder named tables"):
+        export(run, tmp_path / "results")

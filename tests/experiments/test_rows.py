@@ -132,12 +132,14 @@ def test_a_run_whose_values_outgrow_its_rewards_has_diverged(tmp_path):
     file.write_text(json.dumps(about | {"logged": {"value_loss": value}}))
     assert not rows.read(tmp_path / "b")[0].diverged
     # A run folder has its log beside it
-    run = write_offline_run(tmp_path / "run", [40.0])
+    run = write_offline_run(tmp_path / "run", [40.0, 50.0])
     assert rows.read(run)[0].manifest["logged"]["kl"]["most"] == 1.25
-    (run / "progress.csv").write_text("seed,step,value\n0,10,3\n0,20,-40000\n")
+    (run / "progress.csv").write_text("seed,step,value\n0,10,3\n1,10,-40000\n")
     assert rows.read(run)[0].diverged
-    (run / "progress.csv").write_text("")
-    assert not rows.read(run)[0].diverged
+    for text in ("", "seed,step,value\n"):  # the word is not lost with the log
+        (run / "progress.csv").write_text(text)
+        with pytest.raises(RowsError, match=r"progress\.csv:(1: missing column\(s\)| no rows)"):
+            rows.read(run)
 
 
 def test_a_run_that_goes_on_online_is_a_variant_and_finished_at_its_end(tmp_path):

@@ -1,8 +1,11 @@
 """Tables: the numbers, their marks, and the same content in every format."""
 
 import csv
+import json
+import re
 import shutil
 import subprocess
+from itertools import filterfalse
 
 import pytest
 from evidence_samples import (
@@ -170,3 +173,65 @@ def test_latex_compiles(tmp_path, published_dir):
     command = ["pdflatex", "-halt-on-error", "-interaction=nonstopmode", "page.tex"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-2000:]
+
+
+HOSTILE = (
+    '=HYPERLINK("http://x")',
+    "+1+cmd|' /C calc'!A0",
+    "-2+3",
+    "@SUM(A1)",
+    " =1+1",
+    "[x](javascript:alert(1))",
+    "![x](http://x/y.png)",
+    "[x]: javascript:alert(1)",
+    "<script>alert(1)</script>",
+    "two\nlines\r\n\n# three",
+    "a | b \\| c",
+    "$\\input{/etc/passwd}$ `code` _b_ __c__ ~~d~~ **e**",
+    "\u202ereversed\x1b[31m\x00",
+)
+
+
+def hostile_tables():
+    """Every text where text can be."""
+    return [Table(x, ["Task", x], [[Cell(x), Cell(x)]], [x]) for x in HOSTILE]
+
+
+def test_markdown_takes_no_text_for_more_than_text():
+    for text, block in zip(HOSTILE, hostile_tables(), strict=True):
+        lines = tabular.markdown([block]).splitlines()
+        assert len(lines) == 7, text  # heading, table of three lines, note, and what parts them
+        for line in lines[2:5]:
+            assert len(re.findall(r"(?<!\\)(?:\\\\)*\|", line)) == 3, text
+        page = "\n".join(lines)
+        assert not re.search(r"(?<!\\)\](\(|:)|<(?!sup|/sup)|(?<![\\\w])_|(?<!\\)[*`$]", page), text
+        assert page.isprintable() or set(filterfalse(str.isprintable, page)) == {"\n"}
+
+
+def test_latex_takes_no_text_for_a_command():
+    for text, block in zip(HOSTILE, hostile_tables(), strict=True):
+        page = tabular.latex([block])
+        assert r"\input{" not in page and len(page.splitlines()) == 17, text
+        assert not re.search(r"\\item \[", page)
+        dollars = page.replace("$-$", "").replace(r"\$", "")
+        assert "$" not in dollars, text
+
+
+def test_csv_keeps_no_text_that_a_spreadsheet_would_run():
+    for text in HOSTILE:
+        cell = tabular.csv_cell(text)
+        assert not cell.lstrip().startswith(("=", "+", "-", "@")) and cell.isprintable(), text
+        assert cell.removeprefix("'") == tabular.one_line(text)
+    for value in (-1.5, 3, "", "-1.5", "+3", "-1e-5", "ours", "Hopper-v4", None):
+        assert tabular.csv_cell(value) == value
+
+
+def test_every_cell_of_the_csv_file_is_kept_so(tmp_path, published_dir):
+    bench = write_benchmark(tmp_path / "bench", {("ppo", "x"): [-2.0, -1.0]})
+    file = bench / "ppo" / "x.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"task": "=1+1"}))
+    tables.write(bench, tmp_path / "t", published_dir)
+    with (tmp_path / "t" / "tables.csv").open(newline="") as stream:
+        lines = list(csv.DictReader(stream))
+    assert {line["task"] for line in lines} == {"'=1+1"}
+    assert lines[-1]["mean"] == "-1.5"

@@ -45,6 +45,7 @@ from rlsuite.core.beta import BetaActorCritic
 from rlsuite.core.networks import ActorCritic
 from rlsuite.core.normalizers import EPSILON, RewardScaler, RunningStatistics
 from rlsuite.core.optim import AdamState, adam_step, clip_grad_norm, gradient
+from rlsuite.core.ranges import require_bounded
 from rlsuite.core.rollouts import Batch, Collector, experience, value_loss
 
 # ------------------------------------------------------------------------------------- 2. Config
@@ -281,11 +282,13 @@ def train(config: Config, run) -> None:
     """Train on `run.task` for all `run.seeds`; `run` logs, evaluates, saves and resumes."""
     envs = run.environments(config.num_envs)
     kind = ActorCritic if envs.discrete or config.distribution == "gaussian" else BetaActorCritic
+    if kind is BetaActorCritic:
+        require_bounded(envs.action_low, envs.action_high, "use --distribution gaussian")
     policy = kind(
-        *(envs.obs_size, envs.action_size, envs.discrete, run.streams["init"]),
-        *(config.hidden, config.activation, config.normalize_obs),
+        envs.obs_size, envs.action_size, envs.discrete, rngs=run.streams["init"],
+        hidden=config.hidden, activation=config.activation, normalize_obs=config.normalize_obs,
         log_std_init=config.log_std_init,
-    )
+    )  # fmt: skip
     scaler = RewardScaler(len(run.seeds), config.num_envs, config.discount, enabled=False)
     beta = torch.full((len(run.seeds), 1), config.multiplier_init)
     actor, critic = policy.theta.tensor_split([policy.actor_size], 1)

@@ -1,0 +1,1 @@
+"""Tasks with constraints that no other package has."""
