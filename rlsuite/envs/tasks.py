@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import os
+from pathlib import Path
 from typing import NamedTuple
 
 ENGINES = ("envpool", "gymnasium")
@@ -101,6 +103,37 @@ def choose_engine(task: str, environments: int, engine: str = "auto") -> str:
             f"EnvPool is not installed: run `pip install envpool` (Linux); or {other}"
         )
     return engine
+
+
+def remember_typed(task: str) -> None:
+    """Note that the user typed `task`: files may name its module from now on."""
+    module, colon, _ = task.rpartition(":")
+    if colon and module not in _typed_modules():
+        _typed().parent.mkdir(parents=True, exist_ok=True)
+        with open(_typed(), "a") as file:
+            file.write(f"{module}\n")
+
+
+def require_typed(task: str, source: str) -> None:
+    """ValueError if `task`, which the file or folder `source` names, has a module never typed.
+
+    Importing a module runs it, so a name in a stranger's file does not suffice.
+    """
+    module, colon, _ = task.rpartition(":")
+    if colon and module not in _typed_modules():
+        raise ValueError(
+            f"{source} names the task {task}, which would import the module {module}; "
+            f"if you know it, add --env {task}"
+        )
+
+
+def _typed() -> Path:
+    caches = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
+    return Path(os.environ.get("RLSUITE_CACHE", caches / "rlsuite")) / "typed-modules.txt"
+
+
+def _typed_modules() -> list[str]:
+    return _typed().read_text().splitlines() if _typed().exists() else []
 
 
 def _envpool_installed() -> bool:

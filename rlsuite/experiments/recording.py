@@ -13,18 +13,23 @@ from rlsuite.experiments.run import RunError
 RENDERERS = ("egl", "osmesa")
 
 
-def record(folder: Path, out: Path, seed: int | None = None, episodes: int = 1) -> Path:
+def record(
+    folder: Path, out: Path, seed: int | None = None, episodes: int = 1, task: str | None = None
+) -> Path:
     """Write an MP4 of `episodes` episodes of the deterministic policy of `seed` (default: first).
 
-    Raises RunError for a seed that was not trained, a task that cannot be drawn, or where no
-    software renderer is installed.
+    task: another one of the same shapes; default: the policy's own. Raises RunError for a seed that
+    was not trained, a task that does not fit or cannot be drawn, or where no software renderer is
+    installed.
     """
     policy, about = load_policy(folder)
     seeds = about["seeds"]
     if seed is not None and seed not in seeds:
         raise RunError(f"seed {seed} is not in {folder}; it has {', '.join(map(str, seeds))}")
     policy = select_seed(policy, 0 if seed is None else seeds.index(seed))
-    env = _drawable(about["task"])
+    env = _drawable(task or about["task"])
+    if int(np.prod(env.observation_space.shape)) != policy.spec["obs_size"]:
+        raise RunError(f"{task} has other observations than {about['task']}")
     import imageio  # after the renderer is chosen, which must come before anything imports MuJoCo
 
     out.parent.mkdir(parents=True, exist_ok=True)
