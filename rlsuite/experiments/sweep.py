@@ -116,7 +116,7 @@ def require_same(job: Job, config: object, settings: Settings, sha256: str | Non
 
 def run_job(job: Job, cores: Sequence[int] | None = None) -> int:
     """Run one job to its end, its output in its log; the exit code."""
-    return _start(job, cores).wait()
+    return _begin(job, cores).wait()
 
 
 def run_local(
@@ -144,7 +144,7 @@ def run_local(
                         conclude(job, 0, "was finished already")
                         continue
                     try:
-                        running[place] = (job, _start(job, shares[place]))
+                        running[place] = (job, _begin(job, shares[place]))
                     except OSError as error:
                         conclude(job, error)
                         continue
@@ -220,17 +220,21 @@ def _join(ray, address: str, at_once: int) -> None:
         raise RunError(f"no Ray cluster at --ray {address}: {_first_line(error)}") from error
 
 
-def _start(job: Job, cores: Sequence[int] | None) -> subprocess.Popen:
+def _begin(job: Job, cores: Sequence[int] | None) -> subprocess.Popen:
     job.folder.parent.mkdir(parents=True, exist_ok=True)
     with open(job.log, "a") as log:
-        # Its own session: an interrupt at the terminal reaches the sweep alone, which then ends it
-        return subprocess.Popen(
-            job.command(),
-            stdout=log,
-            stderr=log,
-            preexec_fn=lambda: settle(cores),
-            start_new_session=True,
-        )
+        return _start(job, cores, log)
+
+
+def _start(job: Job, cores: Sequence[int] | None, log) -> subprocess.Popen:
+    # Its own session: an interrupt at the terminal reaches the sweep alone, which then ends it
+    return subprocess.Popen(
+        job.command(),
+        stdout=log,
+        stderr=log,
+        preexec_fn=lambda: settle(cores),
+        start_new_session=True,
+    )
 
 
 def settle(cores: Sequence[int] | None) -> None:
