@@ -35,7 +35,6 @@ setup(
         "envpool>=1.2.5; sys_platform == 'linux'",  # elsewhere: Gymnasium alone
         "tensorboard>=2.20.0",
         "safetensors>=0.5.0",
-        "tyro>=1.0.0",
         "rich>=13.9.0",
         "matplotlib>=3.9.0",
         "imageio>=2.36.0",

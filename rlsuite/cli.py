@@ -1,4 +1,4 @@
-"""The command `rlsuite`. Each command is a function; its flags are made from dataclasses by tyro.
+"""The command `rlsuite`. Each command is a function; its flags are made from dataclasses.
 
 Heavy modules are imported inside the commands, so that `rlsuite --help` answers at once.
 """
@@ -11,7 +11,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from rlsuite import flags
+from rlsuite import __version__, flags
 
 HERE = Path(__file__).parent
 # In a checkout the published values lie in results/; an installed package carries them along
@@ -22,75 +22,16 @@ PUBLISHED = next(
 
 def train(argv: list[str]) -> None:
     """Train an algorithm on a task for several seeds at once, or go on with a run."""
-    from rlsuite import algorithms
-    from rlsuite.experiments import run, settings
+    from rlsuite.cli_train import train as run
 
-    name, rest = _algorithm_first("train", argv)
-    if "--resume" in rest:
-        _execute(run.reopen(flags.resume_folder(rest), name))
-        return
-    if name is None:
-        raise ValueError(
-            f"which algorithm? type: rlsuite train {' | '.join(algorithms.ALGORITHMS)}"
-        )
-    module = algorithms.load(name)
-    env, dataset = _learned_from(name, rest)
-    preset = flags.value(rest, "--preset") or settings.default_preset(module, env)
-    defaults = module.Config(**settings.preset(module, preset, env, dataset))
-    kind = flags.train_flags(settings.Settings(env, dataset), defaults, preset)
-    chosen = dataclasses.asdict(flags.parse(f"rlsuite train {name}", kind, rest))
-    run_settings = settings.Settings(
-        **{f.name: chosen.get(f.name) for f in dataclasses.fields(settings.Settings)}
-        | {"seeds": settings.parse_seeds(chosen["seeds"])}
-    )
-    config = module.Config(**{f.name: chosen[f.name] for f in dataclasses.fields(module.Config)})
-    folder = chosen["folder"] or _free_folder(Path("runs"), f"{name}-{env.replace(':', '-')}")
-    command = shlex.join(["rlsuite", "train", *argv])
-    new = run.create(folder, name, config, run_settings, preset, command)
-    new.say(f"preset {preset}; {config.iterations} iterations; everything goes to {folder}")
-    try:
-        _execute(new)
-    except ValueError:
-        if not any(folder.glob("*.csv")):  # refused before its first row: nothing is lost
-            shutil.rmtree(folder)
-        raise
+    run(argv)
 
 
-def _learned_from(name: str, argv: list[str]) -> tuple[str, str | None]:
-    """Task and data set of `rlsuite train NAME`; the task of a data set need not be given."""
-    from rlsuite import algorithms
+def sweep(argv: list[str]) -> None:
+    """Run algorithms x tasks x seeds as jobs; started again, it goes on."""
+    from rlsuite.cli_train import sweep as run
 
-    env, dataset = flags.value(argv, "--env"), None
-    asked = {"-h", "--help"} & set(argv)
-    if algorithms.is_offline(name):
-        dataset = flags.value(argv, "--dataset")
-        if dataset is None and not asked:
-            raise ValueError(
-                f"which data? type: rlsuite train {name} --dataset NAME; rlsuite data list has them"
-            )
-        if dataset is not None:
-            from rlsuite.datasets import store
-            from rlsuite.envs.tasks import require_typed
-
-            said = None if env else store.load(dataset).about["task"]
-            require_typed(said or "", dataset)
-            env = env or said
-        dataset = dataset or "NAME"
-    if env is None and not asked:
-        known = "Hopper-v4" if dataset is None else f"TASK: {dataset} does not name its own"
-        raise ValueError(f"which task? type: rlsuite train {name} --env {known}")
-    env = env or "Hopper-v4"
-    _require_task(env)
-    return env, dataset
-
-
-def _execute(new) -> None:
-    from rlsuite.experiments.run import execute
-
-    try:
-        execute(new)
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(f"rlsuite train --resume {new.folder}") from None
+    run(argv)
 
 
 @dataclasses.dataclass
@@ -99,7 +40,8 @@ class Evaluate:
 
     episodes: int = 10  # of each seed
     env: str | None = None  # another task of the same shapes, e.g. Hopper-v5
-    sampled: bool = False  # sample actions; the default is the policy's mode
+    engine: str = "auto"  # envpool, gymnasium, or auto: EnvPool from 8 environments up
+    sampled: bool = False  # sample actions, where the default is the policy's mode
     seed: int = 0  # of the evaluation's own random streams
     out: Path | None = None  # also write a CSV: seed, episode, return, cost, length
 
@@ -112,14 +54,16 @@ def evaluate(argv: list[str]) -> None:
     from rlsuite.experiments.display import spread
     from rlsuite.experiments.evaluation import evaluate as run_episodes
 
-    folder, rest = _folder_first("evaluate", argv)
+    folder, rest = _folder_first("evaluate FOLDER", argv)
     options = flags.parse("rlsuite evaluate FOLDER", Evaluate, rest)
+    _require_episodes(options.episodes)
+    _require_writable(options.out)
     policy, about = load_policy(folder)
-    task = options.env or about["task"]
+    task = _acting_in(folder, about, options.env)
     seeds = about["seeds"]
-    _require_task(task)
-    pool = envs.make(task, seeds, options.episodes)
-    if (pool.obs_size, pool.action_size) != (policy.spec["obs_size"], policy.action_size):
+    pool = envs.make(task, seeds, options.episodes, options.engine)
+    shapes = (pool.obs_size, pool.action_size, pool.discrete)
+    if shapes != (policy.spec["obs_size"], policy.action_size, policy.discrete):
         raise ValueError(f"{task} has other observations or actions than {about['task']}")
     streams = Streams([options.seed + 1_000_003 * seed for seed in seeds])
     rngs = streams["action"] if options.sampled else None
@@ -133,76 +77,50 @@ def evaluate(argv: list[str]) -> None:
         f"{task}, {options.episodes} episodes each: return {spread(means)} over {len(seeds)} seeds"
     )
     if options.out:
-        lines = ["seed,episode,return,cost,length"]
-        for slot, seed in enumerate(seeds):
-            columns = (result.returns[slot], result.costs[slot], result.lengths[slot])
-            for episode, (ret, cost, length) in enumerate(zip(*columns, strict=True)):
-                lines.append(f"{seed},{episode},{ret},{cost},{int(length)}")
-        options.out.write_text("\n".join(lines) + "\n")
+        _write_episodes(options.out, seeds, result)
+
+
+def _write_episodes(out: Path, seeds: list[int], result) -> None:
+    lines = ["seed,episode,return,cost,length"]
+    for slot, seed in enumerate(seeds):
+        columns = (result.returns[slot], result.costs[slot], result.lengths[slot])
+        for episode, (ret, cost, length) in enumerate(zip(*columns, strict=True)):
+            lines.append(f"{seed},{episode},{ret},{cost},{int(length)}")
+    out.write_text("\n".join(lines) + "\n")
 
 
 @dataclasses.dataclass
 class Record:
-    """Write a video of a saved policy."""
+    """Write a video of a saved policy; no display is needed."""
 
     out: Path = Path("policy.mp4")  # the MP4 to write
+    env: str | None = None  # another task of the same shapes, e.g. Hopper-v5
     seed: int | None = None  # which of the run's seeds; the first if not given
     episodes: int = 1  # one after the other
 
 
 def record(argv: list[str]) -> None:
     """Write a video of a saved policy; no display is needed."""
+    from rlsuite.core.saving import load_policy
     from rlsuite.experiments.recording import record as film
 
-    folder, rest = _folder_first("record", argv)
+    folder, rest = _folder_first("record FOLDER", argv)
     options = flags.parse("rlsuite record FOLDER", Record, rest)
-    print(f"wrote {film(folder, options.out, options.seed, options.episodes)}")
+    _require_episodes(options.episodes)
+    task = _acting_in(folder, load_policy(folder)[1], options.env)
+    print(f"wrote {film(folder, options.out, options.seed, options.episodes, task)}")
 
 
-@dataclasses.dataclass
-class Sweep:
-    """Algorithms x tasks x seeds, as local processes or on Ray. Other flags go to every run."""
+def _acting_in(folder: Path, about: dict, typed: str | None) -> str:
+    """The task to act in: the one that the user typed, or the one of the policy in `folder`."""
+    from rlsuite.cli_train import require_task
+    from rlsuite.envs.tasks import require_typed
 
-    envs: tuple[str, ...] = ()  # tasks, e.g. --envs Hopper-v4 Walker2d-v4
-    datasets: tuple[str, ...] = ()  # what offline algorithms go through, instead of tasks
-    folder: Path = Path("runs/sweep")  # where the run folders go; the same one continues a sweep
-    results: Path | None = None  # also export rows, e.g. to results/mujoco-1m
-    jobs: int | None = None  # at once; default: one for each core
-    ray: str | None = None  # address of a Ray cluster, or local
-
-
-def sweep(argv: list[str]) -> None:
-    """Run algorithms x tasks x seeds as jobs; start it again to resume what was interrupted."""
-    import tyro
-
-    from rlsuite import algorithms
-    from rlsuite.datasets import store
-    from rlsuite.experiments import sweep as jobs_module
-    from rlsuite.experiments.run import RunError
-
-    count = next((i for i, x in enumerate(argv) if x.startswith("-")), len(argv))
-    names, rest = argv[:count], argv[count:]
-    options, flags = tyro.cli(
-        Sweep, args=rest, prog="rlsuite sweep ALGORITHM...", return_unknown_args=True
-    )
-    if not names:
-        raise ValueError("which algorithms? type: rlsuite sweep ppo --envs Hopper-v4")
-    for name in names:
-        algorithms.load(name)
-    for task in options.envs:
-        _require_task(task)
-    for dataset in options.datasets:
-        store.locate(dataset)
-    jobs = jobs_module.plan(options.folder, names, options.envs, flags, options.datasets)
-    at_once = options.jobs or len(os.sched_getaffinity(0))
-    if options.ray:
-        failed = jobs_module.run_on_ray(jobs, options.ray, at_once, print, options.results)
+    if typed is None:
+        require_typed(about["task"], str(folder))
     else:
-        failed = jobs_module.run_local(jobs, at_once, print, options.results)
-    if failed:
-        raise RunError(
-            f"{len(failed)} of {len(jobs)} jobs failed: {', '.join(j.name for j in failed)}"
-        )
+        require_task(typed)
+    return typed or about["task"]
 
 
 @dataclasses.dataclass
@@ -217,23 +135,22 @@ def export(argv: list[str]) -> None:
     """Copy the rows of finished runs, with their manifests, to a benchmark's results."""
     from rlsuite.experiments import results
 
-    count = next((i for i, x in enumerate(argv) if x.startswith("-")), len(argv))
-    options = flags.parse("rlsuite export FOLDER...", Export, argv[count:])
-    folders = [Path(folder) for folder in argv[:count]]
+    folders, rest = flags.leading(argv)
+    options = flags.parse("rlsuite export FOLDER...", Export, rest)
     if not folders:
         raise ValueError(f"which runs? type: rlsuite export FOLDER --results {options.results}")
     for folder in folders:
-        results.finished(folder)  # before any is written
+        results.finished(Path(folder))  # before any is written
     for folder in folders:
-        print(f"wrote {results.export(folder, options.results, options.replace)}")
+        print(f"wrote {results.export(Path(folder), options.results, options.replace)}")
 
 
 @dataclasses.dataclass
 class Evidence:
-    """From a run folder or a benchmark's results."""
+    """Write tables, curves or a page, from a run folder or a benchmark's results."""
 
     out: Path | None = None  # where to write; default: beside the source
-    published: Path = PUBLISHED  # folder with the published values
+    published: Path | None = None  # folder with the published values; default: those of rlsuite
 
 
 def table(argv: list[str]) -> None:
@@ -264,15 +181,22 @@ def report(argv: list[str]) -> None:
     print(f"wrote {report_module.write(source, out, options.published)}")
 
 
+@dataclasses.dataclass
+class Algorithms:
+    """List the algorithms: paper, presets, file."""
+
+
 def algorithms(argv: list[str]) -> None:
     """List the algorithms: paper, presets, file."""
     from rlsuite import algorithms as registry
 
+    flags.parse("rlsuite algorithms", Algorithms, argv)
     for name in registry.ALGORITHMS:
         module = registry.load(name)
         title = (module.__doc__ or "").splitlines()[0]
         length = len(Path(module.__file__).read_text().splitlines())
-        print(f"{name:10} {title}\n{'':10} presets: {', '.join(module.PRESETS)}")
+        print(flags.wrapped(f"{name:10}", title))
+        print(flags.wrapped(f"{'':10}", f"presets: {', '.join(module.PRESETS)}"))
         print(f"{'':10} {module.__name__.replace('.', '/')}.py, {length} lines")
 
 
@@ -283,17 +207,14 @@ class Compare:
 
 def compare(argv: list[str]) -> None:
     """Show two algorithms' files side by side: what differs, section by section."""
-    import shutil
-
     from rich.console import Console
 
     from rlsuite import algorithms as registry
     from rlsuite.experiments.side_by_side import side_by_side
 
-    names = [word.lower() for word in argv if not word.startswith("-")]
-    flags.parse(
-        "rlsuite compare NAME NAME", Compare, [word for word in argv if word.startswith("-")]
-    )
+    words, rest = flags.leading(argv)
+    flags.parse("rlsuite compare NAME NAME", Compare, rest)
+    names = [word.lower() for word in words]
     if len(names) != 2:
         raise ValueError("which two algorithms? type: rlsuite compare ppo mdpo")
     left, right = (Path(registry.load(name).__file__).read_text() for name in names)
@@ -317,40 +238,32 @@ def data(argv: list[str]) -> None:
 
 
 def _evidence(command: str, argv: list[str]) -> tuple[Path, Evidence]:
-    source, rest = _folder_first(command, argv)
-    return source, flags.parse(f"rlsuite {command} SOURCE", Evidence, rest)
+    source, rest = _folder_first(f"{command} SOURCE", argv)
+    options = flags.parse(f"rlsuite {command} SOURCE", Evidence, rest)
+    return source, dataclasses.replace(options, published=options.published or PUBLISHED)
 
 
-def _algorithm_first(command: str, argv: list[str]) -> tuple[str | None, list[str]]:
-    if argv and not argv[0].startswith("-"):
-        return argv[0], argv[1:]
-    return None, argv
+def _folder_first(usage: str, argv: list[str]) -> tuple[Path, list[str]]:
+    """The folder before the flags, which must be there unless help is asked for."""
+    folders, rest = flags.leading(argv, 1)
+    if flags.asks_help(rest):
+        return Path(), rest
+    if not folders:
+        raise ValueError(f"which folder? type: rlsuite {usage}")
+    if not Path(folders[0]).is_dir():
+        raise ValueError(f"{folders[0]} is not a folder; type: rlsuite {usage}")
+    return Path(folders[0]), rest
 
 
-def _folder_first(command: str, argv: list[str]) -> tuple[Path, list[str]]:
-    if {"-h", "--help"} & set(argv):
-        return Path(), [x for x in argv if x.startswith("-")]
-    if not argv or argv[0].startswith("-"):
-        raise ValueError(f"which folder? type: rlsuite {command} FOLDER")
-    if not Path(argv[0]).is_dir():
-        raise ValueError(f"{argv[0]} is not a folder; type: rlsuite {command} FOLDER")
-    return Path(argv[0]), argv[1:]
+def _require_episodes(number: int) -> None:
+    if number < 1:
+        raise ValueError(f"--episodes is {number}; it must be at least 1")
 
 
-def _require_task(task: str) -> None:
-    from rlsuite.envs.tasks import choose_engine
-
-    if ":" in task and "" not in sys.path:
-        sys.path.insert(0, "")  # a user's own module lies where they are
-    choose_engine(task, 1)
-
-
-def _free_folder(parent: Path, name: str) -> Path:
-    return next(
-        parent / f"{name}-{number}"
-        for number in range(1, 1_000_000)
-        if not (parent / f"{name}-{number}").exists()
-    )
+def _require_writable(out: Path | None) -> None:
+    if out is not None and (out.is_dir() or not out.parent.is_dir()):
+        what = "is a folder" if out.is_dir() else f"lies in {out.parent}, which is no folder"
+        raise ValueError(f"{out} {what}; give --out another file")
 
 
 COMMANDS = {
@@ -366,16 +279,24 @@ def main(argv: list[str] | None = None) -> int:
     """Run one command; the exit code. 2: not understood, 1: failed, 130: interrupted."""
     # Before NumPy is imported: in a product of few rows, more threads only wait for one another
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    # A user's own environment lies where they are. Last: a file here hides no installed package
+    if "" not in sys.path:
+        sys.path.append("")
     argv = sys.argv[1:] if argv is None else argv
     if not argv or argv[0] in ("-h", "--help"):
-        print("rlsuite COMMAND [...], rlsuite COMMAND --help for its flags\n")
-        for name, function in COMMANDS.items():
-            print(f"  {name:11} {(function.__doc__ or '').splitlines()[0]}")
+        print(flags.commands("rlsuite", COMMANDS))
         return 0 if argv else 2
+    if argv[0] == "--version":
+        print(f"rlsuite {__version__}")
+        return 0
     if argv[0] not in COMMANDS:
         near = difflib.get_close_matches(argv[0], COMMANDS) or list(COMMANDS)
         print(f"rlsuite: unknown command {argv[0]!r}; use {' or '.join(near)}", file=sys.stderr)
         return 2
+    return _run(argv)
+
+
+def _run(argv: list[str]) -> int:
     try:
         COMMANDS[argv[0]](argv[1:])
     except KeyboardInterrupt as interrupt:

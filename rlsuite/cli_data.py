@@ -5,17 +5,14 @@ import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
-from typing import Annotated
 
-import tyro
+from rlsuite import flags
 
 
 def main(argv: list[str]) -> None:
     """Run `rlsuite data COMMAND ...`. ValueError for what is not understood."""
     if argv and argv[0] in ("-h", "--help"):
-        print("rlsuite data COMMAND [...], rlsuite data COMMAND --help for its flags\n")
-        for name, command in COMMANDS.items():
-            print(f"  {name:11} {(command.__doc__ or '').splitlines()[0]}")
+        print(flags.commands("rlsuite data", COMMANDS))
         return
     if not argv or argv[0] not in COMMANDS:
         near = difflib.get_close_matches(argv[0], COMMANDS) if argv else []
@@ -33,7 +30,7 @@ def list_sets(argv: list[str]) -> None:
     """Show the sets on this machine and the recipes to collect more."""
     from rlsuite.datasets import recipes, store
 
-    tyro.cli(List, args=argv, prog="rlsuite data list")
+    flags.parse("rlsuite data list", List, argv)
     for line in store.local():
         print(line)
     print("recipes, for rlsuite data collect RECIPE --policies FOLDER:")
@@ -57,7 +54,7 @@ def describe(argv: list[str]) -> None:
     from rlsuite.datasets.describe import text
 
     name, rest = _name_first("describe SET", argv)
-    options = tyro.cli(Describe, args=rest, prog="rlsuite data describe SET")
+    options = flags.parse("rlsuite data describe SET", Describe, rest)
     how = _loading(options)
     reference = _load(options.reference, how) if options.reference else None
     print(text(about(_load(name, how), reference)))
@@ -68,7 +65,7 @@ class Collect:
     """Make a set: by a recipe, e.g. hopper/medium, or from the policies of a run, with --from."""
 
     policies: Path | None = None  # folder of the recipe's policies, e.g. of hopper.npz
-    from_: Annotated[Path | None, tyro.conf.arg(name="from")] = None  # run folder of this suite
+    from_: Path | None = None  # run folder of this suite
     name: str | None = None  # of the set, e.g. my/pendulum/medium-v0; default: the recipe's
     steps: int | None = None  # transitions; default: the recipe's
     seed: int | None = None  # of all randomness; default: the recipe's, or 0
@@ -80,7 +77,7 @@ class Collect:
 def collect(argv: list[str]) -> None:
     """Make a set by a recipe, e.g. hopper/medium, or from the policies of a run."""
     text, rest = (argv[0], argv[1:]) if argv and not argv[0].startswith("-") else (None, argv)
-    options = tyro.cli(Collect, args=rest, prog="rlsuite data collect RECIPE")
+    options = flags.parse("rlsuite data collect RECIPE", Collect, rest)
     recipe = _recipe(text, options)
     from rlsuite.datasets.collect import collect as run
     from rlsuite.envs.tasks import remember_typed, require_typed
@@ -154,7 +151,7 @@ def download(argv: list[str]) -> None:
     from rlsuite.datasets import store
 
     name, rest = _name_first("download SET", argv)
-    tyro.cli(Download, args=rest, prog="rlsuite data download SET")
+    flags.parse("rlsuite data download SET", Download, rest)
     print(f"wrote {store.download(name)}")
 
 
@@ -173,7 +170,7 @@ def convert(argv: list[str]) -> None:
     from rlsuite.datasets import d4rl, minari
 
     name, rest = _name_first("convert SET --to NAME_OR_PATH", argv)
-    options = tyro.cli(Convert, args=rest, prog="rlsuite data convert SET")
+    options = flags.parse("rlsuite data convert SET", Convert, rest)
     how = _loading(options)
     path = Path(options.to)
     if path.suffix not in d4rl.SUFFIXES:

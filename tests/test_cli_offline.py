@@ -106,6 +106,32 @@ def test_a_device_that_is_not_there(data, tmp_path, capsys) -> None:
 
 def test_data_and_device_are_no_flags_of_what_learns_in_the_environment(capsys) -> None:
     for flag in ("--dataset", "--device"):
-        with pytest.raises(SystemExit):
-            main(["train", "ppo", "--env", "CartPole-v1", flag, "cuda"])
-        assert flag in capsys.readouterr().err
+        assert main(["train", "ppo", "--env", "CartPole-v1", flag, "cuda"]) == 2
+        assert f"unknown flag {flag}" in capsys.readouterr().err
+
+
+def test_a_run_folder_is_called_after_its_data_set(data, tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("rlsuite.experiments.run.execute", lambda run: None)
+    for words in (["data", "convert", str(data), "--to", "my/pendulum/random-v0"], ["train", "bc"]):
+        task = "--task" if words[0] == "data" else "--env"
+        more = [] if words[0] == "data" else ["--dataset", "mine.npz"]
+        assert main([*words, *more, task, "InvertedPendulum-v4"]) == 0
+    assert main(["train", "bc", "--dataset=my/pendulum/random-v0"]) == 0
+    folders = sorted(path.name for path in Path("runs").iterdir())
+    assert folders == ["bc-mine-1", "bc-pendulum-random-v0-1"]
+
+
+def test_a_module_that_only_the_data_set_names_is_not_imported(
+    data, tmp_path, capsys, monkeypatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("strangers_module.py").write_text("open('imported', 'w').close()\n")
+    monkeypatch.setattr(
+        "rlsuite.datasets.d4rl.task", lambda path: "strangers_module:InvertedPendulum-v4"
+    )
+    words = ["train", "bc", "--dataset", "mine.npz", *SMOKE]
+    assert main(words) == 2
+    said = capsys.readouterr().err
+    assert "--env strangers_module:InvertedPendulum-v4" in said and len(said.splitlines()) == 1
+    assert not Path("imported").exists() and not Path("runs").exists()

@@ -44,6 +44,7 @@ ESTIMATORS = {"mean": statistics.mean, "iqm": statistics.iqm}
 THRESHOLDS = 201  # at which a performance profile is drawn
 START = 0.1  # share of the steps that the height of a panel need not show
 MOSTLY_EMPTY = 2.0  # a panel this many times higher than the rest needs is cut to that
+MOST_POINTS = 500  # of a line
 MARKERS = 8  # on a line, at most about as many
 DASH_SHIFT = 2  # points by which the dashes of one algorithm lag behind those of the one before
 CHARACTERS_PER_INCH = 15  # of a figure's foot line, at most
@@ -202,10 +203,14 @@ def _curve(
 
 
 def _points(result: Result, column: str) -> tuple[np.ndarray, np.ndarray]:
-    """Steps [T] and values [S, T]: of every iteration, where the run logged them, or evaluation."""
+    """Steps [T] and values [S, T] of every evaluation, or iteration where the run logged them.
+
+    Of more iterations than a picture has room for, every second, third and so on, up to the last.
+    """
     log = result.progress
     if column == "training_return" and log and not np.isnan(log.training_return).all():
-        return log.steps, log.training_return
+        every = slice(None, None, -(-len(log.steps) // MOST_POINTS))
+        return log.steps[::-1][every][::-1], log.training_return[:, ::-1][:, every][:, ::-1]
     return result.steps, result.values[column]
 
 

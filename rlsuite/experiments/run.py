@@ -326,7 +326,8 @@ def create(
 ) -> Run:
     """A new run in a new `folder`. RunError if it exists or cannot be written."""
     if folder.exists() and any(folder.iterdir() if folder.is_dir() else [folder]):
-        raise RunError(f"{folder} exists; add --resume {folder} to go on, or name another --folder")
+        command = f"rlsuite train {algorithm} --resume {folder}"
+        raise RunError(f"{folder} exists; to go on with it: {command}, or name another --folder")
     if settings.device == "cuda" and not torch.cuda.is_available():
         raise RunError("this machine has no CUDA device for --device cuda; leave it out")
     module = algorithms.load(algorithm)

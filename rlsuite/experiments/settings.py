@@ -98,7 +98,7 @@ def field_comments(config_class: type) -> dict[str, str]:
     """{field: its comment}: meaning and source of every number, read from the class's own lines."""
     comments = {}
     for line in inspect.getsource(config_class).splitlines():
-        match = re.match(r"    (\w+):[^#]*=[^#]*  # (.+)", line)
+        match = re.match(r"    (\w+):[^#]*  # (.+)", line)
         if match:
             comments[match[1]] = match[2]
     return comments

@@ -4,22 +4,25 @@ A sweep can be stopped and started again: finished jobs are skipped, interrupted
 """
 
 import ctypes
+import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from rlsuite import algorithms
 from rlsuite.experiments.filenames import escape
 from rlsuite.experiments.results import export
 from rlsuite.experiments.run import RunError
+from rlsuite.experiments.settings import Settings
 
 POLL_SECONDS = 0.5
-TAIL = 15  # lines of a failed job's log that are shown
+PATIENCE = 3.0  # seconds for a Ray cluster to answer; Ray itself tries for two minutes
 
 
 @dataclass(frozen=True)
@@ -50,7 +53,9 @@ class Job:
     def command(self) -> list[str]:
         start = [sys.executable, "-m", "rlsuite", "train", self.algorithm]
         if (self.folder / "config.json").exists():
-            return [*start, "--resume", str(self.folder)]
+            # The user typed the task, so that a machine which has never seen it may import it
+            typed = ["--env", self.task] if self.where == "--env" else []
+            return [*start, *typed, "--resume", str(self.folder)]
         return [*start, self.where, self.task, "--folder", str(self.folder), *self.flags]
 
 
@@ -64,9 +69,9 @@ def plan(
     """Jobs in the order in which they will start, each in `folder/<algorithm>/<task>`, escaped.
 
     Algorithms that learn from data go through `datasets`, the others through `tasks`. ValueError
-    if any has nothing to go through.
+    if any has nothing to go through, or if two jobs would share a folder.
     """
-    jobs = []
+    jobs: dict[Path, Job] = {}
     for name in names:
         offline = algorithms.is_offline(name)
         where, places = ("--dataset", datasets) if offline else ("--env", tasks)
@@ -74,15 +79,45 @@ def plan(
             raise ValueError(f"{name} needs {where}s; type: rlsuite sweep {name} {where}s NAME ...")
         for place in places:
             target = folder / name / escape(place)
-            jobs.append(Job(name, place, target, tuple(flags), where))
-    return jobs
+            if target in jobs:
+                raise ValueError(
+                    f"{name} {jobs[target].task} and {name} {place} would share {target}; "
+                    "leave one out, or give it a sweep with another --folder"
+                )
+            jobs[target] = Job(name, place, target, tuple(flags), where)
+    return list(jobs.values())
+
+
+def require_same(job: Job, config: object, settings: Settings, sha256: str | None = None) -> None:
+    """ValueError, naming what differs, if the job's folder holds a run with other settings.
+
+    sha256: of the data set that the job learns from, if any.
+    """
+    if not (job.folder / "config.json").exists():
+        return
+    try:
+        about = json.loads((job.folder / "config.json").read_text())
+        there = about["settings"] | about["config"]
+        there["data"] = (about.get("data") or {}).get("sha256")
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        raise ValueError(
+            f"{job.folder} holds no readable config.json; remove it, or name another --folder"
+        ) from None
+    here = json.loads(json.dumps(asdict(settings) | asdict(config))) | {"data": sha256}
+    different = [
+        f"{name} {there.get(name)}, not {here.get(name)}"
+        for name in {**here, **there}
+        if there.get(name) != here.get(name)
+    ]
+    if different:
+        raise ValueError(
+            f"{job.folder} holds a run with {', '.join(different)}; name another --folder"
+        )
 
 
 def run_job(job: Job, cores: Sequence[int] | None = None) -> int:
     """Run one job to its end, its output in its log; the exit code."""
-    job.folder.parent.mkdir(parents=True, exist_ok=True)
-    with open(job.log, "a") as log:
-        return _start(job, cores, log).wait()
+    return _begin(job, cores).wait()
 
 
 def run_local(
@@ -96,23 +131,29 @@ def run_local(
     shares = [every[i::at_once] or [every[i % len(every)]] for i in range(at_once)]
     waiting, failed = list(jobs), []
     running: dict[int, tuple[Job, subprocess.Popen]] = {}
+
+    def conclude(job: Job, end: int | Exception, verb: str = "finished") -> None:
+        if not _conclude(job, end, say, results, verb):
+            failed.append(job)
+
     try:
         while waiting or running:
             for place in range(at_once):
                 if place not in running and waiting:
                     job = waiting.pop(0)
                     if job.finished:
-                        _conclude(job, 0, say, results, "was finished already")
+                        conclude(job, 0, "was finished already")
                         continue
-                    job.folder.parent.mkdir(parents=True, exist_ok=True)
-                    with open(job.log, "a") as log:
-                        running[place] = (job, _start(job, shares[place], log))
+                    try:
+                        running[place] = (job, _begin(job, shares[place]))
+                    except OSError as error:
+                        conclude(job, error)
+                        continue
                     say(f"{job.name}: started, log in {job.log}")
             for place, (job, process) in list(running.items()):
                 if process.poll() is not None:
                     del running[place]
-                    if not _conclude(job, process.returncode, say, results):
-                        failed.append(job)
+                    conclude(job, process.returncode)
             time.sleep(POLL_SECONDS if running else 0)
     finally:
         for _, process in running.values():
@@ -135,23 +176,55 @@ def run_on_ray(
         import ray
     except ImportError:
         raise RunError("Ray is not installed; type: pip install 'rlsuite[ray]'") from None
-    where = {"num_cpus": at_once} if address == "local" else {"address": address}
-    ray.init(**where, log_to_driver=False, include_dashboard=False)
+    _join(ray, address, at_once)
     try:
         remote = ray.remote(num_cpus=1, max_retries=1)(run_job)
         pending = {remote.remote(job): job for job in jobs if not job.finished}
-        for job in jobs:
-            if job.finished:
-                _conclude(job, 0, say, results, "was finished already")
-        failed = []
+        failed = [
+            job
+            for job in jobs
+            if job.finished and not _conclude(job, 0, say, results, "was finished already")
+        ]
         while pending:
             (done,), _ = ray.wait(list(pending), num_returns=1)
             job = pending.pop(done)
-            if not _conclude(job, ray.get(done), say, results):
+            try:
+                end = ray.get(done)
+            except ray.exceptions.RayError as error:  # the worker died, twice, or could not start
+                end = error
+            if not _conclude(job, end, say, results):
                 failed.append(job)
         return failed
+    except ray.exceptions.RayError as error:
+        raise RunError(f"Ray stopped ({_first_line(error)}); start the sweep again") from error
     finally:
         ray.shutdown()
+
+
+def _join(ray, address: str, at_once: int) -> None:
+    """Connect to the cluster, or start one. RunError, within seconds, where none answers."""
+    where = {"num_cpus": at_once} if address == "local" else {"address": address}
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    if address not in ("local", "auto"):
+        if not port.isdigit():
+            raise ValueError(f"--ray {address} is not understood; type HOST:PORT, auto or local")
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), PATIENCE).close()
+        except (OSError, OverflowError) as error:
+            raise RunError(
+                f"nothing answers at --ray {address} ({_first_line(error)}); type the HOST:PORT "
+                "that ray start --head prints, or --ray local"
+            ) from None
+    try:
+        ray.init(**where, log_to_driver=False, include_dashboard=False)
+    except (ValueError, RuntimeError, OSError) as error:
+        raise RunError(f"no Ray cluster at --ray {address}: {_first_line(error)}") from error
+
+
+def _begin(job: Job, cores: Sequence[int] | None) -> subprocess.Popen:
+    job.folder.parent.mkdir(parents=True, exist_ok=True)
+    with open(job.log, "a") as log:
+        return _start(job, cores, log)
 
 
 def _start(job: Job, cores: Sequence[int] | None, log) -> subprocess.Popen:
@@ -174,16 +247,39 @@ def settle(cores: Sequence[int] | None) -> None:
 
 def _conclude(
     job: Job,
-    code: int,
+    end: int | Exception,
     say: Callable[[str], None],
     results: Path | None,
-    how: str = "finished",
+    verb: str = "finished",
 ) -> bool:
-    """Report a job that ended, export its rows if it finished; whether it did."""
-    if code == 0 and job.finished:
+    """Report in one line a job that ended, and export its rows if it finished; whether it did.
+
+    end: the exit code of its process, or what kept the job from having one.
+    """
+    if end != 0 or not job.finished:
+        say(f"{job.name}: {_reason(job, end)}; its log is {job.log}")
+        return False
+    try:
         where = f", rows in {export(job.folder, results)}" if results else ""
-        say(f"{job.name}: {how}{where}")
-        return True
-    tail = "\n".join(job.log.read_text().splitlines()[-TAIL:]) if job.log.exists() else ""
-    say(f"{job.name}: failed with exit code {code}; the end of {job.log}:\n{tail}")
-    return False
+    except (ValueError, RuntimeError, OSError) as error:
+        say(f"{job.name}: {verb}, but its rows are not exported: {_first_line(error)}")
+        return False
+    say(f"{job.name}: {verb}{where}")
+    return True
+
+
+def _reason(job: Job, end: int | Exception) -> str:
+    if isinstance(end, Exception):
+        cause = getattr(end, "cause", None) or end  # what a Ray worker raised, if it did
+        return f"failed ({type(cause).__name__}: {_first_line(cause)})"
+    if end == -signal.SIGKILL:
+        return "killed, perhaps for want of memory: try fewer --jobs, or fewer --seeds at once"
+    if end < 0:
+        return f"ended by {signal.Signals(-end).name}"
+    text = job.log.read_text(errors="replace") if job.log.exists() else ""
+    last = next((line for line in reversed(text.splitlines()) if line.strip()), "no output")
+    return f"failed with exit code {end}: {last}"
+
+
+def _first_line(error: object) -> str:
+    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)

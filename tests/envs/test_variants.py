@@ -65,7 +65,9 @@ def test_an_environment_is_made_with_its_settings() -> None:
 
 
 def test_a_setting_that_the_task_has_not_is_one_line() -> None:
-    with pytest.raises(ValueError, match=r"^Pendulum-v1,gg=1 cannot be created.*unexpected keyword argument 'gg'"):
+    with pytest.raises(
+        ValueError, match=r"^Pendulum-v1,gg=1 cannot be created.*unexpected keyword argument 'gg'"
+    ):
         make("Pendulum-v1,gg=1", [0], 1)
     with pytest.raises(ValueError, match="EnvPool engine does not run"):
         make("Hopper-v4,forward_reward_weight=2.0", [0], 8, "envpool")

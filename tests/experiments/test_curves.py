@@ -151,7 +151,7 @@ def test_curve_legend_and_point_of_an_algorithm_have_its_style(tmp_path):
             assert line.get_marker() == marker
 
 
-def test_training_returns_of_a_run_are_drawn_at_every_iteration(tmp_path, values):
+def test_training_returns_of_a_run_are_drawn_at_every_iteration(tmp_path, values, monkeypatch):
     run = write_run(tmp_path / "run", [300.0, 500.0])
     steps = [25_000 * number for number in range(1, 41)]
     lines = ["seed,step,training_return,kl"]
@@ -165,6 +165,12 @@ def test_training_returns_of_a_run_are_drawn_at_every_iteration(tmp_path, values
     assert line.get_xdata().tolist() == pytest.approx([step / 1e6 for step in steps[2:]])
     # Means of step / 1000 and 3: (75 + 3) / 2 = 39 and (1000 + 3) / 2 = 501.5
     assert line.get_ydata()[[0, -1]].tolist() == [39, 501.5]
+    monkeypatch.setattr(curves, "MOST_POINTS", 14)  # every third, from the last one backwards
+    panel = panels(learning_curves(run, values, "training_return", seed_lines=False))["Hopper-v4"]
+    # The first two of 25, 100, 175, ... thousand steps: at 25 one seed has no return yet
+    assert (panel.lines[0].get_xdata()[[0, 1, -1]] * 1e3).tolist() == pytest.approx(
+        [100, 175, 1000]
+    )
     evaluated = panels(learning_curves(run, values, "return", seed_lines=False))["Hopper-v4"]
     assert len(evaluated.lines[0].get_xdata()) == 2
 

@@ -91,6 +91,7 @@ SHARES = "physics 45% inference 20% learning 30% evaluation 5%"
         (140, f"ppo Hopper-v4 x5 ━━━─────  {LEFT} | {RETURN} | {SPEED} | {SHARES}"),
         (160, f"ppo Hopper-v4 x5 ━━━━━━━━────────────  {LEFT} | {RETURN} | {SPEED} | {SHARES}"),
     ],
+    ids=lambda value: str(value) if isinstance(value, int) else "",
 )
 def test_what_matters_least_goes_first_on_a_narrow_terminal(live, columns, expected):
     display_, file = live(columns)

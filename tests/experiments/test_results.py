@@ -121,9 +121,11 @@ def test_a_run_of_fewer_iterations_than_evaluations_is_whole(tmp_path):
     assert export(run, tmp_path / "results").exists()
 
 
-@pytest.mark.parametrize("task", ["ALE/Pong-v5", "ns/Name-v0", "mine:Task-v0", "../../x", "/x"])
+@pytest.mark.parametrize(
+    "task", ["ALE/Pong-v5", "ns/Name-v0", "mine:Task-v0", "../../x", "{tmp}/x"]
+)
 def test_tasks_with_odd_names_are_read_where_they_were_written(tmp_path, task):
-    results = tmp_path / "a" / "results"
+    results, task = tmp_path / "a" / "results", task.format(tmp=tmp_path)
     run = write_offline_run(tmp_path / "run", [50.0], algorithm="ppo", data=None, task=task)
     file = export(run, results)
     assert file.parent == results / "ppo"
@@ -134,9 +136,9 @@ def test_tasks_with_odd_names_are_read_where_they_were_written(tmp_path, task):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "run", "tables"]
 
 
-@pytest.mark.parametrize("name", ["../../outside", "..", "/tmp/x/y", "a/b"])
+@pytest.mark.parametrize("name", ["../../outside", "..", "{tmp}/x", "a/b"])
 def test_no_name_in_a_file_leads_out_of_the_results(tmp_path, name):
-    results = tmp_path / "a" / "b" / "results"
+    results, name = tmp_path / "a" / "b" / "results", name.format(tmp=tmp_path)
     changes = {"algorithm": name, "data": data_facts(f"{name}/../../hopper-medium-v0")}
     file = export(write_offline_run(tmp_path / "run", [50.0], **changes), results)
     assert file.parent.parent == results and file.resolve().is_relative_to(results.resolve())

@@ -1,6 +1,9 @@
 """Sweeps, locally and on Ray: finished jobs are skipped, interrupted resume, failures told."""
 
+import dataclasses
+import json
 import os
+import socket
 import sys
 import time
 from multiprocessing.process import BaseProcess
@@ -8,9 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from rlsuite import algorithms
 from rlsuite.cli import main
 from rlsuite.experiments import sweep
 from rlsuite.experiments.run import RunError
+from rlsuite.experiments.settings import Settings
 
 FLAGS = ("--preset", "smoke", "--seeds", "2", "--evaluation-episodes", "2")
 TASKS = ("CartPole-v1", "InvertedPendulum-v4")
@@ -168,3 +173,168 @@ def test_offline_algorithms_go_through_data_sets(tmp_path) -> None:
         sweep.plan(tmp_path, ["bc"], ["Hopper-v4"], ())
     with pytest.raises(ValueError, match="ppo needs --envs"):
         sweep.plan(tmp_path, ["ppo"], [], (), ["a/hopper/m-v0"])
+
+
+# ------------------------------------------------------------------------ how a job can end
+
+
+def ended(tmp_path: Path, *flags: str) -> sweep.Job:
+    """A job in whose folder a process has begun."""
+    (job,) = sweep.plan(tmp_path, ["ppo"], ["CartPole-v1"], flags)
+    job.folder.mkdir(parents=True)
+    return job
+
+
+@pytest.mark.parametrize(
+    ("end", "reason"),
+    [
+        (2, "failed with exit code 2: rlsuite train: no"),
+        (-9, "killed, perhaps for want of memory: try fewer --jobs, or fewer --seeds at once"),
+        (-15, "ended by SIGTERM"),
+        (OSError(28, "No space left on device"), "failed (OSError: [Errno 28] No space left"),
+        (0, "failed with exit code 0: rlsuite train: no"),  # but there is no `finished`
+    ],
+)
+def test_a_failed_job_is_one_line_with_its_cause(end, reason, tmp_path) -> None:
+    job = ended(tmp_path)
+    job.log.write_bytes(b"first\n\xff\nrlsuite train: no\n\n")
+    said: list[str] = []
+    assert not sweep._conclude(job, end, said.append, None)
+    (line,) = said
+    assert line.startswith(f"ppo CartPole-v1: {reason}") and "\n" not in line
+    assert line.endswith(f"; its log is {job.log}")
+
+
+def test_rows_that_cannot_be_exported_and_logs_that_cannot_be_opened_end_one_job(tmp_path) -> None:
+    jobs = sweep.plan(tmp_path, ["ppo"], ["CartPole-v1", "Acrobot-v1", "Pendulum-v1"], ())
+    jobs[0].folder.mkdir(parents=True)
+    (jobs[0].folder / "finished").touch()  # and no config.json
+    jobs[1].log.mkdir()
+    jobs[2].folder.mkdir()
+    (jobs[2].folder / "finished").touch()
+    said: list[str] = []
+    assert sweep.run_local(jobs, 1, said.append, tmp_path / "results") == jobs
+    assert len(said) == 3 and all("\n" not in line for line in said)
+    assert "was finished already, but its rows are not exported: " in said[0]
+    assert "Acrobot-v1: failed (IsADirectoryError: " in said[1]
+
+
+class LostWorkers:
+    """Stands in for Ray where the worker of every first job dies."""
+
+    class exceptions:
+        class RayError(Exception):
+            pass
+
+    def __init__(self) -> None:
+        self.addresses: list[dict] = []
+
+    def init(self, **where) -> None:
+        self.addresses.append(where)
+
+    def remote(self, **options):
+        return lambda function: type("Remote", (), {"remote": staticmethod(lambda job: job)})
+
+    def wait(self, pending, num_returns):
+        return pending[:1], pending[1:]
+
+    def get(self, job):
+        if job.task == "CartPole-v1":
+            raise self.exceptions.RayError("The worker died unexpectedly.\nCheck its log.")
+        (job.folder / "finished").touch()
+        return 0
+
+    def shutdown(self) -> None:
+        pass
+
+
+def test_a_ray_worker_that_died_is_one_line_and_the_others_go_on(tmp_path, monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", LostWorkers())
+    jobs = sweep.plan(tmp_path, ["ppo"], ["CartPole-v1", "Acrobot-v1"], ())
+    for job in jobs:
+        job.folder.mkdir(parents=True)
+    said: list[str] = []
+    assert sweep.run_on_ray(jobs, "local", 1, said.append) == jobs[:1]
+    assert said[0].startswith(
+        "ppo CartPole-v1: failed (RayError: The worker died unexpectedly.); its log is "
+    )
+    assert said[1] == "ppo Acrobot-v1: finished"
+
+
+@pytest.mark.parametrize("prefix", ["", "ray://"])
+def test_a_ray_address_where_nothing_answers_is_refused_at_once(prefix, monkeypatch) -> None:
+    ray = LostWorkers()
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    with socket.socket() as taken:  # bound, but nobody listens: connections are refused
+        taken.bind(("127.0.0.1", 0))
+        address = f"{prefix}127.0.0.1:{taken.getsockname()[1]}"
+        with pytest.raises(RunError, match=f"nothing answers at --ray {address} .*--ray local"):
+            sweep.run_on_ray([], address, 1, print)
+    with pytest.raises(ValueError, match="--ray nowhere is not understood; type HOST:PORT"):
+        sweep.run_on_ray([], "nowhere", 1, print)
+    assert ray.addresses == []
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"{prefix}127.0.0.1:{server.getsockname()[1]}"
+        assert sweep.run_on_ray([], address, 1, print) == []
+    assert [where["address"] for where in ray.addresses] == [address]
+
+
+# ---------------------------------------------------------------------- a job is its settings
+
+
+@pytest.fixture
+def swept(tmp_path, monkeypatch) -> list[str]:
+    """A sweep of PPO on CartPole-v1 whose one job has finished; its words."""
+    monkeypatch.setenv("RLSUITE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("rlsuite.experiments.run.execute", lambda run: None)
+    folder = "runs/sweep/ppo/CartPole-v1"
+    assert main(["train", "ppo", "--env", "CartPole-v1", "--folder", folder, *FLAGS]) == 0
+    Path(folder, "finished").touch()
+    return ["sweep", "ppo", "--envs", "CartPole-v1", *FLAGS]
+
+
+def test_the_same_settings_go_on_in_whatever_way_they_are_typed(swept, capsys) -> None:
+    assert main(swept) == 0
+    words = [*swept[:4], "--seeds=0,1", "--evaluation_episodes=2", "--preset=smoke"]
+    assert main(words) == 0
+    assert capsys.readouterr().out.count("was finished already") == 2
+
+
+def test_other_settings_in_the_same_folder_are_refused_by_name(swept, capsys) -> None:
+    for more, said in (
+        (["--clip", "0.1"], "CartPole-v1 holds a run with clip 0.2, not 0.1; name another"),
+        (["--seeds", "3"], "holds a run with seeds [0, 1], not [0, 1, 2]; name another --folder"),
+        (["--checkpoints", "3", "--epochs", "9"], "checkpoints 10, not 3, epochs 2, not 9"),
+    ):
+        assert main([*swept, *more]) == 2
+        shown = capsys.readouterr()
+        assert said in shown.err and "finished already" not in shown.out
+        assert len(shown.err.splitlines()) == 1
+    Path("runs/sweep/ppo/CartPole-v1/config.json").write_text("{")
+    assert main(swept) == 2
+    assert "CartPole-v1 holds no readable config.json" in capsys.readouterr().err
+
+
+def test_other_data_of_the_same_name_is_refused(tmp_path) -> None:
+    (job,) = sweep.plan(tmp_path, ["bc"], [], (), ["mine.npz"])
+    settings = Settings("Hopper-v4", "mine.npz")
+    config = algorithms.load("bc").Config()
+    about = {"settings": dataclasses.asdict(settings), "config": dataclasses.asdict(config)}
+    job.folder.mkdir(parents=True)
+    (job.folder / "config.json").write_text(json.dumps(about | {"data": {"sha256": "12ab"}}))
+    sweep.require_same(job, config, settings, "12ab")
+    with pytest.raises(ValueError, match="holds a run with data 12ab, not 34cd; name another"):
+        sweep.require_same(job, config, settings, "34cd")
+
+
+def test_jobs_that_would_share_a_folder_are_refused(tmp_path) -> None:
+    names = ["a/b-c-v0", "a-b/c-v0"]
+    with pytest.raises(ValueError, match=r"bc a/b-c-v0 and bc a-b/c-v0 would share .*bc/a-b-c-v0"):
+        sweep.plan(tmp_path, ["bc"], [], (), names)
+
+
+def test_flags_that_no_run_would_take_are_refused_before_any_job_starts(swept, capsys) -> None:
+    assert main([*swept, "--folder", "new", "--num-minibatches", "3"]) == 2
+    assert "num_minibatches 3 splits" in capsys.readouterr().err
+    assert not Path("new").exists()
