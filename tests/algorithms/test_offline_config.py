@@ -85,6 +85,10 @@ def test_antmaze_is_the_sheets_settings():
     assert config_of(iql, "d4rl", "AntMaze-v2") == IQL | IQL_MAZE
     assert config_of(iql, "d4rl", "AntMaze_UMaze-v5") == IQL | IQL_MAZE  # as Gymnasium has it
     assert config_of(iql, "d4rl", "AntMaze-v2", "antmaze-umaze-v2") == IQL | IQL_MAZE
+    typed = "gymnasium_robotics:AntMaze_Large-v4"  # how the task must be named
+    assert config_of(iql, "d4rl", typed) == IQL | IQL_MAZE
+    found = config_of(spot, "d4rl", typed, "D4RL/antmaze/large-play-v1")
+    assert found == SPOT | SPOT_MAZE | {"penalty": 0.025}
     found = config_of(spot, "d4rl", "AntMaze-v2", "antmaze-umaze-v2")
     assert found == SPOT | SPOT_MAZE | {"penalty": 0.25}
 
