@@ -54,14 +54,15 @@ def play(
     policy: BoundedActor, pool: envs.Environments, env_seeds: np.ndarray, discount: float
 ) -> Episodes:
     """One deterministic episode in each environment of `pool`, from `env_seeds` [S, E]."""
-    obs, act, alive = pool.reset(env_seeds), policy.actor(), np.ones(env_seeds.shape, bool)
+    obs, alive = pool.reset(env_seeds), np.ones(env_seeds.shape, bool)
+    behaviour = policy.behaviour(pool.action_low, pool.action_high)
     returns, discounted = np.zeros(env_seeds.shape), np.zeros(env_seeds.shape)
     lengths, first, factor = np.zeros(env_seeds.shape, int), None, 1.0
     while alive.any():
-        x = policy.normalizer.normalize(obs)
-        action = policy.applied(act(x, 0.0), pool.action_low, pool.action_high)
-        first = first or (x, action)
+        action = behaviour.act(obs)[1]
+        first = first or (policy.normalizer.normalize(obs), action)
         step = pool.step(action)
+        behaviour.reset(step.terminated | step.truncated)
         returns += alive * step.reward
         discounted += alive * factor * step.reward
         lengths += alive

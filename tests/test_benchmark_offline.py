@@ -242,7 +242,8 @@ def batches(rng: np.random.Generator, seeds: int, rows: int, obs_size: int, acti
 def test_the_plain_loop_does_the_same_update(module):
     plain, config, sizes = module("benchmark_offline_peers"), td3_bc.Config(), (17, 6)
     rngs = Streams((0, 1))["init"]
-    policy, critics = BoundedActor(17, [-1] * 6, [1] * 6, rngs), Critics(*sizes, config.hidden)
+    policy = BoundedActor(17, [-1] * 6, [1] * 6, rngs=rngs)
+    critics = Critics(*sizes, config.hidden)
     # In float64: Adam divides rounding errors by gradients that may be as small. Twice the initial
     # weights: actions near the edges of the box, so that it matters where they are cut
     actor, critic = 2 * policy.theta.detach().double(), critics.initial(rngs).double()

@@ -42,7 +42,7 @@ def elsewhere(tmp_path: Path, monkeypatch) -> Path:
 def run() -> Path:
     """The folder of a run on Pendulum-v1 with the seeds 3 and 5."""
     rngs = [np.random.default_rng(seed) for seed in (3, 5)]
-    policy = ActorCritic(3, 1, False, rngs, hidden=(8,))
+    policy = ActorCritic(3, 1, False, rngs=rngs, hidden=(8,))
     about = {"algorithm": "ppo", "task": "Pendulum-v1", "seeds": [3, 5], "step": 2048}
     save_policy(policy, Path("run/policy"), about)
     return Path("run")

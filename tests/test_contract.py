@@ -203,14 +203,14 @@ import sys, numpy as np
 from rlsuite.core.saving import load_policy
 policy, _ = load_policy(sys.argv[1])
 obs = np.random.default_rng(7).standard_normal((2, 5, policy.spec["obs_size"]))
-action = policy.actor()(policy.normalizer.normalize(obs), 0.0)
+action, _ = policy.behaviour().act(obs)
 print(action.astype(np.float32).tobytes().hex())
 """
     command = [sys.executable, "-c", child, str(folder)]
     printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     policy, _ = load_policy(folder)
     obs = np.random.default_rng(7).standard_normal((2, 5, policy.spec["obs_size"]))
-    action = policy.actor()(policy.normalizer.normalize(obs), 0.0)
+    action, _ = policy.behaviour().act(obs)
     assert action.astype(np.float32).tobytes().hex() == printed
 
 

@@ -28,7 +28,8 @@ def script(monkeypatch):
 
 def test_only_the_first_episode_of_each_environment_counts(script):
     pool = envs.make(TASK, (0, 1), 3, "gymnasium")
-    policy = BoundedActor(4, [-3.0], [3.0], [np.random.default_rng(s) for s in (0, 1)], (8,))
+    rngs = [np.random.default_rng(seed) for seed in (0, 1)]
+    policy = BoundedActor(4, [-3.0], [3.0], rngs=rngs, hidden=(8,))
     played = script.play(policy, pool, np.arange(6).reshape(2, 3), 0.5)
     first = {}
     for episode in pool.episodes():

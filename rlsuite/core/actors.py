@@ -1,7 +1,7 @@
-"""Policies whose actions keep to a box: centre + half width x tanh(MLP(s)), for S seeds at once.
+"""Policies with bounded actions: centre + half width x tanh(MLP(s)), for S seeds at once.
 
 Deterministic where there is no `log_std`; with one, a Gaussian around that mean whose samples are
-cut to the box. Learned from data or off-policy, so critics are no part of them.
+clipped to the bounds. Learned from data or off-policy, so critics are no part of them.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from rlsuite.core.networks import ACTIVATIONS, Layout, linear, mlp_shapes, uniform
+from rlsuite.core.policies import Bound, Snapshot
 
 STD_FLOOR = 1e-3  # added to a data set's standard deviations, as TD3+BC does
 
@@ -30,8 +31,12 @@ class Standardizer(nn.Module):
 
     def normalize(self, obs: np.ndarray) -> np.ndarray:
         """Raw [S, N, O] to what the networks see, float32."""
-        mean, std = self.mean.cpu().numpy(), self.std.cpu().numpy()
-        return ((obs - mean[:, None]) / std[:, None]).astype(np.float32)
+        return self.snapshot()(obs)
+
+    def snapshot(self) -> Callable[[np.ndarray], np.ndarray]:
+        """`normalize` with the numbers as they are now."""
+        mean, std = (x.cpu().numpy()[:, None].copy() for x in (self.mean, self.std))
+        return lambda obs: ((obs - mean) / std).astype(np.float32)
 
     def standardize(self, obs: Tensor) -> Tensor:
         """The same for tensors."""
@@ -41,8 +46,8 @@ class Standardizer(nn.Module):
 class BoundedActor(nn.Module):
     """A whole policy: raw observations in, actions of the environment's units out.
 
-    `low` and `high` [A] are the action box. Weights start as torch.nn.Linear's do; the last layer's
-    from U(-last, last) where `last` is given. `log_std` None: deterministic.
+    `low` and `high` [A] are the bounds of actions. Weights start as torch.nn.Linear's do; those of
+    the last layer from U(-last, last) where `last` is given. `log_std` None: deterministic.
     """
 
     discrete = False
@@ -52,6 +57,7 @@ class BoundedActor(nn.Module):
         obs_size: int,
         low: Sequence[float],
         high: Sequence[float],
+        *,
         rngs: Sequence[np.random.Generator],
         hidden: Sequence[int] = (256, 256),
         activation: str = "relu",
@@ -67,11 +73,11 @@ class BoundedActor(nn.Module):
         self.stochastic = log_std is not None
         shapes = mlp_shapes("actor", (obs_size, *hidden, self.action_size))
         shapes |= {"log_std": (1, self.action_size)} if self.stochastic else {}
-        self.layout = Layout(shapes)
+        self.layout = self.actor_layout = Layout(shapes)
         self.normalizer = Standardizer(len(rngs), obs_size)
-        box = torch.tensor([low, high])
-        self.register_buffer("centre", (box[1] + box[0]) / 2, persistent=False)
-        self.register_buffer("reach", (box[1] - box[0]) / 2, persistent=False)
+        bounds = torch.tensor([low, high])
+        self.register_buffer("centre", (bounds[1] + bounds[0]) / 2, persistent=False)
+        self.register_buffer("reach", (bounds[1] - bounds[0]) / 2, persistent=False)
         theta = initial(self.layout, rngs, f"actor.{self.depth - 1}", last)
         self.theta = nn.Parameter(theta, requires_grad=False)
         if self.stochastic:
@@ -80,49 +86,43 @@ class BoundedActor(nn.Module):
     def mean(self, theta: Tensor, obs: Tensor, dropout: Sequence[Tensor] | None = None) -> Tensor:
         """Action [S, B, A] at standardised observations [S, B, O].
 
-        `dropout`, [S, B, H] for each hidden layer, multiplies it, before or after its ReLU alike.
+        `dropout` has a mask [S, B, H] for each hidden layer, which multiplies what comes out of its
+        activation. For ReLU that is the same as multiplying what goes in: no mask is negative.
         """
         weights, x = dense(self.layout, theta), obs
         for i in range(self.depth):
             x = linear(x, weights[f"actor.{i}.weight"], weights[f"actor.{i}.bias"])
             if i < self.depth - 1:
-                x = ACTIVATIONS[self.activation][0](x)
+                x = ACTIVATIONS[self.activation](x)
                 x = x if dropout is None else x * dropout[i]
         return self.centre + self.reach * torch.tanh(x)
 
     def inside(self, action: Tensor) -> Tensor:
-        """Actions [S, B, A] cut to their box."""
+        """Actions [S, B, A] clipped to their bounds."""
         low, high = self.centre - self.reach, self.centre + self.reach
         return torch.maximum(torch.minimum(action, high), low)
 
-    def noise(self, rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
-        """What `actor` needs to sample: standard normal."""
-        return rng.standard_normal(shape).astype(np.float32)
+    def behaviour(self, low: Bound = None, high: Bound = None) -> "BoundedSnapshot":
+        """What acts like the policy as it is now, in an environment with these bounds [A]."""
+        return BoundedSnapshot(self, low, high)
 
-    def applied(self, action: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
-        """What the environment gets: the action cut to its box."""
-        return np.minimum(np.maximum(action, low), high)
 
-    def actor(self) -> Callable[[np.ndarray, np.ndarray | float], np.ndarray]:
-        """`act(obs, noise)`: standardised [S, N, O] and noise [S, N, A] -> action, in NumPy.
+class BoundedSnapshot(Snapshot):
+    """centre + half width x tanh(output); a Gaussian around it where there is a `log_std`."""
 
-        Of few rows, NumPy's products give each seed the same bits whatever S and the number of
-        threads; tensors' do not. It reads the parameters as they are now: ask for it again after
-        theta has moved.
-        """
-        weights = {k: v.numpy() for k, v in self.layout.views(self.theta.detach().cpu()).items()}
-        squash = ACTIVATIONS[self.activation][1]
-        centre, reach = self.centre.cpu().numpy(), self.reach.cpu().numpy()
-        std = np.exp(weights["log_std"]) if self.stochastic else 0.0
+    def __init__(self, policy, low: Bound = None, high: Bound = None) -> None:
+        self.centre, self.half_width = (
+            x.cpu().numpy().copy() for x in (policy.centre, policy.reach)
+        )
+        super().__init__(policy, low, high)
 
-        def act(x: np.ndarray, noise: np.ndarray | float) -> np.ndarray:
-            for i in range(self.depth):
-                w, offset = weights[f"actor.{i}.weight"], weights[f"actor.{i}.bias"]
-                x = x @ w.swapaxes(1, 2) + offset
-                x = squash(x) if i < self.depth - 1 else x
-            return centre + reach * np.tanh(x) + std * noise
+    def refresh(self, policy) -> None:
+        super().refresh(policy)
+        self.std = np.exp(self.weights["log_std"]) if "log_std" in self.weights else 0.0
 
-        return act
+    def choose(self, output: np.ndarray, noise: np.ndarray | None) -> np.ndarray:
+        mean = self.centre + self.half_width * np.tanh(output)
+        return mean if noise is None else mean + self.std * noise
 
 
 def dense(layout: Layout, theta: Tensor) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""Beta policies: actions that live in their box, so that nothing has to be clipped.
+"""Beta policies: actions that lie within their bounds, so that nothing has to be clipped.
 
 | symbol | shape | meaning |
 |---|---|---|
@@ -7,7 +7,7 @@
 | log_prob, entropy, kl | [S, B] | of y, summed over action dimensions, in nats |
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from rlsuite.core.networks import ACTIVATIONS, ActorCritic, mlp, mlp_shapes
+from rlsuite.core.networks import ActorCritic, mlp, mlp_shapes
+from rlsuite.core.policies import Bound, Rngs, Snapshot
 
 EDGE = 1e-6  # actions are kept this far from 0 and 1, where float32 has no finite log density
 CANDIDATES = 8  # per gamma variate; fewer than one draw in 10^10 runs out of them
@@ -63,34 +64,29 @@ class BetaActorCritic(ActorCritic):
         output = mlp(weights, "actor", obs, self.depth, self.activation)
         return Beta(*(1 + softplus(part) for part in output.chunk(2, -1)))
 
-    def applied(self, action: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
-        """The action y in (0, 1) as a point of the environment's box."""
-        return low + (high - low) * action
+    def behaviour(self, low: Bound = None, high: Bound = None) -> "BetaSnapshot":
+        return BetaSnapshot(self, low, high)
 
-    def noise(self, rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
-        """[*shape, 2, 2, CANDIDATES]: for alpha and beta each, normal and uniform numbers."""
-        shape = (*shape, 2, CANDIDATES)
-        pair = np.stack([rng.standard_normal(shape), rng.random(shape)], -2)
-        return pair.astype(np.float32)
 
-    def actor(self) -> Callable[[np.ndarray, np.ndarray | float], np.ndarray]:
-        """`act(obs, noise)` as of any actor-critic; zero noise gives the mode."""
-        weights = {k: v.numpy() for k, v in self.layout.views(self.theta.detach().cpu()).items()}
-        squash = ACTIVATIONS[self.activation][1]
+class BetaSnapshot(Snapshot):
+    """Acts with samples of Beta distributions, scaled to the environment's bounds."""
 
-        def act(x: np.ndarray, noise: np.ndarray | float) -> np.ndarray:
-            for i in range(self.depth):
-                w, offset = weights[f"actor.{i}.weight"], weights[f"actor.{i}.bias"]
-                x = x @ w.swapaxes(1, 2) + offset
-                x = squash(x) if i < self.depth - 1 else x
-            shapes = 1 + np.logaddexp(x, 0)
-            alpha, beta = np.split(shapes, 2, -1)
-            if np.ndim(noise) == 0:
-                return (alpha - 1) / (alpha + beta - 2)
-            first, second = gamma(alpha, noise[..., 0, :, :]), gamma(beta, noise[..., 1, :, :])
-            return np.clip(first / (first + second), EDGE, 1 - EDGE)
+    def noise(self, rngs: Rngs, *shape: int) -> np.ndarray:
+        """[S, *shape, A, 2, 2, CANDIDATES]: for alpha and beta each, normal and uniform numbers."""
+        shape = (*shape, self.action_size, 2, CANDIDATES)
+        pairs = [np.stack([g.standard_normal(shape), g.random(shape)], -2) for g in rngs]
+        return np.stack(pairs).astype(np.float32)
 
-        return act
+    def choose(self, output: np.ndarray, noise: np.ndarray | None) -> np.ndarray:
+        alpha, beta = np.split(1 + np.logaddexp(output, 0), 2, -1)  # 1 + softplus
+        if noise is None:
+            return (alpha - 1) / (alpha + beta - 2)
+        first, second = gamma(alpha, noise[..., 0, :, :]), gamma(beta, noise[..., 1, :, :])
+        return np.clip(first / (first + second), EDGE, 1 - EDGE)
+
+    def to_env(self, raw: np.ndarray) -> np.ndarray:
+        """The action y in (0, 1) as a point between the environment's bounds."""
+        return raw if self.low is None else self.low + (self.high - self.low) * raw
 
 
 def gamma(shape: np.ndarray, noise: np.ndarray) -> np.ndarray:

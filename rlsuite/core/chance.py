@@ -25,9 +25,9 @@ class Chance:
         """Uniform whole numbers below `count`, [S, size]."""
         if not self.generators:
             return torch.from_numpy(np.stack([g.integers(count, size=size) for g in self.rngs]))
-        how = {"device": self.device}
+        device = self.device
         return torch.stack(
-            [torch.randint(count, (size,), generator=g, **how) for g in self.generators]
+            [torch.randint(count, (size,), generator=g, device=device) for g in self.generators]
         )
 
     def normal(self, *shape: int) -> Tensor:
@@ -48,7 +48,7 @@ class Chance:
         )
 
     def state_dict(self) -> dict:
-        """Of the device's generators; the others belong to whoever gave them."""
+        """States of the device's generators; `rngs` are saved by those who gave them."""
         return {"generators": [generator.get_state() for generator in self.generators]}
 
     def load_state_dict(self, state: dict) -> None:

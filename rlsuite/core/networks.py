@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from rlsuite.core.distributions import Categorical, DiagGaussian
 from rlsuite.core.normalizers import ObservationNormalizer
+from rlsuite.core.policies import Bound, CategoricalSnapshot, GaussianSnapshot, Snapshot
 
 
 class Layout:
@@ -51,14 +52,15 @@ def tanh(x: Tensor) -> Tensor:
     return 2 * torch.sigmoid(2 * x) - 1
 
 
-ACTIVATIONS: dict[str, tuple[Callable, Callable]] = {  # in torch, in NumPy
-    "tanh": (tanh, np.tanh),
-    "relu": (torch.relu, lambda x: np.maximum(x, 0)),
-}
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"tanh": tanh, "relu": torch.relu}
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """x W^T + b: [S, B, in] -> [S, B, out]; from B = 2 on, the same bits whatever S is."""
+    """x W^T + b: [S, B, in] -> [S, B, out].
+
+    A seed's result has the same bits whatever S is, where B is at least 2; a single row goes
+    through another kernel where S is 1.
+    """
     if weight.shape[1] == 1:  # as a matrix product, one output takes another kernel when S is 1
         return (x * weight).sum(-1, keepdim=True) + bias
     return torch.bmm(x, weight.mT) + bias
@@ -68,7 +70,7 @@ def mlp(weights: dict[str, Tensor], name: str, x: Tensor, depth: int, activation
     """[S, B, in] -> [S, B, out] through `depth` linear layers, no activation after the last."""
     for i in range(depth):
         x = linear(x, weights[f"{name}.{i}.weight"], weights[f"{name}.{i}.bias"])
-        x = ACTIVATIONS[activation][0](x) if i < depth - 1 else x
+        x = ACTIVATIONS[activation](x) if i < depth - 1 else x
     return x
 
 
@@ -91,8 +93,8 @@ class ActorCritic(nn.Module):
 
     A policy is whole: raw observations in, actions out, nothing else needed to evaluate or save it.
     Continuous actions: Gaussian with a state-independent log_std; discrete: categorical.
-    The actor's columns of theta come first, `actor_size` of them, the critic's last: what reads
-    one of the two also takes its columns alone.
+    The first `actor_size` columns of theta are the actor's parameters, the others the critic's.
+    `distribution` and `value` also accept the columns of their own network alone.
     """
 
     def __init__(
@@ -100,6 +102,7 @@ class ActorCritic(nn.Module):
         obs_size: int,
         action_size: int,
         discrete: bool,
+        *,
         rngs: Sequence[np.random.Generator],
         hidden: Sequence[int] = (64, 64),
         activation: str = "tanh",
@@ -159,35 +162,7 @@ class ActorCritic(nn.Module):
         weights = self.critic_layout.views(theta[:, -self.critic_layout.size :])
         return mlp(weights, "critic", obs, self.depth, self.activation)[..., 0]
 
-    def noise(self, rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
-        """What `actor` needs to sample: standard normal, or Gumbel for discrete actions."""
-        draw = rng.gumbel(size=shape) if self.discrete else rng.standard_normal(shape)
-        return draw.astype(np.float32)
-
-    def applied(self, action: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
-        """What the environment gets: the raw action cut to its box; a discrete one as it is."""
-        return action if self.discrete else np.minimum(np.maximum(action, low), high)
-
-    def actor(self) -> Callable[[np.ndarray, np.ndarray | float], np.ndarray]:
-        """`act(obs, noise)`: normalised [S, N, O] and noise [S, N, A] -> raw action, in NumPy.
-
-        Zero noise gives the mode. A few rows cost a fifth of what they do through tensors. It reads
-        the parameters as they are now: ask for it again after theta has moved.
-        """
-        weights = {k: v.numpy() for k, v in self.layout.views(self.theta.detach().cpu()).items()}
-        layers = [
-            (weights[f"actor.{i}.weight"].swapaxes(1, 2).copy(), weights[f"actor.{i}.bias"])
-            for i in range(self.depth)
-        ]
-        hidden, (head, bias) = layers[:-1], layers[-1]
-        squash = ACTIVATIONS[self.activation][1]
-
-        def output(x: np.ndarray) -> np.ndarray:
-            for weight, offset in hidden:
-                x = squash(x @ weight + offset)
-            return x @ head + bias
-
-        if self.discrete:
-            return lambda obs, noise: (output(obs) + noise).argmax(-1)
-        std = np.exp(weights["log_std"])
-        return lambda obs, noise: output(obs) + std * noise
+    def behaviour(self, low: Bound = None, high: Bound = None) -> Snapshot:
+        """What acts like the policy as it is now, in an environment with these bounds [A]."""
+        snapshot = CategoricalSnapshot if self.discrete else GaussianSnapshot
+        return snapshot(self, low, high)

@@ -10,6 +10,8 @@ The statistics live on the host and are updated in NumPy: environments speak Num
 several times cheaper there than in tensors. In eval mode they are frozen.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from torch import nn
@@ -65,9 +67,20 @@ class ObservationNormalizer(RunningStatistics):
         """Raw [S, N, O] to what the networks see, float32."""
         if not self.enabled:
             return obs.astype(np.float32)
-        mean, var = self.mean.numpy(), self.var.numpy()
-        z = (obs - mean[:, None]) / np.sqrt(var + EPSILON)[:, None]
-        return np.minimum(np.maximum(z, -CLIP, out=z), CLIP, out=z).astype(np.float32)
+        return normalized(obs, self.mean.numpy(), np.sqrt(self.var.numpy() + EPSILON))
+
+    def snapshot(self) -> Callable[[np.ndarray], np.ndarray]:
+        """`normalize` with the statistics as they are now."""
+        if not self.enabled:
+            return lambda obs: obs.astype(np.float32)
+        mean, std = self.mean.numpy().copy(), np.sqrt(self.var.numpy() + EPSILON)
+        return lambda obs: normalized(obs, mean, std)
+
+
+def normalized(obs: np.ndarray, mean: np.ndarray, std: np.ndarray) -> np.ndarray:
+    """Raw observations [S, N, O], from statistics [S, O]: clipped, float32."""
+    z = (obs - mean[:, None]) / std[:, None]
+    return np.minimum(np.maximum(z, -CLIP, out=z), CLIP, out=z).astype(np.float32)
 
 
 class RewardScaler(RunningStatistics):

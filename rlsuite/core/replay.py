@@ -9,6 +9,7 @@ from torch import Tensor
 
 from rlsuite.core.actors import BoundedActor, Standardizer
 from rlsuite.core.chance import Chance
+from rlsuite.core.policies import clip, normal
 
 
 class Minibatch(NamedTuple):
@@ -69,8 +70,8 @@ class Sampler:
         self.normalizer, self.chance, self.kept, self.online = normalizer, chance, kept, online
         if chance.device.type != "cpu":
             chosen = self.fields if kept is None else [x[kept] for x in self.fields]
-            where = {"dtype": torch.float32, "device": chance.device}
-            self.resident = [torch.as_tensor(x, **where) for x in chosen]
+            options = {"dtype": torch.float32, "device": chance.device}
+            self.resident = [torch.as_tensor(x, **options) for x in chosen]
 
     def draw(self, size: int) -> Minibatch:
         """`size` transitions of each seed."""
@@ -90,10 +91,10 @@ class Sampler:
         if self.online is None or self.online.count == 0:
             return [x[rows].astype(np.float32, copy=False) for x in self.fields]
         own = rows >= logged
-        place = (np.nonzero(own)[0], rows[own] - logged)
+        index = (np.nonzero(own)[0], rows[own] - logged)
         drawn = [x[np.where(own, 0, rows)].astype(np.float32) for x in self.fields]
         for values, field in zip(drawn, self.online.fields, strict=True):
-            values[own] = field[place]
+            values[own] = field[index]
         return drawn
 
 
@@ -102,20 +103,23 @@ class Explorer:
 
     def __init__(self, envs, policy: BoundedActor, rows: OnlineRows) -> None:
         self.envs, self.policy, self.rows = envs, policy, rows
+        self.behaviour = policy.behaviour(envs.action_low, envs.action_high)
 
     def restart(self, env_seeds: np.ndarray) -> None:
         """Fresh environments from `env_seeds` [S, 1]."""
         self.obs = self.envs.reset(env_seeds)
+        self.behaviour.reset(np.ones(env_seeds.shape, bool))
 
     def step(self, count: int, std: float, rngs: Sequence[np.random.Generator]) -> None:
-        """`count` steps; the noise has `std` half widths of the action box."""
-        policy, envs, act = self.policy, self.envs, self.policy.actor()
-        std = std * (envs.action_high - envs.action_low) / 2
+        """`count` steps of the policy as it is now; noise of `std` half widths of the bounds."""
+        envs, low, high = self.envs, self.envs.action_low, self.envs.action_high
+        std = std * (high - low) / 2
+        self.behaviour.refresh(self.policy)
         for _ in range(count):
-            mode = act(policy.normalizer.normalize(self.obs), 0.0)
-            noise = np.stack([policy.noise(g, mode.shape[1:]) for g in rngs])
-            action = policy.applied(mode + std * noise, envs.action_low, envs.action_high)
+            mode, _ = self.behaviour.act(self.obs)
+            action = clip(mode + std * normal(rngs, *mode.shape[1:]), low, high)
             after = envs.step(action)
+            self.behaviour.reset(after.terminated | after.truncated)
             row = (self.obs, action, after.reward, after.final_obs, after.terminated)
             self.rows.append(*(x[:, 0] for x in row))
             self.obs = after.obs

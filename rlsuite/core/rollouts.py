@@ -37,35 +37,43 @@ class Collector:
 
     def __init__(self, envs, policy: ActorCritic, scaler: RewardScaler) -> None:
         self.envs, self.policy, self.scaler = envs, policy, scaler
+        self.behaviour = policy.behaviour(envs.action_low, envs.action_high)
 
     def restart(self, env_seeds: np.ndarray) -> None:
-        """Fresh environments from `env_seeds` [S, N]: an episode boundary for every slot."""
+        """Fresh environments from `env_seeds` [S, N]: an episode boundary for every seed."""
         self.obs = self.policy.normalizer.observe(self.envs.reset(env_seeds))
+        self.behaviour.reset(np.ones(env_seeds.shape, bool))
         self.scaler.restart()
 
     def collect(self, steps: int, rngs: list[np.random.Generator]) -> Rollout:
-        """`steps` transitions per environment; sampling noise comes from each slot's own stream."""
-        policy, envs, normalizer = self.policy, self.envs, self.policy.normalizer
-        began, physics, rows, act = perf_counter(), 0.0, [], policy.actor()
-        shape = (steps, self.obs.shape[1], policy.action_size)
-        noise = np.stack([policy.noise(rng, shape) for rng in rngs])
+        """`steps` transitions per environment; sampling noise comes from each seed's own stream.
+
+        The policy's parameters stand still meanwhile. The statistics of its normaliser do not: they
+        take in each observation before the policy acts on it.
+        """
+        envs, normalizer, behaviour = self.envs, self.policy.normalizer, self.behaviour
+        began, physics, rows = perf_counter(), 0.0, []
+        behaviour.refresh(self.policy)
+        noise = behaviour.noise(rngs, steps, self.obs.shape[1])  # of all steps: fewer, larger draws
         for t in range(steps):
-            obs, action = self.obs, act(self.obs, noise[:, t])
-            applied = policy.applied(action, envs.action_low, envs.action_high)
+            obs = self.obs
+            action, applied = behaviour.act_normalized(obs, noise[:, t])
             start = perf_counter()
             step = envs.step(applied)
             physics += perf_counter() - start
             self.obs = next_obs = normalizer.observe(step.obs)
             if step.final_obs is not step.obs:  # somewhere an episode ended
-                ended = (step.terminated | step.truncated)[..., None]
-                next_obs = np.where(ended, normalizer.normalize(step.final_obs), self.obs)
+                ended = step.terminated | step.truncated
+                behaviour.reset(ended)
+                final_obs = normalizer.normalize(step.final_obs)
+                next_obs = np.where(ended[..., None], final_obs, self.obs)
             ends = (step.terminated, step.truncated)
             rows.append((obs, action, step.reward, step.cost, *ends, next_obs))
-        columns = (np.stack(column, 1) for column in zip(*rows, strict=True))
-        rollout = Rollout(*columns, seconds={})
-        rollout.reward = self.scaler.scale(rollout.reward, rollout.terminated | rollout.truncated)
-        rollout.seconds = {"physics": physics, "inference": perf_counter() - began - physics}
-        return rollout
+        columns = [np.stack(column, 1) for column in zip(*rows, strict=True)]
+        obs, action, reward, cost, terminated, truncated, next_obs = columns
+        reward = self.scaler.scale(reward, terminated | truncated)
+        seconds = {"physics": physics, "inference": perf_counter() - began - physics}
+        return Rollout(obs, action, reward, cost, terminated, truncated, next_obs, seconds)
 
 
 def gae(
@@ -123,10 +131,11 @@ class Batch(NamedTuple):
 def experience(
     policy: ActorCritic, rollout: Rollout, discount: float, lam: float, bootstrap: bool, scale=1.0
 ) -> Batch:
-    """A rollout and what the policy that made it says of it, flattened to M = T N per seed.
+    """The rollout as a batch of M = T N rows per seed, with log-probabilities, values, advantages.
 
-    The critic's output times `scale` (float32 [S, 1, 1] or 1) is in units of the reward, as are
-    advantages and targets; `old_value` is the bare output. `bootstrap`: truncations, as in `gae`.
+    `policy` has the parameters that collected it. Its critic predicts returns divided by `scale`
+    (float32 [S, 1, 1], or 1): `old_value` is what it predicts, advantages and targets have the
+    rewards' unit. `bootstrap`: whether a truncated episode has a future, as in `gae`.
     """
 
     def flat(x: np.ndarray) -> Tensor:  # [S, T, N, ...] -> [S, M, ...]

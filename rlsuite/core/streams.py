@@ -1,6 +1,6 @@
 """Named random streams, one per seed and purpose.
 
-A slot draws from its own generators only, so a seed sees the same numbers whether it trains alone
+A seed draws from its own generators only, so it sees the same numbers whether it trains alone
 or in company, and a purpose sees the same numbers whatever the other purposes consume.
 """
 
@@ -25,7 +25,7 @@ class Streams:
         return self._generators[purpose]
 
     def integers(self, purpose: str, copies: int) -> np.ndarray:
-        """Fresh seeds [S, N] for environments, drawn from each slot's own stream."""
+        """Fresh seeds [S, N] for environments, drawn from each seed's own stream."""
         draws = [g.integers(0, 2**31 - 1, size=copies) for g in self[purpose]]
         return np.stack(draws)
 

@@ -1,56 +1,97 @@
-"""Behaviour policies: who acts while data are collected. NumPy, float32, made for 1 to 256 rows.
+"""Behaviour policies: who acts while data are collected, in one environment or some hundred.
 
-| symbol | shape | meaning |
-|---|---|---|
-| obs | [1, n, O] | raw observations of n environments |
-| noise | [1, n, ...] | what `noise(rng, n)` drew; 0.0 for a policy that acts by its mode |
-| action | [1, n, A] float32, or [1, n] int64 | inside the environment's box; what is logged |
+All fulfil the contract of `rlsuite.core.policies`, with S = 1. What is logged is the applied
+action, within the environment's bounds: [1, N, A] float32, or [1, N] int64.
 """
 
 import difflib
 import zipfile
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from rlsuite.core.policies import SQUASH, Actions, Behaviour, Layers, Rngs, clip, hidden_layers
 from rlsuite.datasets.transitions import DatasetError
 
-NONLINEARITIES = {"relu": lambda x: np.maximum(x, 0, out=x), "tanh": lambda x: np.tanh(x, out=x)}
 OUTPUTS = {"tanh_gaussian": np.tanh, "gaussian": lambda x: x}
 # Ant's snapshots were made with 111 inputs; 27.. are contact forces, always zero in training
 ANT_INPUTS, ANT_INPUTS_USED = 111, 27
 
 
-@dataclass(frozen=True)
-class Behaviour:
-    """A policy: `act(obs, noise(rng, n))` is an action for each of n environments."""
+class NamedBehaviour(Behaviour):
+    """A behaviour with the name that a data set gives it; `mode`: it never samples."""
 
-    name: str
-    act: Callable[[np.ndarray, np.ndarray | float], np.ndarray]
-    noise: Callable[[np.random.Generator, int], np.ndarray | float]
+    def __init__(self, name: str, behaviour: Behaviour, mode: bool = False) -> None:
+        self.name, self.behaviour, self.mode = name, behaviour, mode
+
+    def act(self, obs: np.ndarray, rngs: Rngs | None = None) -> Actions:
+        return self.behaviour.act(obs, None if self.mode else rngs)
+
+    def reset(self, ended: np.ndarray) -> None:
+        self.behaviour.reset(ended)
 
 
-def uniform(envs) -> Behaviour:
-    """Uniform over the action box of `envs` (an `rlsuite.envs.Environments`), or its actions."""
+class UniformDiscrete(Behaviour):
+    """Every one of `action_size` actions with the same probability, whatever it sees."""
+
+    def __init__(self, action_size: int) -> None:
+        self.action_size = action_size
+
+    def act(self, obs: np.ndarray, rngs: Rngs) -> Actions:
+        action = np.stack([rng.integers(0, self.action_size, obs.shape[1]) for rng in rngs])
+        return action, action
+
+
+class UniformBox(Behaviour):
+    """Uniform between bounds `low` and `high` [A], whatever it sees."""
+
+    def __init__(self, low: np.ndarray, high: np.ndarray) -> None:
+        self.low, self.width = low, high - low
+
+    def act(self, obs: np.ndarray, rngs: Rngs) -> Actions:
+        shape = (obs.shape[1], len(self.low))
+        action = self.low + self.width * np.stack([rng.random(shape, np.float32) for rng in rngs])
+        return action, action
+
+
+class DeepOPEBehaviour(Behaviour):
+    """A Gaussian whose mean and log std are linear in what comes out of hidden layers."""
+
+    def __init__(
+        self,
+        layers: Layers,
+        squash: Callable,
+        output: Callable,
+        bounds: tuple[np.ndarray, np.ndarray],
+    ) -> None:
+        """Weights are [out, in] in a file; the last two layers are the heads."""
+        layers = [(weight.T.copy(), bias) for weight, bias in layers]
+        self.hidden, (self.mean, self.log_std) = layers[:-2], layers[-2:]
+        self.squash, self.output, self.bounds = squash, output, bounds
+
+    def act(self, obs: np.ndarray, rngs: Rngs | None = None) -> Actions:
+        h = hidden_layers(obs.astype(np.float32), self.hidden, self.squash)
+        (weight, bias), (std_weight, std_bias) = self.mean, self.log_std
+        action = h @ weight + bias
+        if rngs is not None:
+            draws = [rng.standard_normal(action.shape[1:], np.float32) for rng in rngs]
+            action += np.exp(h @ std_weight + std_bias) * np.stack(draws)
+        raw = self.output(action)
+        return raw, clip(raw, *self.bounds)
+
+
+def uniform(envs) -> NamedBehaviour:
+    """Uniform between the action bounds of `envs` (an `rlsuite.envs.Environments`)."""
     if envs.discrete:
-        return Behaviour(
-            "uniform",
-            lambda obs, noise: noise,
-            lambda rng, n: rng.integers(0, envs.action_size, (1, n)),
-        )
-    low, width = envs.action_low, envs.action_high - envs.action_low
-    if not np.isfinite(width).all():
+        return NamedBehaviour("uniform", UniformDiscrete(envs.action_size))
+    low, high = envs.action_low, envs.action_high
+    if not np.isfinite(high - low).all():
         raise DatasetError(f"{envs.task} has an unbounded action box; let a policy act in it")
-    return Behaviour(
-        "uniform",
-        lambda obs, noise: low + width * noise,
-        lambda rng, n: rng.random((1, n, envs.action_size), dtype=np.float32),
-    )
+    return NamedBehaviour("uniform", UniformBox(low, high))
 
 
-def saved(folder: Path, seed: int, envs, mode: bool = False) -> Behaviour:
+def saved(folder: Path, seed: int, envs, mode: bool = False) -> NamedBehaviour:
     """One seed's policy of a run folder of this suite: sampled, or its mode.
 
     Raises DatasetError for a seed that was not trained or shapes that are not those of `envs`,
@@ -65,16 +106,8 @@ def saved(folder: Path, seed: int, envs, mode: bool = False) -> Behaviour:
     policy = select_seed(whole, seeds.index(seed))
     sizes = (policy.spec["obs_size"], policy.action_size, policy.discrete)
     _require_shapes(f"{folder}", sizes, envs)
-    actor, normalize = policy.actor(), policy.normalizer.normalize
-
-    def act(obs: np.ndarray, noise: np.ndarray | float) -> np.ndarray:
-        action = policy.applied(actor(normalize(obs), noise), envs.action_low, envs.action_high)
-        return action if policy.discrete else action.astype(np.float32, copy=False)
-
-    def noise(rng: np.random.Generator, n: int) -> np.ndarray:
-        return policy.noise(rng, (n, policy.action_size))[None]
-
-    return Behaviour(f"seed {seed}", act, _no_noise if mode else noise)
+    behaviour = policy.behaviour(envs.action_low, envs.action_high)
+    return NamedBehaviour(f"seed {seed}", behaviour, mode)
 
 
 def snapshots(path: Path) -> list[str]:
@@ -84,7 +117,7 @@ def snapshots(path: Path) -> list[str]:
     return sorted(names, key=lambda name: (len(name), name))  # online_2 before online_10
 
 
-def snapshot(path: Path, name: str, envs, mode: bool = False) -> Behaviour:
+def snapshot(path: Path, name: str, envs, mode: bool = False) -> NamedBehaviour:
     """Policy `name` of a Deep-OPE archive (Fu et al. 2021, arXiv 2103.16596); published: sampled.
 
     Arrays `NAME/LAYER/weight` (out, in) and `NAME/LAYER/bias` for the layers fc0, fc1, last_fc
@@ -101,7 +134,7 @@ def snapshot(path: Path, name: str, envs, mode: bool = False) -> Behaviour:
                 (arrays[f"{name}/{layer}/weight"], arrays[f"{name}/{layer}/bias"])
                 for layer in ("fc0", "fc1", "last_fc", "last_fc_log_std")
             ]
-            squash = NONLINEARITIES[str(arrays[f"{name}/nonlinearity"])]
+            squash = SQUASH[str(arrays[f"{name}/nonlinearity"])]
             output = OUTPUTS[str(arrays[f"{name}/output_distribution"])]
         except (KeyError, ValueError) as error:
             raise DatasetError(f"policy {name} of {path} is not whole: {error}") from None
@@ -110,24 +143,8 @@ def snapshot(path: Path, name: str, envs, mode: bool = False) -> Behaviour:
         layers[0] = first[:, :ANT_INPUTS_USED], bias  # the same as 84 zeros behind the 27 values
     sizes = (layers[0][0].shape[1], layers[2][0].shape[0], False)
     _require_shapes(f"{path.name}", sizes, envs)
-    trunk = [(weight.T.copy(), bias) for weight, bias in layers[:2]]
-    (mean, mean_bias), (log_std, log_std_bias) = [(w.T.copy(), b) for w, b in layers[2:]]
-
-    def act(obs: np.ndarray, noise: np.ndarray | float) -> np.ndarray:
-        h = obs.astype(np.float32)
-        for weight, bias in trunk:
-            h = squash(h @ weight + bias)
-        action = h @ mean + mean_bias + np.exp(h @ log_std + log_std_bias) * noise
-        return np.clip(output(action), envs.action_low, envs.action_high)
-
-    def noise(rng: np.random.Generator, n: int) -> np.ndarray:
-        return rng.standard_normal((1, n, envs.action_size), dtype=np.float32)
-
-    return Behaviour(name, act, _no_noise if mode else noise)
-
-
-def _no_noise(rng: np.random.Generator, n: int) -> float:
-    return 0.0
+    bounds = envs.action_low, envs.action_high
+    return NamedBehaviour(name, DeepOPEBehaviour(layers, squash, output, bounds), mode)
 
 
 def _archive(path: Path):

@@ -20,7 +20,7 @@ import numpy as np
 
 from rlsuite import __version__
 from rlsuite.datasets import behaviour, minari, scores
-from rlsuite.datasets.behaviour import Behaviour
+from rlsuite.datasets.behaviour import NamedBehaviour
 from rlsuite.datasets.minari import Episode
 from rlsuite.datasets.recipes import UNIFORM, Recipe
 from rlsuite.datasets.transitions import DatasetError
@@ -80,7 +80,7 @@ def collect(
 
 
 def roll(
-    policy: Behaviour,
+    policy: NamedBehaviour,
     envs: Environments,
     steps: int,
     rng: np.random.Generator,
@@ -99,9 +99,10 @@ def roll(
     seconds = {"physics": 0.0, "inference": 0.0}
     while held < steps:
         began = perf_counter()
-        action = policy.act(obs, policy.noise(rng, n))
+        action = policy.act(obs, [rng])[1]
         acted = perf_counter()
         step = envs.step(action)
+        policy.reset(step.terminated | step.truncated)
         seconds["inference"] += acted - began
         seconds["physics"] += perf_counter() - acted
         rows.append((obs[0].astype(np.float32), action[0], step.reward[0]))
@@ -137,7 +138,7 @@ def _cut(columns, copy, first, end, final_obs, terminated: bool, truncated: bool
     return Episode(whole, action.copy(), reward.copy(), terminated, truncated)
 
 
-def _actor(recipe: Recipe, part: str, policies: Path | None, envs: Environments) -> Behaviour:
+def _actor(recipe: Recipe, part: str, policies: Path | None, envs: Environments) -> NamedBehaviour:
     if part == UNIFORM:
         return behaviour.uniform(envs)
     if policies is None:

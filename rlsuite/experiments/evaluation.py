@@ -31,15 +31,13 @@ def evaluate(
     Normaliser statistics are read, never updated. Raises RuntimeError if an episode never ends.
     """
     obs = envs.reset(env_seeds)
-    act, normalizer = policy.actor(), policy.normalizer
+    behaviour = policy.behaviour(envs.action_low, envs.action_high)
     result = {name: np.full(env_seeds.shape, np.nan) for name in ("ret", "cost", "length")}
-    missing, shape = env_seeds.size, (env_seeds.shape[1], policy.action_size)
+    missing = env_seeds.size
     for _ in range((envs.time_limit or ENDLESS) + 1):
-        noise = (
-            0.0 if noise_rngs is None else np.stack([policy.noise(g, shape) for g in noise_rngs])
-        )
-        action = act(normalizer.normalize(obs), noise)
-        obs = envs.step(policy.applied(action, envs.action_low, envs.action_high)).obs
+        step = envs.step(behaviour.act(obs, noise_rngs)[1])
+        behaviour.reset(step.terminated | step.truncated)
+        obs = step.obs
         for episode in envs.episodes():  # the first one of each environment counts
             place = (episode.slot, episode.copy)
             if np.isnan(result["ret"][place]):

@@ -29,7 +29,8 @@ def record(folder: Path, out: Path, seed: int | None = None, episodes: int = 1) 
 
     out.parent.mkdir(parents=True, exist_ok=True)
     fps = env.metadata.get("render_fps", 30)
-    act, shape = policy.actor(), (1, 1, -1)
+    bounds = () if policy.discrete else (env.action_space.low, env.action_space.high)
+    behaviour = policy.behaviour(*(bound.ravel() for bound in bounds))
     # Pictures of the usual players have an even width and height
     with imageio.get_writer(out, fps=fps, macro_block_size=2) as video:
         for episode in range(episodes):
@@ -37,13 +38,13 @@ def record(folder: Path, out: Path, seed: int | None = None, episodes: int = 1) 
             ended = False
             video.append_data(env.render())
             while not ended:
-                flat = np.asarray(obs, np.float64).reshape(shape)
-                action = act(policy.normalizer.normalize(flat), 0.0)[0, 0]
+                flat = np.asarray(obs, np.float64).reshape(1, 1, -1)
+                action = behaviour.act(flat)[1][0, 0]
                 if not policy.discrete:
-                    low, high = env.action_space.low, env.action_space.high
-                    action = policy.applied(action.reshape(low.shape), low, high)
+                    action = action.reshape(env.action_space.shape)
                 obs, _, terminated, truncated, _ = env.step(action)
                 ended = terminated or truncated
+                behaviour.reset(np.array([[ended]]))
                 video.append_data(env.render())
     env.close()
     return out

@@ -95,13 +95,14 @@ def made_up(kind="gaussian", seeds=(0, 1), double=False, **changes) -> SimpleNam
     """A policy of each seed, 64 transitions that it might have made, and a learner at its start."""
     config = Config(**SMALL | changes)
     rngs = [np.random.default_rng(seed) for seed in seeds]
-    policy = (BetaActorCritic if kind == "beta" else ActorCritic)(
-        *(5, 3, kind == "categorical", rngs, config.hidden), log_std_init=config.log_std_init
-    )
+    network = BetaActorCritic if kind == "beta" else ActorCritic
+    options = {"rngs": rngs, "hidden": config.hidden, "log_std_init": config.log_std_init}
+    policy = network(5, 3, kind == "categorical", **options)
     policy.theta += torch.stack([0.2 * draw(50 + seed, policy.layout.size) for seed in seeds])
     obs = torch.stack([draw(100 + seed, 64, 5) for seed in seeds])
-    noise = np.stack([policy.noise(np.random.default_rng(200 + x), (64, 3)) for x in seeds])
-    action = torch.from_numpy(policy.actor()(obs.numpy(), noise))
+    behaviour = policy.behaviour()
+    noise = behaviour.noise([np.random.default_rng(200 + seed) for seed in seeds], 64)
+    action = torch.from_numpy(behaviour.act_normalized(obs.numpy(), noise)[0])
     if double:
         policy, obs = policy.double(), obs.double()
         action = action if kind == "categorical" else action.double()

@@ -73,7 +73,8 @@ def setting(seeds=(0, 1), kl=(), **changes) -> SimpleNamespace:
     config = Config(**{"total_steps": 256, **values, **changes})
     streams = Streams(seeds)
     envs = make("Drift-v0", seeds, config.num_envs)
-    policy = ActorCritic(3, 2, False, streams["init"], config.hidden, config.activation)
+    network = {"hidden": config.hidden, "activation": config.activation}
+    policy = ActorCritic(3, 2, False, rngs=streams["init"], **network)
     scaler = RewardScaler(len(seeds), config.num_envs, config.discount)
     learner = Learner(policy, AdamState.zeros(policy.theta), scaler)
     collector = Collector(envs, policy, scaler)

@@ -43,7 +43,7 @@ def setting(seeds=(0, 1), rows=32, dtype=torch.float64, **changes) -> SimpleName
     small = {"batch_size": rows, "hidden": (16, 8), "density_hidden": 12, "dropout": 0.0}
     config, streams = Config(**small | changes), Streams(seeds)
     rngs = streams["init"]
-    policy = BoundedActor(OBS, LOW, HIGH, rngs, config.hidden).to(dtype)
+    policy = BoundedActor(OBS, LOW, HIGH, rngs=rngs, hidden=config.hidden).to(dtype)
     critics = Critics(OBS, ACTIONS, config.hidden)
     density = Density(policy, OBS, config.density_hidden)
     online = policy.theta.detach().clone(), critics.initial(rngs).to(dtype)

@@ -43,7 +43,9 @@ def one_thread():
 
 def setting(seeds=(0, 1), rows=32, dtype=torch.float64, **changes) -> SimpleNamespace:
     config = Config(**{"batch_size": rows, "hidden": (16, 8), **changes})
-    policy = BoundedActor(OBS, LOW, HIGH, Streams(seeds)["init"], config.hidden).to(dtype)
+    policy = BoundedActor(OBS, LOW, HIGH, rngs=Streams(seeds)["init"], hidden=config.hidden).to(
+        dtype
+    )
     theta, batch = policy.theta.detach().clone(), batch_of(seeds, rows, dtype)
     adam, step = AdamState.zeros(theta), partial(clone_step, policy, config)
     return SimpleNamespace(**locals())

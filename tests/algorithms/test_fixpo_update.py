@@ -213,7 +213,7 @@ def test_a_run_starts_from_the_policy_that_its_config_describes(
         evaluations=1, checkpoints=1, compile="off", **start,
     )  # fmt: skip
     trained, about = load_policy(folder)
-    fresh = ActorCritic(*sizes, Streams((0, 1))["init"], **start)
+    fresh = ActorCritic(*sizes, rngs=Streams((0, 1))["init"], **start)
     assert about["kind"] == "actor-critic"
     assert about["spec"] == fresh.spec
     torch.testing.assert_close(trained.theta.data, fresh.theta.data, rtol=0, atol=1e-9)

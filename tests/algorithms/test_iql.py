@@ -62,7 +62,7 @@ def setting(seeds=(0, 1), rows=32, dtype=torch.float64, **changes) -> SimpleName
     """Networks, a target other than the critics, and a batch of every seed."""
     config = Config(**{"batch_size": rows, "hidden": (16, 8), **changes})
     rngs = Streams(seeds)["init"]
-    policy = BoundedActor(OBS, LOW, HIGH, rngs, config.hidden, log_std=-0.5).to(dtype)
+    policy = BoundedActor(OBS, LOW, HIGH, rngs=rngs, hidden=config.hidden, log_std=-0.5).to(dtype)
     critics, values = Critics(OBS, ACTIONS, config.hidden), StateValue(OBS, config.hidden)
     value, critic = (x.initial(rngs).to(dtype) for x in (values, critics))
     target = critic + 0.5 * normals(seeds, critic.shape[1], dtype=dtype)

@@ -56,7 +56,8 @@ def setting(seeds=(0, 1), **changes) -> SimpleNamespace:
     values = dict(num_envs=2, num_steps=32, policy_steps=3, critic_epochs=2, critic_minibatches=8)
     config = Config(**{"total_steps": 256, "hidden": (16, 16), **values, **changes})
     streams, envs = Streams(seeds), make("Drift-v0", seeds, config.num_envs)
-    policy = ActorCritic(3, 2, False, streams["init"], config.hidden, config.activation)
+    network = {"hidden": config.hidden, "activation": config.activation}
+    policy = ActorCritic(3, 2, False, rngs=streams["init"], **network)
     scaler = RewardScaler(len(seeds), config.num_envs, config.discount)
     actor, critic = policy.theta.tensor_split([policy.actor_size], 1)
     learner = Learner(policy, AdamState.zeros(actor), AdamState.zeros(critic), scaler)
@@ -78,9 +79,10 @@ def run(s: SimpleNamespace, k: int = 0) -> dict[str, torch.Tensor]:
 def made_up(discrete=False) -> SimpleNamespace:
     """Two seeds' actors pi_k (float64) and 200 transitions of them, for `policy_step` alone."""
     rngs = [np.random.default_rng(seed) for seed in (0, 1)]
-    policy = ActorCritic(5, 3, discrete, rngs, (16, 16), log_std_init=-0.5).double()
+    policy = ActorCritic(5, 3, discrete, rngs=rngs, hidden=(16, 16), log_std_init=-0.5).double()
     actor = policy.theta[:, : policy.actor_size] + 0.1 * draw(3, 2, policy.actor_size)
-    obs, noise = draw(1, 2, 200, 5).double(), torch.from_numpy(policy.noise(rngs[0], (2, 200, 3)))
+    obs = draw(1, 2, 200, 5).double()
+    noise = torch.from_numpy(policy.behaviour().noise(rngs[:1], 2, 200)[0])
     pi = policy.distribution(actor, obs)
     action = pi.sample(noise)
     advantage = standardise(draw(2, 2, 200).double() + (noise.argmax(-1) == 0))
@@ -179,7 +181,7 @@ def test_invariant_03_the_kl_is_exact_and_of_the_new_policy_first(discrete):
     # Monte Carlo, 500 actions at each of 200 states: E_new[log new - log old]
     rng, total = np.random.default_rng(6), 0.0
     for _ in range(500):
-        action = new.sample(torch.from_numpy(m.policy.noise(rng, (2, 200, 3))))
+        action = new.sample(torch.from_numpy(m.policy.behaviour().noise([rng], 2, 200)[0]))
         total = total + (new.log_prob(action) - old.log_prob(action)).mean(1) / 500
     torch.testing.assert_close(total, kl, rtol=0.02, atol=0)
 
@@ -218,7 +220,7 @@ def test_invariant_05_a_table_converges_to_the_mirror_descent_optimum():
     state = torch.tensor([0] * 8 + [1] * 8)
     action = torch.tensor([0, 0, 1, 1, 2, 2, 2, 2, 0, 1, 1, 1, 1, 1, 2, 2])
     table = torch.tensor([[[1.0, -1, 0], [2, 0.5, -1]], [[-2, 0, 1], [0, 0, 1]]])  # A[seed, s, a]
-    policy = ActorCritic(2, 3, True, [np.random.default_rng(i) for i in (0, 1)], hidden=())
+    policy = ActorCritic(2, 3, True, rngs=[np.random.default_rng(i) for i in (0, 1)], hidden=())
     policy = policy.double()
     actor = policy.theta[:, : policy.actor_size].clone()
     weights = policy.actor_layout.views(actor)
@@ -267,7 +269,7 @@ def test_invariant_07_the_old_policy_stays_until_the_iteration_ends():
         assert torch.equal(actors[0], calls[0][2])
         assert all((a - b).abs().max() > 1e-4 for a, b in zip(actors, actors[1:], strict=False))
         # and the next rollout is the new one's: action = mean + std noise
-        z = torch.from_numpy(np.stack([s.policy.noise(g, (32, 2, 2)) for g in noise]))
+        z = torch.from_numpy(s.policy.behaviour().noise(noise, 32, 2))
         rollout = s.rollouts[k]
         pi = s.policy.distribution(before, torch.from_numpy(rollout.obs).flatten(1, 2))
         action = torch.from_numpy(rollout.action).flatten(1, 2)

@@ -190,7 +190,7 @@ CONFIG = Config(
 
 def made_up(seed: int = 0) -> tuple[ActorCritic, Batch]:
     """One seed and 64 transitions of which the policy is the old one: every ratio is 1."""
-    policy = ActorCritic(5, 3, False, [np.random.default_rng(seed)], CONFIG.hidden)
+    policy = ActorCritic(5, 3, False, rngs=[np.random.default_rng(seed)], hidden=CONFIG.hidden)
     obs, action = draw(1, 1, 64, 5), draw(2, 1, 64, 3)
     old_log_prob = policy.distribution(policy.theta, obs).log_prob(action)
     return policy, Batch(obs, action, old_log_prob, *draw(3, 3, 1, 64))
@@ -258,8 +258,9 @@ A2C = Config(
 def training(name: str, config: Config) -> SimpleNamespace:
     """40 iterations of PPO from a fixed start, and the rollouts that it met on the way."""
     streams, envs = Streams((7,)), make(name, (7,), config.num_envs, "gymnasium")
-    shape = (envs.obs_size, envs.action_size, envs.discrete, streams["init"], config.hidden)
-    policy = ActorCritic(*shape, normalize_obs=config.normalize_obs)
+    sizes = (envs.obs_size, envs.action_size, envs.discrete)
+    network = {"hidden": config.hidden, "normalize_obs": config.normalize_obs}
+    policy = ActorCritic(*sizes, rngs=streams["init"], **network)
     scaler = RewardScaler(1, config.num_envs, config.discount, config.normalize_reward)
     learner = Learner(policy, AdamState.zeros(policy.theta), scaler)
     collector = Collector(envs, policy, scaler)

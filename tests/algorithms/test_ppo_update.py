@@ -39,7 +39,7 @@ CONFIG = Config(
 
 def policy_of(seeds, discrete=False, hidden=CONFIG.hidden) -> ActorCritic:
     rngs = [np.random.default_rng(seed) for seed in seeds]
-    return ActorCritic(5, 3, discrete, rngs, hidden)
+    return ActorCritic(5, 3, discrete, rngs=rngs, hidden=hidden)
 
 
 def batch_of(policy: ActorCritic, seeds) -> Batch:

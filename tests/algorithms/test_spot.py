@@ -151,9 +151,8 @@ def bandit(module, folder, **config) -> torch.Tensor:
     # Standardising would divide by 1e-3 here, where every observation is the same
     module.train(module.Config(**size, normalize_obs=False, **config), run)
     policy = run.states[-1].policy
-    return torch.from_numpy(
-        policy.actor()(np.zeros((len(run.seeds), 1, 1), np.float32), 0.0)
-    ).flatten()
+    action, _ = policy.behaviour().act(np.zeros((len(run.seeds), 1, 1)))
+    return torch.from_numpy(action).flatten()
 
 
 def test_6_6_of_two_modes_spot_ends_in_one_and_td3_bc_between_them(tmp_path):
@@ -176,9 +175,10 @@ def test_6_9_dropout_is_in_training_and_not_in_acting():
     calm = s.policy.mean(theta, obs)
     pairs = ((one, two), (two, last), (one, last), (one, calm))
     assert all((a - b).abs().amax((1, 2)).min() > 1e-2 for a, b in pairs)
-    act = s.policy.actor()
-    np.testing.assert_array_equal(act(obs.numpy(), 0.0), act(obs.numpy(), 0.0))
-    np.testing.assert_allclose(act(obs.numpy(), 0.0), calm.numpy(), rtol=1e-12)
+    behaviour = s.policy.behaviour()
+    actions = [behaviour.act_normalized(obs.numpy())[0] for _ in range(2)]
+    np.testing.assert_array_equal(*actions)
+    np.testing.assert_allclose(actions[0], calm.numpy(), rtol=1e-12)
 
 
 def test_6_9_masks_keep_nine_tenths_and_their_mean():

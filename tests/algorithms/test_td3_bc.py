@@ -55,7 +55,7 @@ def setting(seeds=(0, 1), rows=32, dtype=torch.float64, **changes) -> SimpleName
     """Networks, targets other than them, and one cycle's transitions and noise of every seed."""
     config = Config(**{"batch_size": rows, "hidden": (16, 8), **changes})
     rngs = Streams(seeds)["init"]
-    policy = BoundedActor(OBS, LOW, HIGH, rngs, config.hidden).to(dtype)
+    policy = BoundedActor(OBS, LOW, HIGH, rngs=rngs, hidden=config.hidden).to(dtype)
     critics = Critics(OBS, ACTIONS, config.hidden)
     online = policy.theta.detach().clone(), critics.initial(rngs).to(dtype)
     targets = [x + 0.05 * normals(seeds, x.shape[1], dtype=dtype) for x in online]
@@ -141,7 +141,8 @@ def test_target_value_by_hand():
     # Second row: noise (9, 0) is clipped to 0.5, times 2 is 1: a' = (2, 0.5), just the box's end
     # Third: bias as before, noise (9, 9): (1 + 1, 0.5 + 0.25): (2, 0.75)
     config, rngs = Config(), [np.random.default_rng(0)]
-    policy, critics = BoundedActor(OBS, LOW, HIGH, rngs, ()), Critics(OBS, ACTIONS, ())
+    policy = BoundedActor(OBS, LOW, HIGH, rngs=rngs, hidden=())
+    critics = Critics(OBS, ACTIONS, ())
     actor = torch.zeros(1, policy.layout.size)
     policy.layout.views(actor)["actor.0.bias"][0, 0] = torch.tensor([0.5, 0.0]).atanh()
     # Q_1 = a_1 + 10 a_2, Q_2 = 5 a_1: (3.9, 7), (7, 10), (9.5, 10): the smaller one counts
@@ -158,7 +159,7 @@ def test_target_value_by_hand():
 
 def test_the_targets_action_stays_in_the_box():
     # tanh is nearly 1: the action is at (2, 1), the noise would push it out by (1, 0.25)
-    policy = BoundedActor(OBS, LOW, HIGH, [np.random.default_rng(0)], ())
+    policy = BoundedActor(OBS, LOW, HIGH, rngs=[np.random.default_rng(0)], hidden=())
     critics, actor = Critics(OBS, ACTIONS, ()), torch.zeros(1, policy.layout.size)
     policy.layout.views(actor)["actor.0.bias"][0, 0] = 20.0
     critic = torch.tensor([[0, 0, 0, 1, 10, 0.0]])  # a_1 + 10 a_2

@@ -36,7 +36,7 @@ def policy_of(seeds, discrete=False, hidden=(4,), dtype=torch.float64) -> ActorC
     """Away from the initialisation, whose means hardly depend on the observation."""
     rngs = [np.random.default_rng(seed) for seed in seeds]
     actions = 3 if discrete else ACTIONS
-    policy = ActorCritic(OBS, actions, discrete, rngs, hidden)
+    policy = ActorCritic(OBS, actions, discrete, rngs=rngs, hidden=hidden)
     moved = torch.stack([0.3 * draw(50 + seed, policy.layout.size) for seed in seeds])
     policy.theta = nn.Parameter((policy.theta + moved).to(dtype), requires_grad=False)
     return policy
@@ -53,7 +53,7 @@ def batch_of(policy: ActorCritic, seeds, outliers=()) -> Batch:
         rng = np.random.default_rng(100 + seed)
         obs = torch.from_numpy(rng.standard_normal((1, COUNT, OBS))).to(policy.theta.dtype)
         pi = policy.distribution(policy.theta[slot : slot + 1], obs)
-        noise = policy.noise(rng, (1, COUNT, policy.action_size))
+        noise = policy.behaviour().noise([rng], COUNT)
         action = pi.sample(torch.from_numpy(noise).to(obs.dtype))
         others = torch.from_numpy(rng.standard_normal((3, COUNT))).to(obs.dtype)
         others[1, 7] += 1e4 * (slot in outliers)
@@ -115,7 +115,8 @@ def setting(seeds=(0, 1), **changes) -> SimpleNamespace:
     values |= {"critic_minibatches": 8, "critic_epochs": 2, "cg_iterations": 10}
     config, streams = Config(**{**values, **changes}), Streams(seeds)
     envs = make("Drift-v0", seeds, config.num_envs)
-    policy = ActorCritic(3, 2, False, streams["init"], config.hidden, config.activation)
+    network = {"hidden": config.hidden, "activation": config.activation}
+    policy = ActorCritic(3, 2, False, rngs=streams["init"], **network)
     scaler = RewardScaler(len(seeds), config.num_envs, config.discount)
     adam = AdamState.zeros(policy.theta[:, policy.actor_size :])
     learner, collector = Learner(policy, adam, scaler), Collector(envs, policy, scaler)

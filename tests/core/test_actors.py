@@ -31,7 +31,7 @@ def rngs_of(*seeds: int) -> list[np.random.Generator]:
 def actor_of(box=BOXES["asymmetric"], log_std=None, seeds=(0, 1), **options) -> BoundedActor:
     """Two seeds of a net for 3 observations whose statistics and parameters are not the initial."""
     options = {"hidden": (16, 8), **options}
-    policy = BoundedActor(3, *box, rngs_of(*seeds), log_std=log_std, **options)
+    policy = BoundedActor(3, *box, rngs=rngs_of(*seeds), log_std=log_std, **options)
     policy.theta += 0.3 * torch.from_numpy(rngs_of(9)[0].standard_normal(policy.theta.shape))
     policy.normalizer.fit(np.array([5.0, -3.0, 0.1]), np.array([2.0, 0.5, 1e-4]))
     return policy
@@ -124,34 +124,19 @@ def test_the_mean_is_that_of_torchs_modules(box, activation):
 def test_the_actor_does_what_mean_does_in_numpys_arrays(box, log_std):
     policy = actor_of(box, log_std)
     obs = policy.normalizer.normalize(observations())
-    mode = policy.actor()(obs, 0.0)
+    behaviour = policy.behaviour()
+    mode, _ = behaviour.act_normalized(obs)
     assert mode.dtype == np.float32
     mean = policy.mean(policy.theta, torch.from_numpy(obs)).numpy()
     np.testing.assert_allclose(mode, mean, rtol=0, atol=5e-6)
-    noise = policy.noise(rngs_of(4)[0], mode.shape)
-    assert noise.dtype == np.float32
+    noise = behaviour.noise(rngs_of(4, 5), 50)
+    assert (noise.dtype, noise.shape) == (np.float32, mode.shape)
     std = 0.0
     if log_std is not None:
         std = policy.layout.views(policy.theta)["log_std"].exp().numpy()
         assert std.shape == (2, 1, len(box[0]))
-    np.testing.assert_allclose(policy.actor()(obs, noise), mode + std * noise, rtol=0, atol=1e-6)
-
-
-def test_what_the_environment_gets_is_cut_to_its_box():
-    policy = actor_of(BOXES["Pendulum's"], log_std=2.0)
-    act, obs = policy.actor(), policy.normalizer.normalize(observations())
-    action = act(obs, policy.noise(rngs_of(5)[0], (2, 50, 1)))
-    assert np.abs(action).max() > 2
-    applied = policy.applied(action, np.float32([-2.0]), np.float32([2.0]))
-    np.testing.assert_array_equal(applied, np.clip(action, -2, 2))
-
-
-def test_an_actor_reads_the_parameters_when_it_is_asked_for():
-    policy = actor_of()
-    obs = policy.normalizer.normalize(observations())
-    before = policy.actor()(obs, 0.0)
-    policy.theta += 0.1
-    assert np.abs(policy.actor()(obs, 0.0) - before).max() > 1e-3
+    sampled, _ = behaviour.act_normalized(obs, noise)
+    np.testing.assert_allclose(sampled, mode + std * noise, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("width", [32, 128, 256])
@@ -165,9 +150,9 @@ def test_a_seed_acts_the_same_alone_and_in_company(width):
         )
         alone.theta.copy_(company.theta[3:4])
         for rows in (1, 2, 10):
-            obs = company.normalizer.normalize(observations(5, rows))
-            mine, theirs = alone.actor()(obs[3:4], 0.0)[0], company.actor()(obs, 0.0)[3]
-            np.testing.assert_array_equal(mine, theirs)
+            obs = observations(5, rows)
+            mine, theirs = alone.behaviour().act(obs[3:4])[0], company.behaviour().act(obs)[0]
+            np.testing.assert_array_equal(mine[0], theirs[3])
     finally:
         torch.set_num_threads(threads)
         torch.set_float32_matmul_precision(before)
@@ -203,7 +188,7 @@ def test_seeds_do_not_meet():
 
 
 def test_weights_start_as_torchs_linear_does():
-    theta = BoundedActor(3, [-1.0], [1.0], rngs_of(*range(20)), (100, 50)).theta
+    theta = BoundedActor(3, [-1.0], [1.0], rngs=rngs_of(*range(20)), hidden=(100, 50)).theta
     views = Layout(mlp_shapes("actor", (3, 100, 50, 1))).views(theta)
     for name, fan_in in (("0", 3), ("1", 100), ("2", 50)):
         for kind in ("weight", "bias"):  # uniform within 1/sqrt(fan in)
@@ -214,8 +199,8 @@ def test_weights_start_as_torchs_linear_does():
 
 
 def test_the_last_layer_starts_in_a_range_of_its_own_where_given():
-    plain = BoundedActor(3, [-1.0], [1.0], rngs_of(0), (16, 8))
-    small = BoundedActor(3, [-1.0], [1.0], rngs_of(0), (16, 8), last=1e-3)
+    plain = BoundedActor(3, [-1.0], [1.0], rngs=rngs_of(0), hidden=(16, 8))
+    small = BoundedActor(3, [-1.0], [1.0], rngs=rngs_of(0), hidden=(16, 8), last=1e-3)
     ours, theirs = (x.layout.views(x.theta) for x in (small, plain))
     for name, view in ours.items():
         if name.startswith("actor.2"):
@@ -227,8 +212,8 @@ def test_the_last_layer_starts_in_a_range_of_its_own_where_given():
 
 def test_a_seed_starts_the_same_alone_and_in_company():
     box = BOXES["asymmetric"]
-    company = BoundedActor(3, *box, rngs_of(4, 5, 6), (16, 8), log_std=-0.5)
-    alone = BoundedActor(3, *box, rngs_of(5), (16, 8), log_std=-0.5)
+    company = BoundedActor(3, *box, rngs=rngs_of(4, 5, 6), hidden=(16, 8), log_std=-0.5)
+    alone = BoundedActor(3, *box, rngs=rngs_of(5), hidden=(16, 8), log_std=-0.5)
     assert torch.equal(company.theta[1], alone.theta[0])
     assert not torch.equal(company.theta[1], company.theta[2])
     log_std = company.layout.views(company.theta)["log_std"]
@@ -252,7 +237,7 @@ import sys, numpy as np
 from rlsuite.core.saving import load_policy
 policy, _ = load_policy(sys.argv[1])
 obs = np.load(sys.argv[2])
-print(policy.actor()(policy.normalizer.normalize(obs), np.float32(0.5)).tobytes().hex())
+print(policy.behaviour().act(obs)[0].tobytes().hex())
 """
 
 
@@ -260,7 +245,7 @@ def test_a_saved_policy_is_whole_in_another_process(tmp_path):
     policy, obs = actor_of(log_std=-1.0), observations()
     np.save(tmp_path / "obs.npy", obs)
     save_policy(policy, tmp_path / "policy", {"step": 7})
-    expected = policy.actor()(policy.normalizer.normalize(obs), np.float32(0.5)).tobytes().hex()
+    expected = policy.behaviour().act(obs)[0].tobytes().hex()
     command = [sys.executable, "-c", CHILD, str(tmp_path / "policy"), str(tmp_path / "obs.npy")]
     printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     assert printed == expected
@@ -286,6 +271,5 @@ def test_one_seed_of_a_policy_alone():
     policy, obs = actor_of(), observations()
     policy.normalizer.mean[1] += 1  # seeds may differ here, too
     alone = select_seed(policy, 1)
-    mine = alone.actor()(alone.normalizer.normalize(obs[1:]), 0.0)
-    theirs = policy.actor()(policy.normalizer.normalize(obs), 0.0)
+    (mine, _), (theirs, _) = alone.behaviour().act(obs[1:]), policy.behaviour().act(obs)
     np.testing.assert_array_equal(mine[0], theirs[1])

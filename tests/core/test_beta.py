@@ -105,7 +105,7 @@ def distance(sample: np.ndarray, cdf) -> float:
 def policy_with(alpha: float, beta: float, seeds: int = 1) -> BetaActorCritic:
     """One action dimension; whatever it sees, it draws from Beta(alpha, beta)."""
     rngs = [np.random.default_rng(seed) for seed in range(seeds)]
-    policy = BetaActorCritic(2, 1, False, rngs, hidden=(4,), normalize_obs=False)
+    policy = BetaActorCritic(2, 1, False, rngs=rngs, hidden=(4,), normalize_obs=False)
     policy.theta.zero_()
     # alpha = 1 + softplus(x), so x = log(exp(alpha - 1) - 1)
     bias = torch.tensor([math.log(math.expm1(x - 1)) for x in (alpha, beta)])
@@ -157,10 +157,7 @@ CDF = {
 @pytest.mark.parametrize(("alpha", "beta"), CDF)
 def test_actions_are_beta_distributed(alpha, beta):
     n, policy = 50_000, policy_with(alpha, beta)
-    noise = policy.noise(np.random.default_rng(7), (n, 1))
-    assert noise.shape == (n, 1, 2, 2, 8)
-    assert noise.dtype == np.float32
-    action = policy.actor()(np.zeros((1, n, 2), np.float32), noise[None])
+    action, _ = policy.behaviour().act(np.zeros((1, n, 2)), [np.random.default_rng(7)])
     assert action.shape == (1, n, 1)
     y, total = action.ravel(), alpha + beta
     # Mean a/(a+b), variance a b/((a+b)^2 (a+b+1))
@@ -176,9 +173,9 @@ def test_actions_are_beta_distributed(alpha, beta):
 
 def test_action_dimensions_and_seeds_are_independent():
     rngs = [np.random.default_rng(seed) for seed in (0, 1)]
-    policy, n = BetaActorCritic(2, 2, False, rngs, hidden=(4,)), 20_000
-    noise = np.stack([policy.noise(rng, (n, 2)) for rng in rngs])
-    y = policy.actor()(np.zeros((2, n, 2), np.float32), noise).swapaxes(1, 2).reshape(4, n)
+    policy, n = BetaActorCritic(2, 2, False, rngs=rngs, hidden=(4,)), 20_000
+    action, _ = policy.behaviour().act(np.zeros((2, n, 2)), rngs)
+    y = action.swapaxes(1, 2).reshape(4, n)
     correlations = np.corrcoef(y)[np.triu_indices(4, 1)]
     assert (abs(correlations) < 5.3 / math.sqrt(n)).all()  # of six, one leaves once in ALARM
 
@@ -190,13 +187,15 @@ def test_the_actor_is_the_distribution_that_the_update_sees():
     assert pi.alpha.shape == pi.beta.shape == (2, 4, 2)
     assert min(pi.alpha.min(), pi.beta.min()) > 1
     # Without noise: the mode
-    np.testing.assert_allclose(policy.actor()(obs, 0.0), pi.mode(), atol=1e-5)
+    behaviour = policy.behaviour()
+    np.testing.assert_allclose(behaviour.act_normalized(obs)[0], pi.mode(), atol=1e-5)
     assert pi.mode().std() > 0.05
     # With noise: means of 20000 draws at each of 8 states; 6 deviations of the mean
     n = 20_000
     many = np.broadcast_to(obs[:, :, None], (2, 4, n, 3)).reshape(2, 4 * n, 3)
-    noise = np.stack([policy.noise(np.random.default_rng(x), (4 * n, 2)) for x in (4, 5)])
-    means = policy.actor()(many, noise).reshape(2, 4, n, 2).mean(2)
+    noise = behaviour.noise([np.random.default_rng(x) for x in (4, 5)], 4 * n)
+    assert (noise.shape, noise.dtype) == ((2, 4 * n, 2, 2, 2, 8), np.float32)
+    means = behaviour.act_normalized(many, noise)[0].reshape(2, 4, n, 2).mean(2)
     law = reference.Beta(pi.alpha, pi.beta)
     assert (abs(means - law.mean.numpy()) < 6 * law.stddev.numpy() / math.sqrt(n)).all()
 
@@ -204,14 +203,13 @@ def test_the_actor_is_the_distribution_that_the_update_sees():
 def test_actions_lie_in_the_box_and_fill_it():
     policy = policy_with(1.0001, 1.0001)  # all but uniform: extreme draws are common
     low, high = np.array([-2.0], np.float32), np.array([0.5], np.float32)
-    noise = policy.noise(np.random.default_rng(8), (100_000, 1))
-    action = policy.actor()(np.zeros((1, 100_000, 2), np.float32), noise[None])
+    behaviour = policy.behaviour(low, high)
+    action, sent = behaviour.act(np.zeros((1, 100_000, 2)), [np.random.default_rng(8)])
     assert EDGE <= action.min() < action.max() <= 1 - EDGE / 2  # the float32 next to 1 - EDGE
-    sent = policy.applied(action, low, high)
     assert low <= sent.min() < -1.999
     assert 0.499 < sent.max() <= high
     # low + (high - low) y: -2, -2 + 2.5/4, 1/2
-    by_hand = policy.applied(np.array([0.0, 0.25, 1.0]), low, high)
+    by_hand = behaviour.to_env(np.array([0.0, 0.25, 1.0]))
     assert by_hand.tolist() == [-2, -1.375, 0.5]
 
 
@@ -220,8 +218,8 @@ def test_an_extreme_draw_is_kept_off_the_edge():
     # accepted at uniform 0, against v = 1 of normal 0: a share of 1e-9 or less, or all but that
     policy, noise = policy_with(1.0001, 1.0001), np.zeros((2, 1, 2, 2, 8), np.float32)
     noise[0, 0, 0, 0] = noise[1, 0, 1, 0] = -2.447
-    action = policy.actor()(np.zeros((1, 2, 2), np.float32), noise[None]).ravel()
-    assert action.tolist() == [np.float32(EDGE), np.float32(1 - EDGE)]
+    action, _ = policy.behaviour().act_normalized(np.zeros((1, 2, 2), np.float32), noise[None])
+    assert action.ravel().tolist() == [np.float32(EDGE), np.float32(1 - EDGE)]
 
 
 # ------------------------------------------------------------------------------------ saving
@@ -230,7 +228,7 @@ def test_an_extreme_draw_is_kept_off_the_edge():
 def saved_policy() -> BetaActorCritic:
     """Two seeds whose every number differs from what a fresh policy has."""
     rngs = [np.random.default_rng(seed) for seed in (0, 1)]
-    policy = BetaActorCritic(3, 2, False, rngs, hidden=(16, 8))
+    policy = BetaActorCritic(3, 2, False, rngs=rngs, hidden=(16, 8))
     policy.theta += 0.5 * torch.from_numpy(rngs[0].standard_normal(policy.theta.shape)).float()
     policy.normalizer.observe(5 + 2 * rngs[1].standard_normal((2, 50, 3)))
     return policy
@@ -238,8 +236,8 @@ def saved_policy() -> BetaActorCritic:
 
 def actions(policy: BetaActorCritic, slots=slice(None), noisy: bool = True) -> np.ndarray:
     obs = 5 + np.random.default_rng(0).standard_normal((2, 4, 3))[slots]
-    noise = np.stack([policy.noise(np.random.default_rng(x), (4, 2)) for x in (1, 2)])[slots]
-    return policy.actor()(policy.normalizer.normalize(obs), noise if noisy else 0.0)
+    rngs = [np.random.default_rng(x) for x in (1, 2)][slots]
+    return policy.behaviour().act(obs, rngs if noisy else None)[0]
 
 
 @pytest.mark.parametrize("noisy", [True, False])

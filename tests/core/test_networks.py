@@ -1,4 +1,4 @@
-"""Networks of S seeds: layout, layers, initialisation, the NumPy actor, independence of slots."""
+"""Networks of S seeds: layout, layers, initialisation, acting in NumPy, independence of slots."""
 
 import math
 from types import SimpleNamespace
@@ -29,7 +29,7 @@ def draw(seed: int, *shape: int) -> torch.Tensor:
 
 def policy_of(seeds, obs_size=5, action_size=3, discrete=False, **options) -> ActorCritic:
     rngs = [np.random.default_rng(seed) for seed in seeds]
-    return ActorCritic(obs_size, action_size, discrete, rngs, **options)
+    return ActorCritic(obs_size, action_size, discrete, rngs=rngs, **options)
 
 
 def test_layout_by_hand():
@@ -169,9 +169,11 @@ def test_the_numpy_actor_equals_the_distribution(activation, hidden):
     policy = policy_of((0, 1, 2), activation=activation, hidden=hidden)
     policy.theta.copy_(0.3 * draw(3, *policy.theta.shape))
     obs, noise = 3 * draw(4, 3, 50, 5), draw(5, 3, 50, 3)
-    pi, act = policy.distribution(policy.theta, obs), policy.actor()
+    pi, behaviour = policy.distribution(policy.theta, obs), policy.behaviour()
     assert isinstance(pi, DiagGaussian)
-    sampled, mode = act(obs.numpy(), noise.numpy()), act(obs.numpy(), 0.0)
+    sampled, mode = (
+        behaviour.act_normalized(obs.numpy(), given)[0] for given in (noise.numpy(), None)
+    )
     assert sampled.dtype == mode.dtype == np.float32
     np.testing.assert_allclose(sampled, pi.sample(noise), atol=1e-5)
     np.testing.assert_allclose(mode, pi.mode(), atol=1e-5)
@@ -182,31 +184,13 @@ def test_the_discrete_numpy_actor_equals_the_distribution():
     policy = policy_of((0, 1), discrete=True)
     policy.theta.copy_(0.3 * draw(6, *policy.theta.shape))
     obs = draw(7, 2, 500, 5)
-    noise = policy.noise(np.random.default_rng(8), (2, 500, 3))
-    pi, act = policy.distribution(policy.theta, obs), policy.actor()
+    pi, behaviour = policy.distribution(policy.theta, obs), policy.behaviour()
     assert isinstance(pi, Categorical)
-    np.testing.assert_array_equal(act(obs.numpy(), noise), pi.sample(torch.from_numpy(noise)))
-    np.testing.assert_array_equal(act(obs.numpy(), 0.0), pi.mode())
-    assert (act(obs.numpy(), noise) != act(obs.numpy(), 0.0)).any()
-
-
-def test_the_actor_reads_the_parameters_when_asked_for():
-    policy, obs = policy_of((0,)), draw(9, 1, 4, 5)
-    before = policy.actor()(obs.numpy(), 0.0)
-    policy.theta += 0.1
-    expected = policy.distribution(policy.theta, obs).mode()
-    np.testing.assert_allclose(policy.actor()(obs.numpy(), 0.0), expected, atol=1e-5)
-    assert np.abs(before - expected.numpy()).min() > 0.01
-
-
-def test_noise_is_normal_or_gumbel():
-    # Standard normal: mean 0, variance 1. Gumbel: mean 0.5772 (Euler), variance pi^2/6 = 1.6449.
-    for discrete, mean, variance in ((False, 0.0, 1.0), (True, 0.5772, 1.6449)):
-        policy = policy_of((0,), discrete=discrete)
-        noise = policy.noise(np.random.default_rng(10), (400, 100, 3))
-        assert (noise.dtype, noise.shape) == (np.float32, (400, 100, 3))
-        assert noise.mean() == pytest.approx(mean, abs=0.02)
-        assert noise.var() == pytest.approx(variance, rel=0.02)
+    noise = behaviour.noise([np.random.default_rng(seed) for seed in (8, 9)], 500)
+    sampled, mode = (behaviour.act_normalized(obs.numpy(), given)[0] for given in (noise, None))
+    np.testing.assert_array_equal(sampled, pi.sample(torch.from_numpy(noise)))
+    np.testing.assert_array_equal(mode, pi.mode())
+    assert (sampled != mode).any()
 
 
 @pytest.mark.parametrize("batch", [1, 7, 64, 128, 409, 2048])
@@ -220,7 +204,7 @@ def test_a_slot_gets_the_same_bits_alone_and_in_company(batch, action_size, hidd
 
     def outputs(seeds) -> list[torch.Tensor]:
         policy, x = policy_of(seeds, obs_size=11, **options), obs[list(seeds)]
-        found = [torch.from_numpy(policy.actor()(x.numpy(), 0.0))]
+        found = [torch.from_numpy(policy.behaviour().act_normalized(x.numpy())[0])]
         if batch > 1:  # a batch of one state in tensors: a matrix-vector kernel where S is 1
             theta = policy.theta.clone().requires_grad_()
             mean, value = policy.distribution(theta, x).mean, policy.value(theta, x)

@@ -223,7 +223,7 @@ class Counters:
 
 
 def policy_of(obs_size=2, low=(-2.0,), high=(2.0,), seeds=(0, 1)) -> BoundedActor:
-    policy = BoundedActor(obs_size, low, high, Streams(seeds)["init"], (8, 8))
+    policy = BoundedActor(obs_size, low, high, rngs=Streams(seeds)["init"], hidden=(8, 8))
     policy.normalizer.fit(np.arange(1.0, obs_size + 1), np.full(obs_size, 2.0))
     return policy
 
@@ -254,9 +254,8 @@ def test_explorer_acts_with_the_mode_plus_noise_in_half_widths_cut_to_the_box(st
     explorer.restart(np.array([[0], [1]]))
     explorer.step(50, std, Streams((0, 1))["action"])
     obs, action = rows.fields[:2]
-    mode = policy.actor()(policy.normalizer.normalize(obs), 0.0)
-    streams = Streams((0, 1))["action"]
-    noise = np.stack([[policy.noise(g, (1, 1))[0] for g in streams] for _ in range(50)], 1)
+    mode, _ = policy.behaviour().act(obs)
+    noise = np.stack([g.standard_normal((50, 1)) for g in Streams((0, 1))["action"]])
     expected = np.clip(mode + 2 * std * noise, -2, 2)  # the half width of [-2, 2] is 2
     np.testing.assert_allclose(action, expected, rtol=0, atol=1e-5)
     np.testing.assert_array_equal(np.concatenate(envs.received, 1), action)

@@ -20,15 +20,15 @@ import numpy as np
 from rlsuite.core.saving import load_policy
 policy, _ = load_policy(sys.argv[1])
 obs = 5 + np.random.default_rng(0).standard_normal((2, 4, 3))
-noise = np.random.default_rng(1).standard_normal((2, 4, 2)).astype(np.float32)
-print(policy.actor()(policy.normalizer.normalize(obs), noise).tobytes().hex())
+rngs = [np.random.default_rng(seed) for seed in (1, 2)]
+print(policy.behaviour().act(obs, rngs)[0].tobytes().hex())
 """
 
 
 def trained_policy(discrete=False, **options) -> ActorCritic:
     """Two seeds whose every number differs from what a fresh policy has."""
     rngs = [np.random.default_rng(seed) for seed in (0, 1)]
-    policy = ActorCritic(3, 2, discrete, rngs, hidden=(16, 8), **options)
+    policy = ActorCritic(3, 2, discrete, rngs=rngs, hidden=(16, 8), **options)
     policy.theta += torch.from_numpy(rngs[0].standard_normal(policy.theta.shape)).float()
     policy.normalizer.observe(5 + 2 * rngs[1].standard_normal((2, 50, 3)))
     return policy
@@ -36,8 +36,8 @@ def trained_policy(discrete=False, **options) -> ActorCritic:
 
 def actions(policy: ActorCritic) -> np.ndarray:
     obs = 5 + np.random.default_rng(0).standard_normal((len(policy.theta), 4, 3))
-    noise = np.random.default_rng(1).standard_normal((2, 4, 2)).astype(np.float32)
-    return policy.actor()(policy.normalizer.normalize(obs), noise[: len(policy.theta)])
+    rngs = [np.random.default_rng(seed) for seed in (1, 2)]
+    return policy.behaviour().act(obs, rngs[: len(policy.theta)])[0]
 
 
 @pytest.mark.parametrize("discrete", [False, True])
@@ -166,8 +166,7 @@ def test_one_seed_of_a_policy_alone(tmp_path):
     assert not alone.training
     assert torch.equal(alone.theta, policy.theta[1:])
     obs = 5 + np.random.default_rng(2).standard_normal((2, 4, 3))
-    mine = alone.actor()(alone.normalizer.normalize(obs[1:]), 0.0)
-    theirs = policy.actor()(policy.normalizer.normalize(obs), 0.0)
+    (mine, _), (theirs, _) = alone.behaviour().act(obs[1:]), policy.behaviour().act(obs)
     np.testing.assert_array_equal(mine[0], theirs[1])
     # A copy: the original can train on
     policy.theta += 1

@@ -27,7 +27,7 @@ def archive(path: Path, obs_size: int, action_size: int, **strings: str) -> Path
 def run_folder(folder: Path, task: str, discrete: bool, sizes: tuple[int, int]) -> Path:
     """A run folder with the policies of seeds 3 and 5; `sizes` are observations and actions."""
     rngs = [np.random.default_rng(seed) for seed in (3, 5)]
-    policy = ActorCritic(*sizes, discrete, rngs, hidden=(8,))
+    policy = ActorCritic(*sizes, discrete, rngs=rngs, hidden=(8,))
     policy.normalizer.observe(1 + rngs[0].standard_normal((2, 50, sizes[0])))
     about = {"algorithm": "ppo", "task": task, "seeds": [3, 5], "step": 2048}
     save_policy(policy, folder / "policy", about)

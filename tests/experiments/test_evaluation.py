@@ -48,7 +48,7 @@ def registered():
 def constant_policy(*outputs: list[float], discrete=False) -> ActorCritic:
     """Slot s gives `outputs[s]` whatever it sees: the mean action, or the logits."""
     rngs = [np.random.default_rng(s) for s in range(len(outputs))]
-    policy = ActorCritic(2, len(outputs[0]), discrete, rngs, hidden=(4,))
+    policy = ActorCritic(2, len(outputs[0]), discrete, rngs=rngs, hidden=(4,))
     views = policy.layout.views(policy.theta)
     views["actor.1.weight"].zero_()
     views["actor.1.bias"].copy_(torch.tensor(outputs)[:, None])

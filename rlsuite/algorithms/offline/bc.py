@@ -135,7 +135,8 @@ def clone_step(
 def train(config: Config, run) -> None:
     """Train on `run.data()` for all `run.seeds`; `run` logs, evaluates, saves and resumes."""
     data = run.data()
-    policy = BoundedActor(data.obs_size, *data.box(), run.streams["init"], config.hidden)
+    rngs = run.streams["init"]
+    policy = BoundedActor(data.obs_size, *data.box(), rngs=rngs, hidden=config.hidden)
     policy.to(run.device)
     if config.normalize_obs:
         policy.normalizer.fit(*data.obs_statistics())

@@ -249,7 +249,7 @@ def distribution(policy: BoundedActor, config: Config, actor: Tensor, obs: Tenso
 def train(config: Config, run) -> None:
     """Train on `run.data()` for all `run.seeds`; `run` logs, evaluates, saves and resumes."""
     data, rngs = run.data(), run.streams["init"]
-    policy = BoundedActor(data.obs_size, *data.box(), rngs, config.hidden, log_std=0.0)
+    policy = BoundedActor(data.obs_size, *data.box(), rngs=rngs, hidden=config.hidden, log_std=0.0)
     policy.to(run.device)
     if config.normalize_obs:
         policy.normalizer.fit(*data.obs_statistics())

@@ -349,8 +349,10 @@ def explore(config: Config, explorer: Explorer, rngs: list, count: int) -> float
 
 def start(config: Config, run, data, about: dict) -> tuple[Learner, Critics, Density]:
     """All networks, fresh, but for the VAE of another run where `config.density` names one."""
-    rngs, sizes = run.streams["init"], (config.hidden, "relu", None, config.actor_last)
-    policy = BoundedActor(data.obs_size, *data.box(), rngs, *sizes).to(run.device)
+    rngs = run.streams["init"]
+    policy = BoundedActor(
+        data.obs_size, *data.box(), rngs=rngs, hidden=config.hidden, last=config.actor_last
+    ).to(run.device)
     if config.normalize_obs:
         policy.normalizer.fit(*data.obs_statistics())
     critics = Critics(data.obs_size, policy.action_size, config.hidden)

@@ -283,10 +283,10 @@ def train(config: Config, run) -> None:
     envs = run.environments(config.num_envs)
     kind = ActorCritic if envs.discrete or config.distribution == "gaussian" else BetaActorCritic
     policy = kind(
-        *(envs.obs_size, envs.action_size, envs.discrete, run.streams["init"]),
-        *(config.hidden, config.activation, config.normalize_obs),
+        envs.obs_size, envs.action_size, envs.discrete, rngs=run.streams["init"],
+        hidden=config.hidden, activation=config.activation, normalize_obs=config.normalize_obs,
         log_std_init=config.log_std_init,
-    )
+    )  # fmt: skip
     scaler = RewardScaler(len(run.seeds), config.num_envs, config.discount, enabled=False)
     beta = torch.full((len(run.seeds), 1), config.multiplier_init)
     actor, critic = policy.theta.tensor_split([policy.actor_size], 1)

@@ -271,10 +271,10 @@ def train(config: Config, run) -> None:
     """Train on `run.task` for all `run.seeds`; `run` logs, evaluates, saves and resumes."""
     envs = run.environments(config.num_envs)
     policy = ActorCritic(
-        *(envs.obs_size, envs.action_size, envs.discrete, run.streams["init"]),
-        *(config.hidden, config.activation, config.normalize_obs),
-        *(config.orthogonal_init, config.log_std_init),
-    )
+        envs.obs_size, envs.action_size, envs.discrete, rngs=run.streams["init"],
+        hidden=config.hidden, activation=config.activation, normalize_obs=config.normalize_obs,
+        orthogonal_init=config.orthogonal_init, log_std_init=config.log_std_init,
+    )  # fmt: skip
     scaler = RewardScaler(len(run.seeds), config.num_envs, config.discount, config.normalize_reward)
     learner = Learner(policy, AdamState.zeros(policy.theta), scaler)
     collector = Collector(envs, policy, scaler)
