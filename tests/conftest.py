@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from rlsuite import algorithms, envs
+from rlsuite.envs import faults
 from rlsuite.experiments import run as runs
 from rlsuite.experiments.settings import Settings, preset
 
@@ -75,3 +76,16 @@ def logged(path: Path, task: str) -> Path:
 def short_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ShortRuns:
     monkeypatch.setenv("RLSUITE_CACHE", str(tmp_path / "cache"))
     return ShortRuns(tmp_path)
+
+
+@pytest.fixture
+def warned(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch):
+    """`warned()`: what was warned of since the last call, in a process that had not warned yet."""
+    monkeypatch.setattr(faults, "_said", set())
+
+    def read() -> list[str]:
+        messages = [record.getMessage() for record in caplog.records if record.name == "rlsuite"]
+        caplog.clear()
+        return messages
+
+    return read
