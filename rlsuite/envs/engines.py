@@ -9,14 +9,13 @@ both flags. Raw returns are summed here, below everything.
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rlsuite.envs.faults import EnvironmentFault, PolicyFault, RowFault
+from rlsuite.envs.faults import EnvironmentFault, PolicyFault, RowFault, warn_once
 from rlsuite.envs.tasks import TASKS, choose_engine, physics_mismatch
 
 _SEED_LIMIT = 2**31  # EnvPool's seeds are C++ ints
@@ -331,5 +330,5 @@ def make(
 
         physics = GymnasiumPhysics(task, count)
     if mismatch := physics_mismatch(task):
-        warnings.warn(mismatch, stacklevel=2)
+        warn_once(mismatch)
     return Environments(physics, task, engine, seeds, copies)

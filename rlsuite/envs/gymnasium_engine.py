@@ -21,7 +21,7 @@ from gymnasium.wrappers import (
 )
 from numpy.typing import NDArray
 
-from rlsuite.envs.faults import RowFault, explained
+from rlsuite.envs.faults import RowFault, explained, warn_once
 from rlsuite.envs.tasks import TASKS
 from rlsuite.envs.variants import split
 
@@ -161,10 +161,9 @@ class GymnasiumPhysics:
                 env.close()
             _seeded[key] = np.array_equal(first, second, equal_nan=True)
             if not _seeded[key]:
-                warnings.warn(
+                warn_once(
                     f"{self._task} ignores its seed: two resets with seed 0 differ, so no run on "
-                    "it can be repeated (draw from self.np_random, after super().reset(seed=seed))",
-                    stacklevel=3,
+                    "it can be repeated (draw from self.np_random, after super().reset(seed=seed))"
                 )
         return _seeded[key]
 

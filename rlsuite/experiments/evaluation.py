@@ -1,12 +1,12 @@
 """How good a policy is: whole episodes in environments of their own, raw returns out."""
 
-import warnings
 from dataclasses import dataclass
 
 import numpy as np
 
 from rlsuite.core.networks import ActorCritic
 from rlsuite.envs import Environments
+from rlsuite.envs.faults import warn_once
 
 ENDLESS = 10_000  # steps after which an episode of a task without a time limit is cut
 
@@ -30,7 +30,7 @@ def evaluate(
 
     Deterministic (the mode of the policy) unless `noise_rngs`, one generator per seed, are given.
     Normaliser statistics are read, never updated. Where the task has no time limit, episodes are
-    cut after 10,000 steps, and a warning says so.
+    cut after 10,000 steps, and a warning says so once.
     """
     obs = envs.reset(env_seeds)
     behaviour = policy.behaviour(envs.action_low, envs.action_high)
@@ -46,10 +46,9 @@ def evaluate(
         if len(first) == env_seeds.size:
             break
     else:
-        warnings.warn(
+        warn_once(
             f"{envs.task} has no time limit, and some episodes had no end: evaluations cut them "
-            f"after {ENDLESS:,} steps (gymnasium.register takes max_episode_steps)",
-            stacklevel=2,
+            f"after {ENDLESS:,} steps (gymnasium.register takes max_episode_steps)"
         )
         for episode in envs.unfinished():
             first.setdefault((episode.slot, episode.copy), episode)
