@@ -49,27 +49,32 @@ def save(folder: Path, iteration: int, state: dict) -> None:
 
 
 def capture(learner) -> dict:
-    """The state of a learner: a dataclass of modules, tensors and named tuples of tensors."""
-    state = {}
-    for field in dataclasses.fields(learner):
-        part = getattr(learner, field.name)
-        if isinstance(part, torch.Tensor):
-            state[field.name] = part
-        else:
-            state[field.name] = part._asdict() if isinstance(part, tuple) else part.state_dict()
-    return state
+    """The state of a learner: a dataclass of modules, tensors and named tuples, nested at will."""
+    return {f.name: _taken(getattr(learner, f.name)) for f in dataclasses.fields(learner)}
 
 
 def restore(learner, state: dict) -> None:
     """Put back what `capture` took."""
     for name, saved in state.items():
-        part = getattr(learner, name)
-        if isinstance(part, torch.Tensor):
-            setattr(learner, name, saved)
-        elif isinstance(part, tuple):
-            setattr(learner, name, type(part)(**saved))
-        else:
-            part.load_state_dict(saved)
+        setattr(learner, name, _put_back(getattr(learner, name), saved))
+
+
+def _taken(part):
+    if isinstance(part, torch.Tensor):
+        return part
+    if isinstance(part, tuple):
+        return {name: _taken(value) for name, value in part._asdict().items()}
+    return part.state_dict()
+
+
+def _put_back(part, saved):
+    """`part` as it was when `saved` was taken of it; a module is changed in place."""
+    if isinstance(part, torch.Tensor):
+        return saved
+    if isinstance(part, tuple):
+        return type(part)(*(_put_back(x, saved[name]) for name, x in part._asdict().items()))
+    part.load_state_dict(saved)
+    return part
 
 
 def load(folder: Path, say: Callable[[str], None]) -> tuple[int, dict] | None:

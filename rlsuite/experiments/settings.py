@@ -69,7 +69,7 @@ def preset(module: ModuleType, name: str, task: str, dataset: str | None = None)
     if name not in module.PRESETS:
         near = difflib.get_close_matches(name, module.PRESETS) or list(module.PRESETS)
         raise ValueError(f"preset {name!r} is unknown; use one of: {', '.join(near)}")
-    table, family = module.PRESETS[name], task_family(task).split("_")[0]  # AntMaze_UMaze: AntMaze
+    table, family = module.PRESETS[name], task_family(task)
     keys = ["*", family, *([f"{family}/{level(dataset, family)}"] if dataset else [])]
     if not table.keys() & set(keys):
         raise ValueError(f"preset {name!r} has no entry for {task}; it has {', '.join(table)}")
@@ -84,8 +84,8 @@ def default_preset(module: ModuleType, task: str) -> str:
 
 
 def task_family(task: str) -> str:
-    """`Hopper-v4` -> `Hopper`."""
-    return re.sub(r"-v\d+$", "", task.partition(",")[0])
+    """`Hopper-v4` -> `Hopper`, `gymnasium_robotics:AntMaze_UMaze-v4` -> `AntMaze`."""
+    return re.sub(r"-v\d+$", "", task.partition(",")[0].rpartition(":")[2]).split("_")[0]
 
 
 def level(dataset: str, family: str) -> str:

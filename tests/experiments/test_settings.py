@@ -91,13 +91,18 @@ def test_an_unknown_preset_or_task_is_refused_with_the_known_ones():
 def test_the_preset_that_is_taken_if_none_is_named():
     both = SimpleNamespace(PRESETS={"mujoco": {}, "classic": {}})
     assert default_preset(both, "CartPole-v1") == default_preset(both, "Pendulum-v1") == "classic"
+    assert default_preset(both, "gymnasium.envs:CartPole-v1") == "classic"
     assert default_preset(both, "Hopper-v4") == default_preset(both, "Own-v0") == "mujoco"
     assert default_preset(ALGORITHM, "CartPole-v1") == "mujoco"
 
 
 @pytest.mark.parametrize(
     ("task", "family"),
-    [("Hopper-v4", "Hopper"), ("CartPole-v1", "CartPole"), ("Solo-v12", "Solo"), ("Own", "Own")],
+    [
+        *(("Hopper-v4", "Hopper"), ("CartPole-v1", "CartPole"), ("Solo-v12", "Solo")),
+        *(("Own", "Own"), ("AntMaze_UMaze-v5", "AntMaze"), ("my_tasks:Hopper-v4", "Hopper")),
+        ("gymnasium_robotics:AntMaze_Large_Diverse_GR-v4", "AntMaze"),
+    ],
 )
 def test_task_family(task, family):
     assert task_family(task) == family
