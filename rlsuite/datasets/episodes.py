@@ -15,7 +15,6 @@ import numpy as np
 from rlsuite.datasets.stored import (
     Declared,
     hdf5_array,
-    hdf5_declared,
     hdf5_object,
     require_room,
 )
@@ -168,8 +167,7 @@ def _hdf5_episodes(
     names = ["/".join(("observations", *keys)) for keys in found]
 
     def column(number: int, group, name: str, dtype=None) -> np.ndarray:
-        stored = hdf5_array(f"{path}: episode {number}", group, name)
-        declared = hdf5_declared(stored)
+        stored, declared = hdf5_array(f"{path}: episode {number}", group, name)
         if declared.shape[:1] > (steps + 1,):
             raise ValueError(f"{name} has {declared.shape[0]} rows, the set {steps} steps")
         require_room(path, declared.nbytes, size)

@@ -86,9 +86,11 @@ def hdf5_object(path: object, group, name: str):
     from h5py import h5l, h5o
 
     for part in name.encode().split(b"/"):
-        if not group.links.exists(part):
-            raise KeyError(f"there is no {name}")
-        if group.links.get_info(part).type != h5l.TYPE_HARD:
+        try:
+            link = group.links.get_info(part)
+        except RuntimeError:
+            raise KeyError(f"there is no {name}") from None
+        if link.type != h5l.TYPE_HARD:
             raise DatasetError(
                 f"{path}: {name} is a link to another file or name, which is not followed; put the "
                 "array itself into the file"
@@ -97,24 +99,26 @@ def hdf5_object(path: object, group, name: str):
     return group
 
 
-def hdf5_array(path: object, group, name: str):
-    """The array `name` of a low-level h5py group, not yet read. Raises as `hdf5_object`.
+def hdf5_array(path: object, group, name: str) -> tuple[object, Declared]:
+    """The array `name` of a low-level h5py group, not yet read, and what it declares.
 
-    DatasetError, too, if it lies in another file, is no array of numbers, or is not all there.
+    Raises as `hdf5_object`; DatasetError, too, if it lies in another file, is no array of numbers,
+    or is not all there.
     """
     from h5py import h5d
 
     stored = hdf5_object(path, group, name)
     if not isinstance(stored, h5d.DatasetID):
         raise DatasetError(f"{path}: {name} is a group; only flat arrays can be read")
-    _require_whole(path, name, stored)
-    return stored
+    declared = Declared(tuple(stored.shape or ()), stored.dtype)
+    _require_whole(path, name, stored, declared)
+    return stored, declared
 
 
-def _require_whole(path: object, name: str, stored) -> None:
+def _require_whole(path: object, name: str, stored, declared: Declared) -> None:
     from h5py import h5d
 
-    plist, declared = stored.get_create_plist(), hdf5_declared(stored)
+    plist = stored.get_create_plist()
     layout = plist.get_layout()
     if layout == h5d.VIRTUAL or plist.get_external_count():
         raise DatasetError(
@@ -137,11 +141,6 @@ def _require_whole(path: object, name: str, stored) -> None:
             f"holds {stored.get_storage_size() / 1e6:,.1f} MB of them: it is damaged or was never "
             "written to its end; copy or collect it again"
         )
-
-
-def hdf5_declared(stored) -> Declared:
-    """Of a low-level h5py dataset."""
-    return Declared(tuple(stored.shape or ()), stored.dtype)
 
 
 # ------------------------------------------------------------------------------------- .npz
@@ -175,4 +174,4 @@ def declared(path: Path, file: Mapping, key: str) -> Declared:
     """Of the array `key` of an open .npz or h5py file. Raises as `hdf5_array`, `npz_declared`."""
     if isinstance(file, np.lib.npyio.NpzFile):
         return npz_declared(path, file.zip, key)
-    return hdf5_declared(hdf5_array(path, file.id, key))
+    return hdf5_array(path, file.id, key)[1]
