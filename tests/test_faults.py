@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from rlsuite.experiments import checkpoint
+from rlsuite.experiments import folder as folders
 from rlsuite.experiments import run as runs
 
 
@@ -137,9 +138,7 @@ def test_all_checkpoints_damaged_is_said_and_nothing_is_truncated(short_runs) ->
 
 def test_folder_in_which_another_process_trains_is_refused(short_runs) -> None:
     folder = short_runs.create("run", "ppo", "Faulty-v0").folder
-    held = runs._lock(folder)
-    with pytest.raises(runs.RunError, match=r"another process is training in"):
+    with folders.locked(folder), pytest.raises(runs.RunError, match="another process is training"):
         runs.execute(runs.reopen(folder))
-    os.close(held)
     runs.execute(runs.reopen(folder))
     assert (folder / "finished").exists()

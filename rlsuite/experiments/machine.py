@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+ABSENT = "not installed"
 PACKAGES = ("rlsuite", "torch", "numpy", "gymnasium", "mujoco", "envpool")
 # Below this many gradient steps, compiling (10-30 s the first time) costs more than it saves
 # (0.5 to 1 ms a step at 64-64).
@@ -46,7 +47,7 @@ def versions() -> dict[str, str]:
         try:
             found[package] = version(package)
         except PackageNotFoundError:
-            found[package] = "not installed"
+            found[package] = ABSENT
     return found
 
 

@@ -219,8 +219,6 @@ def test_the_file_is_flushed_before_it_gets_its_name(tmp_path, monkeypatch):
     calls = []
     for name in ("fsync", "replace"):
         real = getattr(os, name)
-        monkeypatch.setattr(
-            checkpoint.os, name, lambda *a, _n=name, _r=real: (calls.append(_n), _r(*a))[1]
-        )
+        monkeypatch.setattr(os, name, lambda *a, _n=name, _r=real: (calls.append(_n), _r(*a))[1])
     save(tmp_path, 1, {})
     assert calls == ["fsync", "replace", "fsync"]  # content, name, folder
