@@ -166,12 +166,10 @@ def _manifest_hash(about: dict) -> str:
 
 def _versions(about: dict) -> str:
     """The version that wrote a manifest, beside the one that reads it."""
-    wrote = about["versions"].get("rlsuite") if isinstance(about.get("versions"), dict) else None
-    return f"it was written by rlsuite {wrote or 'unknown'}, this is {_own_version()}"
-
-
-def _own_version() -> str:
-    return machine.versions()["rlsuite"]
+    versions = about["versions"] if isinstance(about.get("versions"), dict) else {}
+    wrote = f"rlsuite {versions.get('rlsuite')}, commit {str(about.get('commit'))[:12]}"
+    own = f"{machine.versions()['rlsuite']}, commit {machine.git_commit()[:12]}"
+    return f"it was written by {wrote}; this is {own}"
 
 
 def _require_format(path: Path, about: dict) -> None:
@@ -179,7 +177,7 @@ def _require_format(path: Path, about: dict) -> None:
     if type(found) is not int or found not in range(FORMAT + 1):
         raise RunError(
             f"{path} has format {found!r}, and this version knows formats up to {FORMAT}: "
-            f"{_versions(about)}; go on with that version"
+            f"{_versions(about)}. Go on with that version"
         )
 
 
@@ -202,8 +200,8 @@ def _require_fields(path: Path, about: dict) -> None:
     for names, verb in ((unknown, "has what this version does not know"), (missing, "lacks")):
         if names:
             raise RunError(
-                f"{path} {verb}: {', '.join(sorted(names))}; {_versions(about)}: "
-                "go on with the version that began the run, or begin a new one"
+                f"{path} {verb}: {', '.join(sorted(names))}; {_versions(about)}. "
+                "Go on with the version that began the run, or begin a new one"
             )
 
 
@@ -251,7 +249,12 @@ def differences(then: dict, now: dict) -> list[str]:
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Hold `folder` for this process, which ends with it. RunError if another one works there."""
-    descriptor = os.open(folder / LOCK, os.O_CREAT | os.O_RDWR)
+    try:
+        descriptor = os.open(folder / LOCK, os.O_CREAT | os.O_RDWR)
+    except OSError as error:
+        raise RunError(
+            f"cannot write to {folder} ({error.strerror}); nothing was changed"
+        ) from None
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -17,7 +17,6 @@ import torch
 from rlsuite.core.normalizers import RunningStatistics
 from rlsuite.core.optim import AdamState
 from rlsuite.core.streams import Streams
-from rlsuite.experiments import checkpoint
 from rlsuite.experiments.checkpoint import KEEP, CheckpointError, capture, load, restore, save
 
 # Saves 1.6 MB checkpoints, all equal to their number, until killed
