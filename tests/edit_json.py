@@ -12,6 +12,7 @@ difference: to what the run would go on with, or to the policy's actions. Exits 
 import argparse
 import copy
 import json
+import os
 import random
 import sys
 import tempfile
@@ -139,6 +140,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(argv)
     with tempfile.TemporaryDirectory() as root:
+        os.environ.setdefault("RLSUITE_CACHE", f"{root}/cache")
         return 1 if edit_everywhere(**vars(options), root=Path(root)) else 0
 
 
