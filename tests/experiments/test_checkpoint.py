@@ -18,7 +18,6 @@ import torch
 from rlsuite.core.normalizers import RunningStatistics
 from rlsuite.core.optim import AdamState, Net
 from rlsuite.core.streams import Streams
-from rlsuite.experiments import checkpoint
 from rlsuite.experiments.checkpoint import KEEP, CheckpointError, capture, load, restore, save
 
 # Saves 1.6 MB checkpoints, all equal to their number, until killed
@@ -242,8 +241,6 @@ def test_the_file_is_flushed_before_it_gets_its_name(tmp_path, monkeypatch):
     calls = []
     for name in ("fsync", "replace"):
         real = getattr(os, name)
-        monkeypatch.setattr(
-            checkpoint.os, name, lambda *a, _n=name, _r=real: (calls.append(_n), _r(*a))[1]
-        )
+        monkeypatch.setattr(os, name, lambda *a, _n=name, _r=real: (calls.append(_n), _r(*a))[1])
     save(tmp_path, 1, {})
     assert calls == ["fsync", "replace", "fsync"]  # content, name, folder
