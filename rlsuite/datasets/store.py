@@ -60,8 +60,8 @@ def load(
     are not installed. `about["clipped_rows"]` counts the rows that were cut, `about["remarks"]`
     tells what is unusual; `say` is told, too. No module is imported because a set names it.
 
-    Raises DatasetError, without a try at the network, for an unknown name, and for whatever the set
-    should not hold; ValueError for an unknown task.
+    Raises DatasetError for an unknown name and for what a set should not hold, without a try at the
+    network; ValueError for an unknown task.
     """
     path, kind = locate(name)
     path = path.absolute()  # so that it is found again from another folder
@@ -76,12 +76,7 @@ def load(
     def build() -> Transitions:
         say(f"reading {path} once; from then on it is mapped from {cache.root()}")
         envs = _environments(wish["task"], said)
-        if kind == "minari":
-            data = minari.read(path, wish["timeouts"], skip_damaged)
-        else:
-            limit = envs.time_limit if envs else None
-            data = d4rl.read(path, wish["timeouts"], limit, skip_damaged)
-        data = _with_box(data, envs)
+        data = _with_box(_read(path, kind, wish, envs), envs)
         data = check(_clipped(data) if clip_actions else data)
         if _digest(source) != sha256:
             raise DatasetError(f"{path} changed while it was read; try again")
@@ -123,6 +118,13 @@ def _say_once(about: dict, say: Callable[[str], None]) -> None:
         if (about["path"], remark) not in _said:
             say(f"{about['name']}: {remark}")
         _said.add((about["path"], remark))
+
+
+def _read(path: Path, kind: str, wish: dict, envs) -> Transitions:
+    if kind == "minari":
+        return minari.read(path, wish["timeouts"], wish["skip_damaged"])
+    limit = envs.time_limit if envs else None
+    return d4rl.read(path, wish["timeouts"], limit, wish["skip_damaged"])
 
 
 def locate(name: str) -> tuple[Path, str]:
