@@ -22,7 +22,7 @@ Actions = tuple[np.ndarray, np.ndarray]  # (raw, applied)
 
 SQUASH: dict[str, Callable] = {  # activations, squash(x, out)
     "tanh": np.tanh,
-    "relu": lambda x, out: np.maximum(x, 0, out),
+    "relu": lambda x, out: np.maximum(x, 0, out=out),
 }
 
 
