@@ -78,8 +78,7 @@ def load(
         envs = _environments(wish["task"], said)
         data = _with_box(_read(path, kind, wish, envs), envs)
         data = check(_clipped(data) if clip_actions else data)
-        if _digest(source) != sha256:
-            raise DatasetError(f"{path} changed while it was read; try again")
+        _require_unchanged(source, sha256)
         more = {"sha256": sha256, "misfit": _misfit(data, envs)}
         more["remarks"] = data.about["remarks"] + one_row_ends(data)
         return replace(data, about=data.about | more)
@@ -118,6 +117,11 @@ def _say_once(about: dict, say: Callable[[str], None]) -> None:
         if (about["path"], remark) not in _said:
             say(f"{about['name']}: {remark}")
         _said.add((about["path"], remark))
+
+
+def _require_unchanged(source: Path, sha256: str) -> None:
+    if _digest(source) != sha256:
+        raise DatasetError(f"{source} changed while it was read; try again")
 
 
 def _read(path: Path, kind: str, wish: dict, envs) -> Transitions:
