@@ -87,8 +87,7 @@ def load(
     about = data.about | {"path": str(path), "task": task or said}
     if kind == "d4rl":
         about["name"] = path.stem  # the arrays may have been built from a copy of another name
-    misfit = about.pop("misfit")
-    if task is not None and misfit:
+    if (misfit := about.pop("misfit")) and task is not None:
         raise DatasetError(misfit)
     if named.unlike(said, task):
         unlike = f"collected in {said}, used with {task}: other returns, maybe another task"
