@@ -23,7 +23,7 @@ import numpy as np
 from conftest import ShortRuns
 
 from rlsuite.core.saving import load_policy
-from rlsuite.experiments import run as runs
+from rlsuite.runs import run as runs
 
 TASK = "InvertedPendulum-v4"
 OTHER_TYPES = ("text", 7, -1.5, True, [], {}, [1, "a"], {"a": 1}, None)

@@ -17,8 +17,8 @@ from conftest import go_on, said, start_of
 
 from rlsuite import algorithms
 from rlsuite.core.saving import load_policy
-from rlsuite.experiments import run as runs
-from rlsuite.experiments.settings import field_comments
+from rlsuite.runs import run as runs
+from rlsuite.runs.settings import field_comments
 
 NAMES = list(algorithms.ALGORITHMS)
 EVERY = pytest.mark.parametrize("name", NAMES)

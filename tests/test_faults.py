@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from rlsuite.algorithms.on_policy import ppo
-from rlsuite.experiments import checkpoint, logs
-from rlsuite.experiments import folder as folders
-from rlsuite.experiments import run as runs
+from rlsuite.runs import checkpoint, logs
+from rlsuite.runs import folder as folders
+from rlsuite.runs import run as runs
 
 
 class Faulty(gymnasium.Env):

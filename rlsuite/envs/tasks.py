@@ -126,7 +126,7 @@ def find_modules() -> None:
 
 
 def _memory() -> Path:
-    from rlsuite.datasets.cache import root  # on demand: most tasks name no module
+    from rlsuite.core.caches import root
 
     return root() / "typed_modules.txt"
 

@@ -17,8 +17,8 @@ from rlsuite.core.replay import Minibatch
 from rlsuite.core.streams import Streams
 from rlsuite.datasets.transitions import Transitions
 from rlsuite.envs import make
-from rlsuite.experiments import machine
-from rlsuite.experiments.turns import HostTurn
+from rlsuite.runs import machine
+from rlsuite.runs.steps import HostTurn
 
 OBS, ACTIONS = 3, 2
 LOW, HIGH = [-2.0, 0.0], [2.0, 1.0]  # centre (0, 1/2), half widths (2, 1/2)

@@ -9,7 +9,7 @@ import pytest
 from rlsuite.algorithms.on_policy import fixpo
 from rlsuite.algorithms.on_policy.fixpo import PRESETS, Config
 from rlsuite.core.networks import ActorCritic
-from rlsuite.experiments.settings import field_comments, preset
+from rlsuite.runs.settings import field_comments, preset
 
 # Section 3, column MuJoCo, in its order and its units: launcher and experiments
 CODE = {

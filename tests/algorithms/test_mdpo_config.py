@@ -8,7 +8,7 @@ import pytest
 
 from rlsuite.algorithms.on_policy import mdpo
 from rlsuite.algorithms.on_policy.mdpo import PRESETS, Config
-from rlsuite.experiments.settings import field_comments, preset
+from rlsuite.runs.settings import field_comments, preset
 
 # Section 4, column "official code": batches of 2048 from one environment, ten policy steps, five
 # passes of the value function over 2048/128 = 16 minibatches. This is the paper's "loaded"

@@ -7,7 +7,7 @@ import re
 import pytest
 
 from rlsuite.algorithms.offline import bc, iql, spot, td3_bc
-from rlsuite.experiments.settings import field_comments, preset
+from rlsuite.runs.settings import field_comments, preset
 
 MODULES = (bc, td3_bc, iql, spot)
 

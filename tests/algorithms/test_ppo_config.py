@@ -7,7 +7,7 @@ import pytest
 
 from rlsuite.algorithms.on_policy import ppo
 from rlsuite.algorithms.on_policy.ppo import PRESETS, Config
-from rlsuite.experiments.settings import field_comments, preset
+from rlsuite.runs.settings import field_comments, preset
 
 # Section 3.1, column CleanRL: 1 x 2048, 10 epochs of 32 minibatches (of 64)
 CLEANRL_CONTINUOUS = {

@@ -16,7 +16,7 @@ from rlsuite.algorithms.on_policy.ppo import Config, loss, minibatch_steps
 from rlsuite.core.networks import ActorCritic
 from rlsuite.core.optim import AdamState, gradient
 from rlsuite.core.rollouts import Batch, standardise
-from rlsuite.experiments import machine
+from rlsuite.runs import machine
 
 
 @pytest.fixture(autouse=True)

@@ -7,7 +7,7 @@ import pytest
 
 from rlsuite.algorithms.on_policy import trpo
 from rlsuite.algorithms.on_policy.trpo import PRESETS, Config
-from rlsuite.experiments.settings import field_comments, preset
+from rlsuite.runs.settings import field_comments, preset
 
 # Section 3, column SB3-zoo MuJoCo, the KL in the unit of the other columns, PyTorch's epsilon:
 # 2 x 1024, 20 epochs of 2048/128 = 16 minibatches; section 2.2, column sb3-contrib: 25 CG

@@ -13,7 +13,7 @@ from trpo_setting import OBS, batch_of, taken
 from rlsuite.algorithms.on_policy import trpo
 from rlsuite.core.networks import ActorCritic
 from rlsuite.core.rollouts import Batch
-from rlsuite.experiments.settings import preset
+from rlsuite.runs.settings import preset
 
 # Of the zoo's trpo.yml and of sb3-contrib's defaults; the KL is a mean over action dimensions, too
 DAMPING, CG_STEPS, SHRINKING, TRIES = 0.1, 25, 0.8, 10

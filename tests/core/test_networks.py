@@ -10,7 +10,7 @@ import torch
 from rlsuite.core.distributions import Categorical, DiagGaussian
 from rlsuite.core.networks import ActorCritic, Layout, linear, mlp, mlp_shapes, orthogonal, tanh
 from rlsuite.core.networks import uniform as uniform_init
-from rlsuite.experiments.machine import choose_products
+from rlsuite.runs.machine import choose_products
 
 
 @pytest.fixture(autouse=True)
