@@ -93,8 +93,11 @@ def test_settings_are_the_presets_and_what_else_is_no_default(script):
         about = dict(preset=preset, task="Hopper-v4", settings=data, config=made, uses=uses)
         return script.own_settings(module, about)
 
-    assert settings(iql, total_steps=2000) == "scale_rewards True"  # of the preset, for Hopper
-    assert settings(iql, temperature=0.3, hidden=(8, 8)) == "temperature 0.3, hidden [8, 8]"
+    # the preset sets it for Hopper
+    assert settings(iql, total_steps=2000) == "scale_rewards True"
+    assert (
+        settings(iql, scale_rewards=True, temperature=0.3) == "temperature 0.3, scale_rewards True"
+    )
     # the preset's lambda of hopper-medium is the default; a run without a preset has none to show
     assert settings(spot) == settings(spot, penalty=0.1) == "penalty 0.1"
     assert settings(spot, preset=None) == ""
