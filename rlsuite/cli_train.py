@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import fcntl
-import os
 import shlex
 import shutil
 from collections.abc import Sequence
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from rlsuite import algorithms, flags
+from rlsuite.core import cores
 from rlsuite.envs import tasks
 from rlsuite.experiments import settings
 
@@ -247,7 +247,7 @@ def sweep(argv: list[str]) -> None:
         chosen = resolve(job.algorithm, [job.where, job.task, *rest])
         sha256 = chosen.data and chosen.data["sha256"]
         jobs_module.require_same(job, chosen.config, chosen.settings, sha256)
-    at_once = min(options.jobs or len(os.sched_getaffinity(0)), len(jobs))
+    at_once = min(options.jobs or cores.usable(), len(jobs))
     if options.ray:
         failed = jobs_module.run_on_ray(jobs, options.ray, at_once, print, options.results)
     else:

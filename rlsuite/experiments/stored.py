@@ -17,6 +17,7 @@ from rlsuite.core.streams import Streams
 from rlsuite.experiments import checkpoint, logs
 from rlsuite.experiments import folder as folders
 from rlsuite.experiments.evaluation import Evaluation
+from rlsuite.experiments.files import flush
 from rlsuite.experiments.folder import FINISHED, RunError
 from rlsuite.experiments.settings import Settings
 
@@ -161,6 +162,9 @@ class StoredRun:
     def _save_policy(self, policy) -> None:
         with self._writing():
             save_policy(policy, self.folder / "policy", self._about_policy())
+            for path in (self.folder / "policy").iterdir():
+                flush(path)
+            flush(self.folder)
 
     def _append(self, name: str, rows: list[dict]) -> None:
         with self._writing():
