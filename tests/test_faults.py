@@ -172,7 +172,7 @@ def test_folder_that_exists_is_refused_and_left_alone(short_runs) -> None:
     folder = short_runs.root / "taken"
     folder.mkdir()
     (folder / "thesis.txt").write_text("precious")
-    with pytest.raises(runs.RunError, match=r"taken exists; add --resume"):
+    with pytest.raises(runs.RunError, match=r"taken exists; .* rlsuite train ppo --resume"):
         short_runs.create("taken", "ppo", "Faulty-v0")
     assert [p.name for p in folder.iterdir()] == ["thesis.txt"]
 

@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import fcntl
-import os
 import shlex
 import shutil
 from collections.abc import Sequence
@@ -13,6 +12,7 @@ from typing import NamedTuple
 
 from rlsuite import algorithms
 from rlsuite.cli import flags
+from rlsuite.core import cores
 from rlsuite.envs import tasks
 from rlsuite.runs import settings
 
@@ -251,7 +251,7 @@ def sweep(argv: list[str]) -> None:
         sha256 = chosen.data and chosen.data["sha256"]
         jobs_module.require_same(job, chosen.config, chosen.settings, sha256)
     export = partial(export_run, benchmark=options.results) if options.results else None
-    at_once = min(options.jobs or len(os.sched_getaffinity(0)), len(jobs))
+    at_once = min(options.jobs or cores.usable(), len(jobs))
     if options.ray:
         failed = jobs_module.run_on_ray(jobs, options.ray, at_once, print, export)
     else:

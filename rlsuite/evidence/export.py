@@ -105,8 +105,7 @@ def _of_run(result: Result) -> Exported:
         "wall_seconds": float(last["wall_seconds"]),
         "logged": about["logged"],
     }
-    if about.get("uses"):
-        manifest["uses"] = about["uses"]
+    manifest |= {key: about[key] for key in ("uses", "sessions") if about.get(key)}
     if result.data:
         manifest["data"] = about["data"] | {"origin": result.data.origin}
     return Exported(manifest, table)

@@ -24,6 +24,8 @@ RUN = {
     "versions": {},
     "hardware": {},
     "logged": {"*": {"mean": NUMBER, "least": NUMBER, "most": NUMBER}},
+    # Conditions other than these, under which a resumed run went on from a step
+    "sessions": [{"step": int, "commit": str, "versions": {}, "hardware": {}}],
 }
 FIELDS = {
     **RUN,

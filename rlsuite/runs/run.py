@@ -145,7 +145,7 @@ class Run(StoredRun):
 
     def log(self, metrics: dict[str, torch.Tensor], seconds: dict[str, float]) -> None:
         """Record one iteration: metrics [S], and the seconds spent in each kind of work."""
-        table = "progress.csv" if self.step > 0 else "preparation.csv"
+        table = logs.PROGRESS if self.step > 0 else logs.PREPARATION
         costs = self._has_costs(table)
         for episode in self._training.episodes(self._seen) if self._training else ():
             found = (episode.ret, episode.length, episode.cost)

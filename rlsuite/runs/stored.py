@@ -17,6 +17,7 @@ from rlsuite.core.streams import Streams
 from rlsuite.runs import checkpoint, logs
 from rlsuite.runs import folder as folders
 from rlsuite.runs.evaluation import Evaluation
+from rlsuite.runs.files import flush
 from rlsuite.runs.folder import FINISHED, RunError
 from rlsuite.runs.settings import Settings
 
@@ -161,6 +162,9 @@ class StoredRun:
     def _save_policy(self, policy) -> None:
         with self._writing():
             save_policy(policy, self.folder / "policy", self._about_policy())
+            for path in (self.folder / "policy").iterdir():
+                flush(path)
+            flush(self.folder)
 
     def _append(self, name: str, rows: list[dict]) -> None:
         with self._writing():

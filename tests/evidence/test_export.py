@@ -36,6 +36,17 @@ def test_the_manifest_sums_up_what_was_logged(tmp_path):
     }
 
 
+def test_conditions_that_changed_within_a_run_are_in_its_manifest(tmp_path):
+    sessions = [{"step": 256, "commit": "c0ffee", "versions": {}, "hardware": {"cpu": "other"}}]
+    run = write_offline_run(tmp_path / "run", [50.0], sessions=sessions)
+    more = write_offline_run(tmp_path / "more", [50.0], 1, sessions=[])
+    file = export(run, tmp_path / "results")
+    assert json.loads(file.with_suffix(".json").read_text())["sessions"] == sessions
+    export(more, tmp_path / "results")
+    parts = json.loads(file.with_suffix(".json").read_text())["runs"]
+    assert [part.get("sessions") for part in parts] == [sessions, None]
+
+
 def test_rows_of_other_data_are_not_overwritten(tmp_path):
     file = export(write_offline_run(tmp_path / "a", [50.0]), tmp_path / "results")
     before = file.read_bytes()
