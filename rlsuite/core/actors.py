@@ -83,6 +83,17 @@ class BoundedActor(nn.Module):
         if self.stochastic:
             self.layout.views(self.theta)["log_std"].fill_(log_std)
 
+    @classmethod
+    def for_data(cls, data, standardize: bool, device: str, **others) -> "BoundedActor":
+        """One for the observations and action bounds of `data`; `others` as of the class.
+
+        `standardize`: observations, by their mean and standard deviation in the data.
+        """
+        policy = cls(data.obs_size, *data.box(), **others).to(device)
+        if standardize:
+            policy.normalizer.fit(*data.obs_statistics())
+        return policy
+
     def mean(self, theta: Tensor, obs: Tensor, dropout: Sequence[Tensor] | None = None) -> Tensor:
         """Action [S, B, A] at standardised observations [S, B, O].
 

@@ -125,6 +125,16 @@ class ActorCritic(nn.Module):
         for row, rng in zip(self.theta, rngs, strict=True):
             self._initialise(row[None], rng, orthogonal_init, log_std_init)
 
+    @classmethod
+    def of(cls, envs, config, rngs: Sequence[np.random.Generator]) -> "ActorCritic":
+        """One for the spaces of `envs`; `config` has the other arguments under their names."""
+        return cls(
+            envs.obs_size, envs.action_size, envs.discrete, rngs=rngs,
+            hidden=config.hidden, activation=config.activation,
+            normalize_obs=config.normalize_obs, log_std_init=config.log_std_init,
+            orthogonal_init=getattr(config, "orthogonal_init", True),
+        )  # fmt: skip
+
     def actor_shapes(self, obs_size: int, hidden: Sequence[int]) -> dict[str, tuple[int, ...]]:
         """Shapes of all that decides the actions."""
         shapes = mlp_shapes("actor", (obs_size, *hidden, self.action_size))
