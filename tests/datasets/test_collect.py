@@ -185,7 +185,7 @@ def test_policies_of_a_run(tmp_path):
     alone = replace(recipes.of_run(about, "test/mode-v0", 200, 5, None), mode=True)
     data, _ = stored(collect(alone, folder))
     policy = saved(folder, 5, make("Pendulum-v1", [0], 1), mode=True)
-    expected = policy.act(data.obs[None].astype(np.float64), 0.0)[0]
+    expected = policy.act(data.obs[None].astype(np.float64))[1][0]
     np.testing.assert_allclose(data.action, expected, atol=1e-5)
     assert alone.parts == {"5": 1} and len(data) == 200
 

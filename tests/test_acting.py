@@ -1,0 +1,118 @@
+"""Whatever acts tells the behaviour which episodes ended: queues and recurrence depend on it."""
+
+from pathlib import Path
+
+import gymnasium
+import numpy as np
+import pytest
+
+from rlsuite.core.actors import BoundedActor
+from rlsuite.core.networks import ActorCritic
+from rlsuite.core.normalizers import RewardScaler
+from rlsuite.core.policies import Snapshot
+from rlsuite.core.replay import Explorer, OnlineRows
+from rlsuite.core.rollouts import Collector
+from rlsuite.core.saving import save_policy
+from rlsuite.envs.engines import Environments, make
+from rlsuite.experiments import recording
+from rlsuite.experiments.evaluation import evaluate
+
+TASK, SIZES, BOUNDS = "InvertedPendulum-v4", (4, 1), ([-3.0], [3.0])  # the pole falls soon
+
+
+def rngs() -> list[np.random.Generator]:
+    return [np.random.default_rng(seed) for seed in (0, 1)]
+
+
+def bounded() -> BoundedActor:
+    return BoundedActor(4, *BOUNDS, rngs=rngs(), hidden=(8,))
+
+
+@pytest.fixture
+def log(monkeypatch):
+    """(what ended, what the behaviour was told), of every step that ended an episode."""
+    ended, told = [], []
+    step = Environments.step
+
+    def step_recorded(self, action):
+        taken = step(self, action)
+        ended.append(taken.terminated | taken.truncated)
+        return taken
+
+    monkeypatch.setattr(Environments, "step", step_recorded)
+    monkeypatch.setattr(Snapshot, "reset", lambda self, flags: told.append(flags.copy()))
+    return ended, told
+
+
+def collecting(copies: int) -> int:
+    policy = ActorCritic(*SIZES, False, rngs=rngs(), hidden=(8,))
+    pool = make(TASK, (0, 1), copies, "gymnasium")
+    collector = Collector(pool, policy, RewardScaler(2, copies, 0.9))
+    collector.restart(np.arange(2 * copies).reshape(2, copies))
+    collector.collect(60, rngs())
+    return 1  # a restart ends all episodes, too
+
+
+def exploring(copies: int) -> int:
+    pool = make(TASK, (0, 1), copies, "gymnasium")
+    explorer = Explorer(pool, bounded(), OnlineRows(2, 60, *SIZES))
+    explorer.restart(np.arange(2 * copies).reshape(2, copies))
+    explorer.step(60, 0.5, rngs())
+    return 1
+
+
+def evaluating(copies: int) -> int:
+    pool = make(TASK, (0, 1), copies, "gymnasium")
+    evaluate(bounded(), pool, np.arange(2 * copies).reshape(2, copies))
+    return 0
+
+
+def measuring_overestimation(copies: int) -> int:
+    import overestimation
+
+    pool = make(TASK, (0, 1), copies, "gymnasium")
+    overestimation.play(bounded(), pool, np.arange(2 * copies).reshape(2, copies), 0.9)
+    return 0
+
+
+@pytest.mark.parametrize(
+    ("act", "copies"),
+    [(collecting, 2), (exploring, 1), (evaluating, 3), (measuring_overestimation, 3)],
+)
+def test_the_behaviour_is_told_what_ended(act, copies, log, monkeypatch):
+    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "scripts")
+    ended, told = log
+    restarts = act(copies)
+    assert all(flags.all() and flags.shape == (2, copies) for flags in told[:restarts])
+    expected = [flags for flags in ended if flags.any()]
+    found = [flags for flags in told[restarts:] if flags.any()]
+    assert len(expected) > 1
+    np.testing.assert_array_equal(found, expected)
+
+
+class Pictures(gymnasium.Wrapper):
+    def __init__(self, env, taken: list) -> None:
+        super().__init__(env)
+        self.taken = taken
+
+    def step(self, action):
+        self.taken.append(action)
+        return self.env.step(action)
+
+    def render(self):
+        return np.zeros((16, 16, 3), np.uint8)
+
+
+def test_a_video_shows_the_policy_and_ends_its_episodes(tmp_path, log, monkeypatch):
+    policy, taken = bounded(), []
+    save_policy(policy, tmp_path / "policy", {"seeds": [3, 5], "task": TASK})
+    env = gymnasium.make(TASK, disable_env_checker=True)
+    monkeypatch.setattr(recording, "_drawable", lambda task: Pictures(env, taken))
+    recording.record(tmp_path, tmp_path / "policy.mp4", seed=5, episodes=2)
+    _, told = log
+    assert [flags.item() for flags in told].count(True) == 2 and told[-1].item()
+    assert {action.shape for action in taken} == {(1,)} and len(taken) == len(told)
+    # Its first action, of the second seed, at the first observation of seed 0
+    env = gymnasium.make(TASK, disable_env_checker=True)
+    obs = np.broadcast_to(env.reset(seed=0)[0], (2, 1, 4))
+    np.testing.assert_array_equal(taken[0], policy.behaviour().act(obs)[0][1, 0])
