@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rlsuite.core.networks import ACTIVATIONS, Layout, linear, mlp_shapes, uniform
+from rlsuite.core.layers import ACTIVATIONS, Layout, linear, mlp_shapes, uniform
 from rlsuite.core.policies import Bound, Snapshot
 
 STD_FLOOR = 1e-3  # added to a data set's standard deviations, as TD3+BC does

@@ -16,7 +16,7 @@ def require_on_policy(config: object, *minibatches: str, least: int = 2) -> None
 
     Each count of `minibatches` has to split a rollout into parts of `least` transitions or more.
     Two make a standard deviation, and a seed's result on a single one may depend on the number of
-    seeds (see `core.networks.linear`).
+    seeds (see `core.layers.linear`).
     """
     require_whole(config, "num_envs", "num_steps", *minibatches)
     if config.hidden:  # a linear policy has none

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from rlsuite.core.actors import BoundedActor
 from rlsuite.core.chance import Chance
-from rlsuite.core.networks import Layout
+from rlsuite.core.layers import Layout
 from rlsuite.core.optim import Net
 from rlsuite.core.replay import Minibatch
 from rlsuite.core.streams import Streams

@@ -27,7 +27,7 @@ from torch import Tensor
 
 from rlsuite.core.actors import BoundedActor
 from rlsuite.core.chance import Chance
-from rlsuite.core.optim import Loss, Metrics, Net, descend
+from rlsuite.core.optim import Metrics, Net, descend
 from rlsuite.core.ranges import require_offline, require_positive, require_within
 from rlsuite.core.replay import Minibatch, Sampler
 
@@ -104,7 +104,7 @@ def clone_step(
 ) -> tuple[Net, Metrics]:
     """One step. Pure."""
 
-    def loss(theta: Tensor) -> Loss:
+    def loss(theta):
         error = imitation_loss(policy.mean(theta, batch.obs), batch.action)  # (3)
         return error, {"imitation": error}
 

@@ -36,9 +36,9 @@ from torch import Tensor
 
 from rlsuite.core.actors import BoundedActor
 from rlsuite.core.chance import Chance
-from rlsuite.core.critics import Critics, StateValue
+from rlsuite.core.critics import Critics, StateValue, critic_loss
 from rlsuite.core.distributions import DiagGaussian
-from rlsuite.core.optim import Loss, Metrics, Net, descend, polyak
+from rlsuite.core.optim import Metrics, Net, descend, polyak
 from rlsuite.core.ranges import require_between, require_offline, require_positive, require_within
 from rlsuite.core.replay import Minibatch, Sampler
 
@@ -116,11 +116,6 @@ def actor_loss(log_prob: Tensor, weight: Tensor) -> Tensor:
     return -(weight * log_prob).mean(1)
 
 
-def critic_loss(value: Tensor, target: Tensor) -> Tensor:
-    """Squared error of one critic: equation 6. [S, B] -> [S]."""
-    return (value - target).square().mean(1)
-
-
 OBJECTIVES = (expectile_loss, actor_loss, critic_loss)
 
 # ------------------------------------------------------------------------------------- 6. Update
@@ -182,11 +177,17 @@ def iql_step(
     actor, value, critic, critic_target = state
     lr, obs = config.learning_rate, batch.obs
     q = critics.values(critic_target, obs, batch.action).amin(1)  # (2)
-    value, metrics = descend(value, lr, value_error, values, config, obs, q)  # (3)
+
+    def asymmetric(theta):
+        v = values.values(theta, obs)
+        loss = expectile_loss(v, q, config.expectile)
+        return loss, {"value_loss": loss, "value": v.mean(1)}
+
+    value, metrics = descend(value, lr, asymmetric)  # (3)
     advantage = q - values.values(value.theta, obs)
     weight = advantage_weight(advantage, config.temperature, config.max_weight)  # (4)
 
-    def imitation(theta: Tensor) -> Loss:
+    def imitation(theta):
         pi = distribution(policy, config, theta, obs)
         loss = actor_loss(pi.log_prob(batch.action), weight)
         return loss, {"actor_loss": loss, "weight": weight.mean(1)}
@@ -194,23 +195,9 @@ def iql_step(
     actor, more = descend(actor, actor_lr, imitation)  # (5)
     future = (1 - batch.terminated) * values.values(value.theta, batch.next_obs)
     y = batch.reward + config.discount * future  # (6)
-    critic, most = descend(critic, lr, critic_error, critics, batch, y)  # (7)
+    critic, most = descend(critic, lr, critics.error, batch, y)  # (7)
     critic_target = polyak(critic_target, critic.theta, config.polyak)  # (8)
-    return State(actor, value, critic, critic_target), metrics | more | most
-
-
-def value_error(theta: Tensor, values: StateValue, config: Config, obs: Tensor, q: Tensor) -> Loss:
-    """The expectile loss of V to `q` [S, B]."""
-    v = values.values(theta, obs)
-    loss = expectile_loss(v, q, config.expectile)
-    return loss, {"value_loss": loss, "value": v.mean(1)}
-
-
-def critic_error(theta: Tensor, critics: Critics, batch: Minibatch, target: Tensor) -> Loss:
-    """The squared errors of both critics to `target` [S, B]."""
-    first, second = critics.values(theta, batch.obs, batch.action).unbind(1)
-    error = critic_loss(first, target) + critic_loss(second, target)
-    return error, {"critic_loss": error}
+    return State(actor, value, critic, critic_target), most | metrics | more
 
 
 def distribution(policy: BoundedActor, config: Config, actor: Tensor, obs: Tensor) -> DiagGaussian:

@@ -42,9 +42,10 @@ from torch import Tensor
 
 from rlsuite.core.actors import BoundedActor, dense, initial
 from rlsuite.core.chance import Chance
-from rlsuite.core.critics import Critics
-from rlsuite.core.networks import Layout, mlp, mlp_shapes
-from rlsuite.core.optim import Loss, Metrics, Net, descend, polyak
+from rlsuite.core.critics import Critics, critic_loss
+from rlsuite.core.layers import Layout, mlp, mlp_shapes
+from rlsuite.core.network_files import load_network, save_network
+from rlsuite.core.optim import Metrics, Net, descend, polyak
 from rlsuite.core.ranges import (
     require_multiple,
     require_offline,
@@ -53,7 +54,6 @@ from rlsuite.core.ranges import (
     require_within,
 )
 from rlsuite.core.replay import Explorer, Minibatch, OnlineRows, Sampler
-from rlsuite.core.saving import load_rows, save_rows
 
 DENSITY_FILE = "density.safetensors"  # in the run's folder, once the VAE is fitted
 
@@ -172,11 +172,6 @@ def density_error(action: Tensor, rebuilt: Tensor, mean: Tensor, log_std: Tensor
     return (rebuilt - action).square().mean(-1) + beta * kl.mean(-1)
 
 
-def critic_loss(value: Tensor, target: Tensor) -> Tensor:
-    """Squared error of one critic. [S, B] -> [S]."""
-    return (value - target).square().mean(1)
-
-
 def policy_loss(value: Tensor, error: Tensor, weight, normalize: bool = True) -> Tensor:
     """-Q + lambda l, with Q in units of its mean size: equation 11. [S, B] -> [S]."""
     scale = value.abs().mean(1).detach().clamp(min=1e-8) if normalize else 1.0
@@ -235,7 +230,7 @@ def density_step(
 ) -> tuple[Net, Metrics]:
     """One step of the VAE. Pure."""
 
-    def loss(theta: Tensor) -> Loss:
+    def loss(theta):
         rebuilt = density.rebuild(theta, batch.obs, batch.action, noise)
         error = density_error(batch.action, *rebuilt, config.density_beta).mean(1)
         return error, {"density_error": error}
@@ -297,13 +292,6 @@ def target_value(
     return batch.reward + discount * values.amin(1)  # (4)
 
 
-def critic_error(theta: Tensor, critics: Critics, batch: Minibatch, target: Tensor) -> Loss:
-    """The squared errors of both critics to `target` [S, B]."""
-    first, second = critics.values(theta, batch.obs, batch.action).unbind(1)
-    error = critic_loss(first, target) + critic_loss(second, target)
-    return error, {"critic_loss": error, "value": first.mean(1)}
-
-
 def actor_cycle(
     policy: BoundedActor,
     critics: Critics,
@@ -322,11 +310,11 @@ def actor_cycle(
     # critics
     for part, normal, masks in zip(batches, draws, noise.dropout[:-1], strict=True):
         y = target_value(policy, critics, config, state, part, normal, masks)
-        critic, metrics = descend(critic, config.critic_lr, critic_error, critics, part, y)  # (5)
+        critic, metrics = descend(critic, config.critic_lr, critics.error, part, y)  # (5)
     # actor
     obs, first = batches[-1].obs, critic.theta[:, : critics.layout.size]
 
-    def loss(theta: Tensor) -> Loss:
+    def loss(theta):
         action = policy.mean(theta, obs, noise.dropout[-1])
         value = critics.values(first, obs, action)[:, 0]
         rebuilt = density.rebuild(density_theta, obs, action, noise.latent)
@@ -360,7 +348,7 @@ def start(config: Config, run, data, about: dict) -> tuple[Learner, Critics, Den
     density = Density(policy, size, config.density_hidden)
     if config.density:
         path = Path(config.density) / DENSITY_FILE
-        fitted = load_rows(path, density.layout, run.seeds, about)
+        fitted = load_network(path, density.layout, run.seeds, about)
     else:
         fitted = initial(density.layout, rngs)
     actor, critic = Net.of(policy.theta), Net.of(critic.to(run.device))
@@ -392,7 +380,7 @@ def train(config: Config, run) -> None:
             run.log(*fit_density(config, learner, fit))
             if k == before - 1:
                 theta = learner.density.theta
-                save_rows(run.folder / DENSITY_FILE, density.layout, theta, run.seeds, about)
+                save_network(run.folder / DENSITY_FILE, density.layout, theta, run.seeds, about)
             continue
         if k == online_from or (k > online_from and run.at_boundary):
             explorer.restart(run.streams.integers("environment", 1))

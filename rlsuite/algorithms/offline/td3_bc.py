@@ -33,8 +33,8 @@ from torch import Tensor
 
 from rlsuite.core.actors import BoundedActor
 from rlsuite.core.chance import Chance
-from rlsuite.core.critics import Critics
-from rlsuite.core.optim import Loss, Metrics, Net, descend, polyak
+from rlsuite.core.critics import Critics, critic_loss
+from rlsuite.core.optim import Metrics, Net, descend, polyak
 from rlsuite.core.ranges import (
     require_multiple,
     require_offline,
@@ -86,11 +86,6 @@ PRESETS: dict[str, dict[str, dict]] = {
 # --------------------------------------------------------------------------------- 5. Objectives
 
 
-def critic_loss(value: Tensor, target: Tensor) -> Tensor:
-    """Squared error of one critic. [S, B] -> [S]."""
-    return (value - target).square().mean(1)
-
-
 def policy_loss(value: Tensor, imitation: Tensor, alpha: float) -> Tensor:
     """-lambda Q + (pi - a)^2: equation 5. value, imitation [S, B] -> [S]."""
     scale = alpha / value.abs().mean(1).detach().clamp(min=1e-8)
@@ -140,13 +135,6 @@ def target_value(
     return batch.reward + discount * values.amin(1)  # (3)
 
 
-def critic_error(theta: Tensor, critics: Critics, batch: Minibatch, target: Tensor) -> Loss:
-    """The squared errors of both critics to `target` [S, B]."""
-    first, second = critics.values(theta, batch.obs, batch.action).unbind(1)
-    error = critic_loss(first, target) + critic_loss(second, target)
-    return error, {"critic_loss": error, "value": first.mean(1)}
-
-
 def actor_cycle(
     policy: BoundedActor, critics: Critics, config: Config, state: State, batch: Minibatch, noise
 ) -> tuple[State, Metrics]:
@@ -157,12 +145,12 @@ def actor_cycle(
     # critics
     for part, draws in zip(batches, noise.chunk(count, 1), strict=True):
         y = target_value(policy, critics, config, state, part, draws)
-        critic, metrics = descend(critic, lr, critic_error, critics, part, y)  # (4)
+        critic, metrics = descend(critic, lr, critics.error, part, y)  # (4)
     # actor
     obs, logged = batches[-1].obs, batches[-1].action
     first = critic.theta[:, : critics.layout.size]
 
-    def loss(theta: Tensor) -> Loss:
+    def loss(theta):
         action = policy.mean(theta, obs)
         value = critics.values(first, obs, action)[:, 0]
         imitation = (action - logged).square().mean(-1)

@@ -254,7 +254,7 @@ def fixup_step(
 ) -> tuple[Net, Tensor]:
     """A step for the seeds with a state of `obs` above eps; which they are, [S]."""
 
-    def penalty(theta: Tensor) -> Loss:
+    def penalty(theta):
         kl = state_kl(policy, old, theta, obs)
         return actor.theta[:, -1] * kl.mean(1), {"kl_stat": statistic(kl, config.kl_stat)}
 

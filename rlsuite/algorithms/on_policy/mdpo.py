@@ -171,7 +171,7 @@ def policy_step(
 ) -> tuple[Net, Metrics]:
     """One ascent step on Psi with all M transitions; `old` [S, P_actor] are pi_k's parameters."""
 
-    def loss(theta: Tensor) -> Loss:
+    def loss(theta):
         pi = policy.distribution(theta, batch.obs)
         log_ratio = pi.log_prob(batch.action) - batch.old_log_prob
         kl = pi.kl(policy.distribution(old, batch.obs))

@@ -203,7 +203,7 @@ def policy_step(
     """The natural gradient step from `old` [S, P_actor] on the whole batch, and metrics [S]."""
     pi_old = policy.distribution(old, batch.obs)
 
-    def measures(actor: Tensor) -> Loss:
+    def measures(actor):
         pi = policy.distribution(actor, batch.obs)
         log_ratio = pi.log_prob(batch.action) - batch.old_log_prob
         gain = surrogate(log_ratio, batch.advantage)
@@ -232,10 +232,10 @@ def fisher_vector_product(
     obs = obs[:, :: config.fisher_every]
     family = type(policy.distribution(old, obs[:, :2]))  # of distributions; two rows tell it
 
-    def parameters(actor: Tensor) -> tuple[Tensor, ...]:
+    def parameters(actor):
         return tuple(vars(policy.distribution(actor, obs)).values())
 
-    def kl(new: tuple[Tensor, ...]) -> Tensor:
+    def kl(new):
         return family(*at_old).kl(family(*new)).mean(1).sum()
 
     at_old, vjp = torch.func.vjp(parameters, old)
