@@ -122,7 +122,8 @@ PRESETS: dict[str, dict[str, dict]] = {
 
 def surrogate_loss(log_ratio: Tensor, advantage: Tensor) -> Tensor:
     """L_pi = mean -A rho, without a clip. [S, B] -> [S]."""
-    return (-advantage * log_ratio.clamp(-20, 20).exp()).mean(1)
+    ratio = log_ratio.clamp(-20, 20).exp()
+    return (-advantage * ratio).mean(1)
 
 
 def statistic(kl: Tensor, stat: str) -> Tensor:
@@ -151,7 +152,8 @@ def iterate(
 ) -> tuple[Metrics, dict]:
     """Iteration k, from 0: metrics [S], and seconds per kind of work; step: `minibatch_step`."""
     rollout = collector.collect(config.num_steps, streams["action"])  # (1)
-    start, policy, bootstrap = perf_counter(), learner.policy, config.bootstrap_on_truncation
+    start, policy = perf_counter(), learner.policy
+    bootstrap = config.bootstrap_on_truncation
     sigma = np.sqrt(learner.targets.var.numpy() + EPSILON)
     scale = sigma[..., None].astype(np.float32)
     batch = experience(policy, rollout, config.discount, config.gae_lambda, bootstrap, scale)  # (2)
@@ -184,7 +186,8 @@ def minibatch_step(
     policy: ActorCritic, config: Config, actor: Net, critic: Net, lr: Tensor, old: Tensor, batch
 ) -> tuple[Net, Net, Metrics]:
     """One step on L. Pure; old [S, P_actor]."""
-    beta, theta = actor.theta[:, -1], torch.cat((actor.theta[:, :-1], critic.theta), 1)
+    beta = actor.theta[:, -1]
+    theta = torch.cat((actor.theta[:, :-1], critic.theta), 1)
     grad, metrics = gradient(lambda x: loss(x, policy, config, batch, old, beta), theta)  # (6)
     grad, metrics["grad_norm"] = clip_grad_norm(grad, config.max_grad_norm)  # (7)
     grads = grad.tensor_split([policy.actor_size], 1)
@@ -230,20 +233,27 @@ def fixup(
     """Phase two, for the seeds that need it: [2, S], steps taken and bisections (0, 1)."""
     policy, whole = learner.policy, learner.actor
     repairs, seeds = torch.zeros(2, len(old)), torch.arange(len(old))
+
+    def exceeding(seeds):  # not >: a NaN exceeds, too
+        kl = state_kl(policy, old[seeds], whole.theta[seeds], batch.obs[seeds])
+        return seeds[~(statistic(kl, config.kl_stat) <= config.max_kl)]
+
     for _ in range(config.max_sweeps):
-        seeds = seeds[exceeds(policy, config, old[seeds], whole.theta[seeds], batch.obs[seeds])]
+        seeds = exceeding(seeds)
         if not len(seeds):
             return repairs
         mine = Batch(*(x[seeds] for x in batch)).shuffled([rngs[s] for s in seeds])
-        actor = Net(whole.theta[seeds], AdamState(*(x[seeds] for x in whole.adam)))
+        moments = AdamState(*(x[seeds] for x in whole.adam))
+        actor, start = Net(whole.theta[seeds], moments), old[seeds]
         for minibatch in mine.chunks(config.fixup_minibatches):
-            actor, active = fixup_step(policy, config, actor, minibatch.obs, old[seeds], lr)
+            actor, active = fixup_step(policy, config, actor, minibatch.obs, start, lr)
             repairs[0, seeds] += active
         whole.theta[seeds] = actor.theta
-        for moments, moved in zip(whole.adam, actor.adam, strict=True):
-            moments[seeds] = moved
-    seeds = seeds[exceeds(policy, config, old[seeds], whole.theta[seeds], batch.obs[seeds])]
-    allowed = bisect(policy, config, old[seeds], whole.theta[seeds, :-1], batch.obs[seeds])
+        for all_moments, moved in zip(whole.adam, actor.adam, strict=True):
+            all_moments[seeds] = moved
+    seeds = exceeding(seeds)
+    reached = whole.theta[seeds, :-1]
+    allowed = bisect(policy, config, old[seeds], reached, batch.obs[seeds])
     whole.theta[seeds, :-1] = allowed
     repairs[1, seeds] = 1
     return repairs
@@ -256,18 +266,14 @@ def fixup_step(
 
     def penalty(theta):
         kl = state_kl(policy, old, theta, obs)
-        return actor.theta[:, -1] * kl.mean(1), {"kl_stat": statistic(kl, config.kl_stat)}
+        loss = actor.theta[:, -1] * kl.mean(1)
+        return loss, {"kl_stat": statistic(kl, config.kl_stat)}
 
     grad, metrics = gradient(penalty, actor.theta[:, :-1])  # (9)
     grad, _ = clip_grad_norm(grad, config.max_grad_norm)
-    active = (metrics["kl_stat"] > config.max_kl).float()
-    return primal_dual_step(config, actor, grad, metrics["kl_stat"], lr, active), active
-
-
-def exceeds(policy: ActorCritic, config: Config, old: Tensor, actor: Tensor, obs: Tensor) -> Tensor:
-    """Whether a seed's KL at `obs` is above eps, [S]; a NaN is."""
-    kl = state_kl(policy, old, actor, obs)
-    return ~(statistic(kl, config.kl_stat) <= config.max_kl)
+    kl_stat = metrics["kl_stat"]
+    active = (kl_stat > config.max_kl).float()
+    return primal_dual_step(config, actor, grad, kl_stat, lr, active), active
 
 
 def bisect(policy: ActorCritic, config: Config, old: Tensor, actor: Tensor, obs: Tensor) -> Tensor:
@@ -275,8 +281,10 @@ def bisect(policy: ActorCritic, config: Config, old: Tensor, actor: Tensor, obs:
     low, high = torch.zeros(len(old), 1), torch.ones(len(old), 1)
     for _ in range(20):
         middle = (low + high) / 2
-        outside = exceeds(policy, config, old, old + middle * (actor - old), obs)[:, None]
-        low, high = torch.where(outside, low, middle), torch.where(outside, middle, high)
+        kl = state_kl(policy, old, old + middle * (actor - old), obs)
+        outside = ~(statistic(kl, config.kl_stat) <= config.max_kl)[:, None]
+        low = torch.where(outside, low, middle)
+        high = torch.where(outside, middle, high)
     return torch.where(low > 0, old + low * (actor - old), old)  # (10)
 
 

@@ -176,7 +176,8 @@ def policy_step(
         log_ratio = pi.log_prob(batch.action) - batch.old_log_prob
         kl = pi.kl(policy.distribution(old, batch.obs))
         psi = mirror_descent(log_ratio, batch.advantage, kl, penalty)
-        return -psi, {"psi": psi, "kl": kl.mean(1), "entropy": pi.entropy().mean(1)}
+        entropy = pi.entropy().mean(1)
+        return -psi, {"psi": psi, "kl": kl.mean(1), "entropy": entropy}
 
     options = {"max_norm": config.max_grad_norm, "eps": config.adam_eps}
     return descend(actor, config.policy_lr, loss, **options)  # (5)
