@@ -104,6 +104,10 @@ class Config:
     def iterations(self) -> int:
         return self.total_steps // self.batch_size
 
+    @property
+    def gradient_steps(self) -> int:
+        return self.iterations * self.epochs * self.num_minibatches
+
 
 # ------------------------------------------------------------------------------------ 3. Presets
 
@@ -303,8 +307,7 @@ def train(config: Config, run) -> None:
     targets = RunningStatistics(len(run.seeds), 1)
     learner = Learner(policy, actor, critic, targets, scaler)
     collector = Collector(envs, policy, scaler)
-    gradient_steps = config.iterations * config.epochs * config.num_minibatches
-    step = run.compiled(partial(minibatch_step, policy, config), gradient_steps)
+    step = run.compiled(partial(minibatch_step, policy, config), config.gradient_steps)
     for k in run.iterations(config.iterations, config.batch_size, learner):
         if run.at_boundary:  # a checkpoint is an episode boundary: fresh environments
             collector.restart(run.streams.integers("environment", config.num_envs))

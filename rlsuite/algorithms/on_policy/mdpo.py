@@ -86,6 +86,10 @@ class Config:
         return self.total_steps // self.batch_size
 
     @property
+    def gradient_steps(self) -> int:
+        return self.iterations * self.critic_epochs * self.critic_minibatches
+
+    @property
     def minibatches_per_call(self) -> int:
         return math.gcd(self.critic_minibatches, 4)  # fewer, larger compiled calls
 
@@ -221,9 +225,8 @@ def train(config: Config, run) -> None:
     actor, critic = policy.theta.tensor_split([policy.actor_size], 1)
     learner = Learner(policy, Net.of(actor), Net.of(critic), scaler)
     collector = Collector(envs, policy, scaler)
-    gradient_steps = config.iterations * config.critic_epochs * config.critic_minibatches
     pure = (partial(function, policy, config) for function in (policy_step, critic_steps))
-    steps = [run.compiled(function, gradient_steps) for function in pure]
+    steps = [run.compiled(function, config.gradient_steps) for function in pure]
     for k in run.iterations(config.iterations, config.batch_size, learner):
         if run.at_boundary:  # a checkpoint is an episode boundary: fresh environments
             collector.restart(run.streams.integers("environment", config.num_envs))

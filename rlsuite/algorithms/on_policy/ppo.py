@@ -96,6 +96,10 @@ class Config:
         return self.total_steps // self.batch_size
 
     @property
+    def gradient_steps(self) -> int:
+        return self.iterations * self.epochs * self.num_minibatches
+
+    @property
     def minibatches_per_call(self) -> int:
         return math.gcd(self.num_minibatches, 4)  # fewer, larger compiled calls
 
@@ -267,8 +271,7 @@ def train(config: Config, run) -> None:
     scaler = RewardScaler(len(run.seeds), config.num_envs, config.discount, config.normalize_reward)
     learner = Learner(policy, Net.of(policy.theta), scaler)
     collector = Collector(envs, policy, scaler)
-    gradient_steps = config.iterations * config.epochs * config.num_minibatches
-    step = run.compiled(partial(minibatch_steps, policy, config), gradient_steps)
+    step = run.compiled(partial(minibatch_steps, policy, config), config.gradient_steps)
     for k in run.iterations(config.iterations, config.batch_size, learner):
         if run.at_boundary:  # a checkpoint is an episode boundary: fresh environments
             collector.restart(run.streams.integers("environment", config.num_envs))

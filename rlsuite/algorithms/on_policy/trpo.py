@@ -104,6 +104,10 @@ class Config:
         return self.total_steps // self.batch_size
 
     @property
+    def gradient_steps(self) -> int:
+        return self.iterations * self.critic_epochs * self.critic_minibatches
+
+    @property
     def minibatches_per_call(self) -> int:
         return math.gcd(self.critic_minibatches, 4)  # fewer, larger compiled calls
 
@@ -302,9 +306,8 @@ def train(config: Config, run) -> None:
     scaler = RewardScaler(len(run.seeds), config.num_envs, config.discount, config.normalize_reward)
     learner = Learner(policy, Net.of(policy.theta[:, policy.actor_size :]), scaler)
     collector = Collector(envs, policy, scaler)
-    gradient_steps = config.iterations * config.critic_epochs * config.critic_minibatches
     pure = (partial(f, policy, config) for f in (fisher_vector_product, critic_steps))
-    product, step = (run.compiled(function, gradient_steps) for function in pure)
+    product, step = (run.compiled(function, config.gradient_steps) for function in pure)
     for _ in run.iterations(config.iterations, config.batch_size, learner):
         if run.at_boundary:  # a checkpoint is an episode boundary: fresh environments
             collector.restart(run.streams.integers("environment", config.num_envs))
