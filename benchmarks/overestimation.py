@@ -115,9 +115,9 @@ def of_run(folder: Path, about: dict, data: Transitions, episodes: int) -> list[
     pool.close()
     learner = checkpoint.load(folder / "checkpoint", print)[1]["learner"]
     scale, values = reward_scale(module, config, data), [""] * len(seeds)
-    if scale and "critic" in learner.get("parameters", {}):
+    if scale and "critic" in learner.get("state", {}):
         critics = Critics(pool.obs_size, pool.action_size, config.hidden)
-        values = first_values(critics, learner["parameters"]["critic"], played) / scale
+        values = first_values(critics, learner["state"]["critic"]["theta"], played) / scale
         values = [f"{value:.1f}" for value in values]
     means = np.stack([played.returns, played.lengths, played.discounted], 1).mean(2)  # [S, 3]
     name = (data.about["name"], about["algorithm"], own_settings(module, about), config.total_steps)
