@@ -112,7 +112,11 @@ def _load(dataset: str, env: str) -> dict:
 
 def _fields(kind: type, values: dict) -> dict:
     names = {field.name for field in dataclasses.fields(kind)}
-    return {name: value for name, value in values.items() if name in names}
+    return {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in values.items()
+        if name in names
+    }
 
 
 def _help(name: str, argv: list[str]) -> None:

@@ -1,6 +1,5 @@
 """Videos of saved policies, without a display."""
 
-import json
 from pathlib import Path
 
 import gymnasium
@@ -138,9 +137,9 @@ def test_only_a_renderer_that_fails_is_blamed(monkeypatch) -> None:
 
 def test_a_policy_that_names_a_module_runs_none_of_its_code(drawn, monkeypatch) -> None:
     monkeypatch.setenv("RLSUITE_CACHE", str(drawn / "cache"))
-    about = json.loads((drawn / "policy" / "policy.json").read_text())
-    about["task"] = "strange_module:Drawn-v0"
-    (drawn / "policy" / "policy.json").write_text(json.dumps(about))
+    policy, about = load_policy(drawn)
+    strange = {"task": "strange_module:Drawn-v0", "seeds": about["seeds"]}
+    save_policy(policy, drawn / "policy", strange)
     monkeypatch.syspath_prepend(drawn)
     (drawn / "strange_module.py").write_text("raise SystemExit('this code was run')")
     assert "names the module 'strange_module', which was never typed here" in refused(drawn)

@@ -224,9 +224,9 @@ def test_the_checkpoint_of_another_version_of_an_algorithm_is_one_line(short_run
     folder = short_runs.train("run", "ppo", PENDULUM, **SHORT)
     (folder / "finished").unlink()
     iterations, state = checkpoint.load(folder / "checkpoint", print)
-    state["learner"]["momentum"] = state["learner"].pop("adam")
+    state["learner"]["momentum"] = state["learner"].pop("net")
     checkpoint.save(folder / "checkpoint", iterations, state)
-    with pytest.raises(checkpoint.CheckpointError, match="lacks or adds adam, momentum") as error:
+    with pytest.raises(checkpoint.CheckpointError, match="lacks or adds momentum, net") as error:
         runs.execute(runs.reopen(folder))
     assert "\n" not in str(error.value)
 
