@@ -141,6 +141,7 @@ def test_existing_folder_is_refused(capsys) -> None:
     assert Path("run/progress.csv").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_users_own_environment(capsys) -> None:
     Path("mine.py").write_text(
         "import gymnasium\n"
@@ -156,9 +157,10 @@ def test_users_own_environment(capsys) -> None:
     assert all(float(row["length"]) <= 50 for row in rows)
 
 
+@pytest.mark.slow
 def test_interrupt_says_how_to_go_on_and_resume_finishes() -> None:
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    words = ["train", "ppo", "--env", "CartPole-v1", *SMOKE, "--total-steps", "65536"]
+    words = ["train", "ppo", "--env", "CartPole-v1", *SMOKE, "--total-steps", "16384"]
     command = [sys.executable, "-m", "rlsuite", *words, "--folder", "run"]
     # Started in the background, a shell's child ignores interrupts, and so would its own child
     process = subprocess.Popen(
