@@ -247,6 +247,7 @@ def test_invariant_08_the_penalty_is_the_mean_of_torchs_kl(kind):
     assert kl.mean(1).min() > 0.01
 
 
+@pytest.mark.slow
 def test_invariant_09_fixup_is_cheap_after_warm_up_and_cheaper_the_larger_c_is():
     # Of 32 gradient steps an iteration; recorded over all 10: 0.39, 0.13 and 0.06 more of them
     size = {"num_envs": 4, "num_steps": 64, "num_minibatches": 8, "epochs": 4}

@@ -168,6 +168,7 @@ def test_a_missing_peer_is_named_with_what_to_type(speed, monkeypatch, capsys):
     assert speed.peer_versions("mdpo") == {} and capsys.readouterr().out == ""
 
 
+@pytest.mark.slow
 def test_processes_answer_with_whole_iterations(speed, plans):
     pytest.importorskip("envpool")
     everyone = plans.ppo_contestants("HalfCheetah-v4", (1,), 2)

@@ -303,9 +303,10 @@ def test_evaluate_in_another_task_on_either_engine(capsys) -> None:
     assert not Path("policy.mp4").exists()
 
 
+@pytest.mark.slow
 def test_interrupt_says_how_to_go_on_and_resume_finishes() -> None:
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    words = ["train", "ppo", "--env", "CartPole-v1", *SMOKE, "--total-steps", "65536"]
+    words = ["train", "ppo", "--env", "CartPole-v1", *SMOKE, "--total-steps", "16384"]
     command = [sys.executable, "-m", "rlsuite", *words, "--folder", "run"]
     # Started in the background, a shell's child ignores interrupts, and so would its own child
     process = subprocess.Popen(
