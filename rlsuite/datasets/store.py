@@ -78,8 +78,7 @@ def load(
         envs = _environments(wish["task"], said)
         data = _with_box(_read(path, kind, wish, envs), envs)
         data = check(_clipped(data) if clip_actions else data)
-        if _digest(source) != sha256:
-            raise DatasetError(f"{path} changed while it was read; try again")
+        _require_unchanged(source, sha256)
         more = {"sha256": sha256, "misfit": _misfit(data, envs)}
         more["remarks"] = data.about["remarks"] + one_row_ends(data)
         return replace(data, about=data.about | more)
@@ -88,8 +87,7 @@ def load(
     about = data.about | {"path": str(path), "task": task or said}
     if kind == "d4rl":
         about["name"] = path.stem  # the arrays may have been built from a copy of another name
-    misfit = about.pop("misfit")
-    if task is not None and misfit:
+    if (misfit := about.pop("misfit")) and task is not None:
         raise DatasetError(misfit)
     if named.unlike(said, task):
         unlike = f"collected in {said}, used with {task}: other returns, maybe another task"
@@ -118,6 +116,11 @@ def _say_once(about: dict, say: Callable[[str], None]) -> None:
         if (about["path"], remark) not in _said:
             say(f"{about['name']}: {remark}")
         _said.add((about["path"], remark))
+
+
+def _require_unchanged(source: Path, sha256: str) -> None:
+    if _digest(source) != sha256:
+        raise DatasetError(f"{source} changed while it was read; try again")
 
 
 def _read(path: Path, kind: str, wish: dict, envs) -> Transitions:
