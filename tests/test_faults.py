@@ -8,6 +8,7 @@ from pathlib import Path
 import gymnasium
 import numpy as np
 import pytest
+from safetensors import SafetensorError
 
 from rlsuite.algorithms.on_policy import ppo
 from rlsuite.runs import checkpoint, logs
@@ -119,6 +120,18 @@ def test_a_full_disk_while_logging_is_one_line_and_the_run_can_go_on(
             runs.execute(run)
     runs.execute(runs.reopen(run.folder))
     assert (run.folder / "finished").exists()
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "full"), SafetensorError("full")])
+def test_a_full_disk_where_an_algorithm_writes_is_one_line(error, short_runs, monkeypatch) -> None:
+    run = short_runs.create("run", "ppo", "Faulty-v0", seeds=(0,))
+
+    def train(config, run) -> None:
+        raise error
+
+    monkeypatch.setattr(ppo, "train", train)
+    with pytest.raises(runs.RunError, match=r"cannot write .*run \(full\); there is no checkpoint"):
+        runs.execute(run)
 
 
 def test_full_disk_at_the_first_checkpoint_promises_no_earlier_one(short_runs, monkeypatch) -> None:

@@ -18,6 +18,7 @@ Whatever else is lost or stale after a kill, a resume restores from the checkpoi
 
 import contextlib
 import csv
+import errno
 import math
 import signal
 import threading
@@ -27,6 +28,7 @@ from time import perf_counter
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 
 from rlsuite import algorithms, envs
 from rlsuite.core.chance import Chance
@@ -44,6 +46,7 @@ from rlsuite.runs.stored import StoredRun, _due
 
 __all__ = ["Run", "RunError", "create", "execute", "from_json", "reopen"]
 
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)  # what a disk may say
 LARGEST_REWARD = 1e18  # float32 ends at 3e38, and losses square rewards
 
 
@@ -312,6 +315,10 @@ def execute(run: Run) -> None:
                 module.train(run.config, run)
         except (envs.EnvironmentFault, envs.PolicyFault) as fault:
             raise RunError(_fault(run, fault)) from fault
+        except (OSError, SafetensorError) as error:  # of a file that the algorithm writes
+            if isinstance(error, OSError) and error.errno not in FULL:
+                raise
+            raise run.unwritable(error) from error
         except KeyboardInterrupt:
             run.say(f"ended at step {run.step:,}; {run.kept()}")
             raise

@@ -34,6 +34,8 @@ class Settings:
     torch_threads: int = 1  # fastest for small networks; more for many seeds on an idle machine
 
     def __post_init__(self) -> None:
+        if not all(type(seed) is int for seed in self.seeds):
+            raise ValueError(f"seeds {list(self.seeds)}: each must be a whole number")
         repeated = sorted(seed for seed, count in Counter(self.seeds).items() if count > 1)
         if repeated:
             raise ValueError(f"seeds {repeated} are repeated in {list(self.seeds)}; give each once")

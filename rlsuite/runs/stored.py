@@ -176,12 +176,16 @@ class StoredRun:
         try:
             yield
         except (OSError, SafetensorError) as error:
-            why = error.strerror if isinstance(error, OSError) else error
-            path = getattr(error, "filename", None) or self.folder
-            raise RunError(
-                f"cannot write {path} ({why}); {self.kept()}: make room or fix the permissions, "
-                f"then type: rlsuite train --resume {self.folder}"
-            ) from error
+            raise self.unwritable(error) from error
+
+    def unwritable(self, error: Exception) -> RunError:
+        """What to do where a file of the run could not be written."""
+        why = error.strerror if isinstance(error, OSError) else error
+        path = getattr(error, "filename", None) or self.folder
+        return RunError(
+            f"cannot write {path} ({why}); {self.kept()}: make room or fix the permissions, "
+            f"then type: rlsuite train --resume {self.folder}"
+        )
 
     def _wall(self) -> float:
         return self._wall_before + perf_counter() - self._started

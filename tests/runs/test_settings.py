@@ -57,6 +57,7 @@ def test_no_seeds_and_negative_ones_are_refused(text):
         ({"checkpoints": 0}, "checkpoints is 0; it must be at least 1"),
         ({"torch_threads": 0}, "torch_threads is 0; it must be at least 1"),
         ({"engine": "mujoco"}, "engine 'mujoco' is unknown; use one of .*envpool"),
+        ({"seeds": (0, 1.0)}, r"seeds \[0, 1.0\]: each must be a whole number"),
         ({"compile": "yes"}, "compile 'yes' is unknown; use one of .*off"),
     ],
 )
