@@ -105,8 +105,9 @@ def _of_run(result: Result) -> Exported:
         "wall_seconds": float(last["wall_seconds"]),
         "logged": about["logged"],
     }
-    if about.get("uses"):
-        manifest["uses"] = about["uses"]
+    for key in ("uses", "constraints"):
+        if about.get(key):
+            manifest[key] = about[key]
     if result.data:
         manifest["data"] = about["data"] | {"origin": result.data.origin}
     return Exported(manifest, table)

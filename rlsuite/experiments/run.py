@@ -35,10 +35,16 @@ from rlsuite.core.saving import save_policy
 from rlsuite.core.streams import Streams
 from rlsuite.datasets import scores, store
 from rlsuite.datasets.transitions import Transitions, check_task
-from rlsuite.envs.tasks import choose_engine
+from rlsuite.envs.tasks import choose_engine, costs_of
 from rlsuite.experiments import checkpoint, machine
 from rlsuite.experiments.display import Display, spread
-from rlsuite.experiments.evaluation import Evaluation, evaluate
+from rlsuite.experiments.evaluation import (
+    Evaluation,
+    cost_cells,
+    cost_columns,
+    evaluate,
+    restored,
+)
 from rlsuite.experiments.rows import COLUMNS
 from rlsuite.experiments.settings import (
     Settings,
@@ -147,10 +153,9 @@ class Run:
     def log(self, metrics: dict[str, torch.Tensor], seconds: dict[str, float]) -> None:
         """Record one iteration: metrics [S], and the seconds spent in each kind of work."""
         table = "progress.csv" if self.step > 0 else "preparation.csv"
-        costs = self._has_costs(table)
+        costs = self._cost_columns(table)
         for episode in self._training.episodes(self._seen) if self._training else ():
-            found = (episode.ret, episode.length, episode.cost)
-            self._recent[episode.slot].append(found if costs else found[:2])
+            self._recent[episode.slot].append((episode.ret, episode.length, *episode.cost))
         self._seen = self._training.finished if self._training else 0
         values = {name: value.tolist() for name, value in metrics.items()}
         self._require_finite(values)
@@ -161,7 +166,9 @@ class Run:
             ret, length = (_mean(x[i] for x in self._recent[slot]) for i in (0, 1))
             row = {"seed": seed, "step": self.step, "training_return": ret}
             row |= {"training_length": length}
-            row |= {"training_cost": _mean(x[2] for x in self._recent[slot])} if costs else {}
+            row |= {
+                name: _mean(x[i] for x in self._recent[slot]) for i, name in enumerate(costs, 2)
+            }
             row |= {name: v[slot] for name, v in values.items()}
             rows.append(row | {"wall_seconds": round(self._wall(), 3)})
         self._append(table, rows)
@@ -173,13 +180,15 @@ class Run:
         speed = (self.step - steps) * len(self.seeds) / max(perf_counter() - since, 1e-9)
         self._display.update(returns, speed, self._seconds)
 
-    def _has_costs(self, table: str) -> bool:
-        """Whether the log `table` has the episodes' costs: its first row decides."""
+    def _cost_columns(self, table: str) -> list[str]:
+        """Columns of the episodes' costs in the log `table`: its first row decides."""
+        known = cost_columns(self._training.constraints, "training_") if self._training else []
         path = self.folder / table
         if path.exists() and path.stat().st_size > 0:
             with open(path, newline="") as file:
-                return "training_cost" in next(csv.reader(file))
-        return self._training is not None and self._training.reports_cost
+                header = next(csv.reader(file))
+            return [name for name in known if name in header]
+        return known if self._training and self._training.reports_cost else []
 
     def say(self, text: str) -> None:
         """A message to the user, above the progress bar."""
@@ -209,12 +218,13 @@ class Run:
         means = result.returns.mean(1)
         score = scores.normalized(self.task, means) if self._data else None
         for slot, seed in enumerate(self.seeds):
-            rest = (float(x[slot].mean()) for x in (result.costs, result.lengths))
+            costs = cost_cells(result.costs[slot].mean(0), self._evaluating.constraints)
+            rest = (costs["cost"], float(result.lengths[slot].mean()))
             known = None if score is None else float(score[slot])
             training = _mean(x[0] for x in self._recent[slot])
             times = (round(self._wall(), 3), training)
             row = (seed, self.step, float(means[slot]), *rest, known, *times)
-            rows.append(dict(zip(COLUMNS, row, strict=True)))
+            rows.append(dict(zip(COLUMNS, row, strict=True)) | costs)
         self._append("evaluations.csv", rows)
         self._write_history()
         self._board.add_scalar("evaluation/return", result.returns.mean(), self.step)
@@ -247,7 +257,8 @@ class Run:
         checkpoint.restore(learner, state["learner"])
         self.streams.load_state_dict(state["streams"])
         self._recent = [deque(map(tuple, x), maxlen=RECENT) for x in state["recent"]]
-        self._history = [(s, Evaluation(*map(np.array, e))) for s, e in state["history"]]
+        count = len(self._evaluating.constraints)
+        self._history = [(s, restored(*e, count)) for s, e in state["history"]]
         self._seconds, self._wall_before = state["seconds"], state["wall_seconds"]
         self.step = state["step"]
         if self._history:
@@ -274,8 +285,8 @@ class Run:
 
     def _write_history(self) -> None:
         arrays = {
-            name: np.stack([getattr(e, name) for _, e in self._history])  # [evaluations, S, E]
-            for name in ("returns", "costs", "lengths")
+            name: np.stack([getattr(e, name) for _, e in self._history])
+            for name in ("returns", "costs", "lengths")  # [evaluations, S, E], costs [..., C]
         }
         partial = self.folder / "evaluations.partial.npz"
         np.savez(partial, steps=np.array([s for s, _ in self._history]), seeds=self.seeds, **arrays)
@@ -345,6 +356,7 @@ def create(
         "engine": choose_engine(
             settings.env, len(settings.seeds) * getattr(config, "num_envs", 1), settings.engine
         ),
+        "constraints": [each._asdict() for each in costs_of(settings.env).constraints],
         "physics_mismatch": envs.physics_mismatch(settings.env),
         "seeded": envs.is_seeded(settings.env),
         "commit": machine.git_commit(),
