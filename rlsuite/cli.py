@@ -76,6 +76,10 @@ def evaluate(argv: list[str]) -> None:
     print(
         f"{task}, {options.episodes} episodes each: return {spread(means)} over {len(seeds)} seeds"
     )
+    for index, each in enumerate(pool.constraints if pool.reports_cost else ()):
+        known = each.kind == "episode" and each.limit is not None
+        limit = f", limit {each.limit:g}" if known else ""
+        print(f"{each.name}: cost {spread(result.costs[..., index].mean(1).tolist())}{limit}")
     if options.out:
         _write_episodes(options.out, seeds, result, pool.constraints)
 

@@ -8,7 +8,7 @@ import torch
 from rlsuite.core.networks import ActorCritic
 from rlsuite.envs import make
 from rlsuite.experiments import evaluation
-from rlsuite.experiments.evaluation import evaluate
+from rlsuite.experiments.evaluation import evaluate, restored
 
 
 class Wages(gymnasium.Env):
@@ -144,3 +144,13 @@ def test_an_episode_that_never_ends_is_cut(monkeypatch):
         result = evaluate(policy, envs, np.array([[1, 30, 40]]))
     assert result.lengths.tolist() == result.costs[..., 0].tolist() == [[2, 20, 20]]
     assert result.returns.tolist() == [[0.5, 5.0, 5.0]]
+
+
+def test_evaluations_of_earlier_checkpoints_had_one_cost():
+    # 2 seeds, 1 episode each; costs were [S, E], zeros where the task has no constraint
+    old = restored([[1.0], [2.0]], [[3.0], [4.0]], [[5.0], [6.0]], 1)
+    assert (old.costs.tolist(), old.lengths.tolist()) == ([[[3.0]], [[4.0]]], [[5.0], [6.0]])
+    assert restored([[1.0], [2.0]], [[0.0], [0.0]], [[5.0], [6.0]], 0).costs.shape == (2, 1, 0)
+    new = restored([[1.0], [2.0]], [[[3.0, 7.0]], [[4.0, 8.0]]], [[5.0], [6.0]], 2)
+    assert new.costs.tolist() == [[[3.0, 7.0]], [[4.0, 8.0]]]
+    assert restored([[1.0], [2.0]], [[[]], [[]]], [[5.0], [6.0]], 0).costs.shape == (2, 1, 0)
