@@ -45,6 +45,7 @@ class Describe:
     reference: str | None = None  # the set that SACo compares with, e.g. the medium-replay one
     task: str | None = None  # of Gymnasium, where the set does not say, e.g. Hopper-v4
     clip_actions: bool = False  # cut actions to the task's box
+    skip_damaged: bool = False  # leave out episodes that cannot be used
 
 
 def describe(argv: list[str]) -> None:
@@ -54,7 +55,7 @@ def describe(argv: list[str]) -> None:
 
     name, rest = _name_first("describe SET", argv)
     options = flags.parse("rlsuite data describe SET", Describe, rest)
-    how = {"task": options.task, "clip_actions": options.clip_actions}
+    how = _loading(options)
     reference = _load(options.reference, how) if options.reference else None
     print(text(about(_load(name, how), reference)))
 
@@ -79,6 +80,11 @@ def collect(argv: list[str]) -> None:
     options = flags.parse("rlsuite data collect RECIPE", Collect, rest)
     recipe = _recipe(text, options)
     from rlsuite.datasets.collect import collect as run
+    from rlsuite.envs.tasks import remember_typed, require_typed
+
+    if options.task is not None:
+        remember_typed(options.task)
+    require_typed(recipe.task, text or str(options.from_))
 
     progress = Progress(recipe.name, options.steps or recipe.steps)
     try:
@@ -156,6 +162,7 @@ class Convert:
     to: str  # NAME-v0 of the new Minari set, or FILE.hdf5
     task: str | None = None  # of Gymnasium, where the source does not say, e.g. Hopper-v4
     clip_actions: bool = False  # cut actions to the task's box
+    skip_damaged: bool = False  # leave out episodes that cannot be used
 
 
 def convert(argv: list[str]) -> None:
@@ -164,7 +171,7 @@ def convert(argv: list[str]) -> None:
 
     name, rest = _name_first("convert SET --to NAME_OR_PATH", argv)
     options = flags.parse("rlsuite data convert SET", Convert, rest)
-    how = {"task": options.task, "clip_actions": options.clip_actions}
+    how = _loading(options)
     path = Path(options.to)
     if path.suffix not in d4rl.SUFFIXES:
         minari.require_free(options.to)
@@ -175,6 +182,16 @@ def convert(argv: list[str]) -> None:
         raise ValueError(f"{path} {what}; give --to another FILE.hdf5")
     d4rl.write(_load(name, how), path)
     print(f"wrote {path}")
+
+
+def _loading(options: Describe | Convert) -> dict:
+    """What the flags say of loading a set."""
+    from rlsuite.envs.tasks import remember_typed
+
+    if options.task is not None:
+        remember_typed(options.task)
+    names = ("task", "clip_actions", "skip_damaged")
+    return {name: getattr(options, name) for name in names}
 
 
 def _load(name: str, how: dict):

@@ -23,6 +23,7 @@ import pytest
 import torch
 
 from rlsuite import algorithms, envs
+from rlsuite.envs import faults
 from rlsuite.experiments import run as runs
 from rlsuite.experiments.settings import Settings, preset
 
@@ -167,3 +168,16 @@ def said(process: BaseProcess) -> str:
 def go_on(folder: Path) -> None:
     """Resume the run in `folder`, for `start_process`."""
     runs.execute(runs.reopen(folder))
+
+
+@pytest.fixture
+def warned(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch):
+    """`warned()`: what was warned of since the last call, in a process that had not warned yet."""
+    monkeypatch.setattr(faults, "_said", set())
+
+    def read() -> list[str]:
+        messages = [record.getMessage() for record in caplog.records if record.name == "rlsuite"]
+        caplog.clear()
+        return messages
+
+    return read

@@ -1,5 +1,6 @@
 """`rlsuite data`, end to end: what is typed, what appears, what bad input leaves behind."""
 
+import csv
 import json
 import os
 import signal
@@ -12,7 +13,7 @@ import pytest
 
 from rlsuite.cli import main
 from rlsuite.core.networks import ActorCritic
-from rlsuite.core.saving import save_policy
+from rlsuite.core.saving import load_policy, save_policy
 from rlsuite.datasets import store
 
 RECIPE = """
@@ -63,7 +64,7 @@ def test_from_a_run_to_a_set_and_what_is_said_of_it(run, capsys) -> None:
     assert type_in(*words) == 0
     out, err = capsys.readouterr()
     assert "rlsuite data describe my/pendulum/medium-v0" in out and out.startswith("wrote ")
-    assert "my/pendulum/medium-v0 100% return" in err
+    assert "my/pendulum/medium-v0 100% " in err
 
     assert type_in("list") == 0
     shown = capsys.readouterr().out
@@ -143,6 +144,55 @@ def test_actions_outside_the_box(capsys) -> None:
     assert store.load("mine-v0").action.max() == 2
 
 
+def test_damaged_episodes_are_left_out_if_asked(capsys) -> None:
+    flat("mine.npz", terminals=np.array([0, 0, np.nan, 0, 0, 1]))
+    words = ["convert", "mine.npz", "--to", "mine-v0", "--task", "Pendulum-v1"]
+    assert type_in(*words) == 2
+    shown = capsys.readouterr().err
+    assert "terminals of row 2 is nan" in shown and "--skip-damaged" in shown
+    assert type_in(*words, "--skip-damaged") == 0
+    # The first of the two episodes is left out, and the last row has no next observation: 2 rows
+    assert len(store.load("mine-v0")) == 2
+    capsys.readouterr()
+    assert type_in("describe", "mine.npz", "--task", "Pendulum-v1", "--skip-damaged") == 0
+    assert "1 of 2 episodes are damaged and left out: 0" in capsys.readouterr().out
+
+
+def test_settings_of_an_environment_are_part_of_its_name(capsys) -> None:
+    Path("short.toml").write_text(RECIPE.replace("Pendulum-v1", "Pendulum-v1,max_episode_steps=7"))
+    assert type_in("collect", "short.toml/random") == 0
+    assert type_in("describe", "my/pendulum/random-v0") == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    # 400 steps in episodes of 7: 58 of them, 406 steps
+    assert "406 in 58 episodes" in shown and "task Pendulum-v1,max_episode_steps=7:" in shown
+
+
+def test_policies_are_evaluated_in_the_environment_of_their_set(capsys) -> None:
+    moon = "Pendulum-v1,g=1.6,max_episode_steps=12"
+    Path("moon.toml").write_text(RECIPE.replace("Pendulum-v1", moon))
+    assert type_in("collect", "moon.toml/random") == 0
+    words = ["--preset", "smoke", "--seeds", "1", "--folder", "moon"]
+    assert main(["train", "bc", "--dataset", "my/pendulum/random-v0", *words]) == 0
+    with open("moon/evaluations.csv") as file:
+        assert {row["length"] for row in csv.DictReader(file)} == {"12.0"}
+    assert json.loads(Path("moon/config.json").read_text())["task"] == moon
+
+
+def test_modules_that_files_name_are_not_imported(elsewhere, run, capsys, monkeypatch) -> None:
+    monkeypatch.setattr("rlsuite.envs.tasks._typed", set())
+    Path("stranger.py").write_text("open('imported', 'w')\n")
+    policy, about = load_policy(run)
+    save_policy(policy, run / "policy", about | {"task": "stranger:Own-v0"})
+    Path("my.toml").write_text(RECIPE.replace("Pendulum-v1", "stranger:Own-v0"))
+    for words in (
+        ["collect", "--from", run, "--name", "my/x-v0", "--steps", 9],
+        ["collect", "my.toml/random"],
+    ):
+        assert type_in(*words) == 2
+        assert "names the module 'stranger', which was never typed" in capsys.readouterr().err
+    assert not Path("imported").exists()
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -219,7 +269,7 @@ def test_an_interrupt_leaves_nothing(recipe, elsewhere) -> None:
         env=environment,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
-    assert "5% return" in process.stderr.readline()  # it is under way
+    assert " 5% " in process.stderr.readline()  # it is under way
     process.send_signal(signal.SIGINT)
     _, shown = process.communicate()
     assert process.returncode == 130 and "interrupted" in shown

@@ -9,7 +9,9 @@ import gymnasium
 import numpy as np
 import pytest
 
-from rlsuite.experiments import checkpoint
+from rlsuite.algorithms.on_policy import ppo
+from rlsuite.experiments import checkpoint, logs
+from rlsuite.experiments import folder as folders
 from rlsuite.experiments import run as runs
 
 
@@ -19,6 +21,7 @@ class Faulty(gymnasium.Env):
     observation_space = gymnasium.spaces.Box(-1, 1, (3,))
     action_space = gymnasium.spaces.Box(-1, 1, (1,))
     broken_from = 1500
+    reward = 1.0
 
     def __init__(self) -> None:
         self.age = self.time = 0
@@ -30,7 +33,7 @@ class Faulty(gymnasium.Env):
     def step(self, action):
         self.age, self.time = self.age + 1, self.time + 1
         obs = np.full(3, np.nan if self.age >= self.broken_from else 0.5, np.float32)
-        return obs, 1.0, self.time == 10, False, {}
+        return obs, self.reward, self.time == 10, False, {}
 
 
 @pytest.fixture(autouse=True)
@@ -54,7 +57,8 @@ def test_nan_observation_names_task_seed_and_step_and_keeps_the_checkpoint(
         Faulty.broken_from = 700
 
     monkeypatch.setattr(checkpoint, "save", save_then_break)
-    with pytest.raises(runs.RunError, match=r"Faulty-v0.*observation.*seed 5.*before step 1792"):
+    said = r"Faulty-v0.*observation.*seed 5.*before step 1792.*; the checkpoint at step 1,024 is"
+    with pytest.raises(runs.RunError, match=rf"{said} intact: mend the environment"):
         runs.execute(run)
     iterations, _ = checkpoint.load(run.folder / "checkpoint", print)
     assert iterations == 8  # 8 x 128 = 1024 steps
@@ -64,20 +68,85 @@ def test_nan_observation_names_task_seed_and_step_and_keeps_the_checkpoint(
     assert (run.folder / "finished").exists()
 
 
+def test_an_observation_before_the_first_checkpoint_promises_none(short_runs, monkeypatch) -> None:
+    monkeypatch.setattr(Faulty, "broken_from", 200)
+    run = short_runs.create("run", "ppo", "Faulty-v0", seeds=(0,), checkpoints=1)
+    with pytest.raises(runs.RunError, match="no checkpoint yet, so a resume begins anew: mend the"):
+        runs.execute(run)
+    monkeypatch.setattr(Faulty, "broken_from", 10**9)
+    runs.execute(runs.reopen(run.folder))
+    assert (run.folder / "finished").exists()
+
+
+def test_a_policy_that_diverged_is_not_blamed_on_the_environment(short_runs, monkeypatch) -> None:
+    run = short_runs.create("run", "ppo", "Faulty-v0", seeds=(0,))
+
+    def diverge(config, run) -> None:
+        pool = run.environments(1)
+        pool.reset(np.zeros((1, 1), int))
+        pool.step(np.full((1, 1, 1), np.nan, np.float32))
+
+    monkeypatch.setattr(ppo, "train", diverge)
+    with pytest.raises(runs.RunError, match=r"action.*diverged.*Lower one of: --lear") as error:
+        runs.execute(run)
+    assert "mend" not in str(error.value)
+
+
+def test_rewards_too_large_for_float32_are_named(short_runs, monkeypatch) -> None:
+    monkeypatch.setattr(Faulty, "reward", 1e30)
+    monkeypatch.setattr(Faulty, "broken_from", 10**9)
+    run = short_runs.create("run", "ppo", "Faulty-v0", seeds=(0,), normalize_reward=False)
+    # 10 steps of 1e30 are a return of 1e31
+    said = r"seed 0 .*: its rewards reach 1e\+30 a step.*; there is no .*\. Scale the rewards down$"
+    with pytest.raises(runs.RunError, match=said):
+        runs.execute(run)
+
+
+def full(*_args, **_named):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@pytest.mark.parametrize("part", ["append", "write_history", "contents", "Board"])
+def test_a_full_disk_while_logging_is_one_line_and_the_run_can_go_on(
+    part, short_runs, monkeypatch
+) -> None:
+    monkeypatch.setattr(Faulty, "broken_from", 10**9)
+    run = short_runs.create("run", "ppo", "Faulty-v0", seeds=(0,))
+    with monkeypatch.context() as patch:
+        patch.setattr(logs, part, full)
+        said = r"cannot write .*run \(No space left on device\); there is no checkpoint yet.*: make"
+        with pytest.raises(runs.RunError, match=rf"{said} room .* train --resume {run.folder}$"):
+            runs.execute(run)
+    runs.execute(runs.reopen(run.folder))
+    assert (run.folder / "finished").exists()
+
+
+def test_full_disk_at_the_first_checkpoint_promises_no_earlier_one(short_runs, monkeypatch) -> None:
+    monkeypatch.setattr(Faulty, "broken_from", 10**9)
+    run = short_runs.create("run", "ppo", "Faulty-v0", seeds=(0,))
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "write_whole", full)
+        with pytest.raises(
+            checkpoint.CheckpointError, match=r"no earlier one, .* begin anew: make"
+        ):
+            runs.execute(run)
+    assert not list((run.folder / "checkpoint").iterdir())
+
+
 def test_full_disk_while_checkpointing_keeps_the_earlier_one_and_the_run_can_go_on(
     short_runs, monkeypatch
 ) -> None:
     run = short_runs.create("run", "ppo", "Faulty-v0", seeds=(0,), checkpoints=4)
     replace, calls = os.replace, []
 
-    def full(source, target):
+    def full_at_the_second(source, target):
         if str(target).endswith(".ckpt"):
             calls.append(target)
             if len(calls) == 2:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         return replace(source, target)
 
-    monkeypatch.setattr(os, "replace", full)
+    monkeypatch.setattr(os, "replace", full_at_the_second)
     with pytest.raises(checkpoint.CheckpointError, match=r"No space left.*--resume"):
         runs.execute(run)
     assert [p.name for p in (run.folder / "checkpoint").iterdir()] == ["000000004.ckpt"]
@@ -137,9 +206,7 @@ def test_all_checkpoints_damaged_is_said_and_nothing_is_truncated(short_runs) ->
 
 def test_folder_in_which_another_process_trains_is_refused(short_runs) -> None:
     folder = short_runs.create("run", "ppo", "Faulty-v0").folder
-    held = runs._lock(folder)
-    with pytest.raises(runs.RunError, match=r"another process is training in"):
+    with folders.locked(folder), pytest.raises(runs.RunError, match="another process is training"):
         runs.execute(runs.reopen(folder))
-    os.close(held)
     runs.execute(runs.reopen(folder))
     assert (folder / "finished").exists()

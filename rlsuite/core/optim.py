@@ -1,7 +1,8 @@
 """Gradients, clipping and Adam on theta [S, P], the parameters of S seeds as rows of one matrix.
 
-Everything is per seed: a norm, a step count, a decision to stop. An `active` mask [S] (1 or 0)
-freezes a slot completely: Adam would otherwise keep moving it by momentum.
+A `Net` is a network in training, and `descend` is one step of it. Everything is per seed: a norm, a
+step count, a decision to stop. An `active` mask [S] (1 or 0) freezes a seed completely: Adam would
+otherwise keep moving it by momentum.
 """
 
 from collections.abc import Callable
@@ -9,6 +10,9 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+Metrics = dict[str, Tensor]  # name -> [S]
+Loss = Callable[..., tuple[Tensor, Metrics]]  # (theta, ...) -> ([S], metrics)
 
 BETA_1, BETA_2 = 0.9, 0.999  # decay of the moments: Kingma & Ba's, which every paper here keeps
 
@@ -26,15 +30,52 @@ class AdamState(NamedTuple):
         return AdamState(torch.zeros_like(theta), torch.zeros_like(theta), steps)
 
 
+class Net(NamedTuple):
+    """A network in training: its parameters [S, P] and the state of their optimiser."""
+
+    theta: Tensor
+    adam: AdamState
+
+    @staticmethod
+    def of(theta: Tensor) -> "Net":
+        """One that has taken no step, from a copy of `theta`."""
+        return Net(theta.detach().clone(), AdamState.zeros(theta))
+
+
+def descend(
+    net: Net,
+    lr: float | Tensor,
+    loss: Loss,
+    *given,
+    max_norm: float | None = None,
+    active: Tensor | None = None,
+    eps: float = 1e-8,
+) -> tuple[Net, Metrics]:
+    """One step of Adam down `loss(theta, *given) -> ([S], metrics)`: the network, the metrics.
+
+    `max_norm` bounds each seed's gradient first, and adds "grad_norm" to the metrics. `lr` is a
+    tensor where it changes from call to call, so that compiled code need not change with it.
+    """
+    grad, metrics = gradient(lambda theta: loss(theta, *given), net.theta)
+    if max_norm is not None:
+        grad, metrics["grad_norm"] = clip_grad_norm(grad, max_norm)
+    return Net(*adam_step(net.theta, grad, net.adam, lr, active, eps)), metrics
+
+
+def polyak(target: Tensor, theta: Tensor, tau: float) -> Tensor:
+    """The moving average of parameters, `tau` of the way from `target` to `theta`."""
+    return target + tau * (theta - target)
+
+
 def gradient(
-    loss: Callable[[Tensor], tuple[Tensor, dict]], theta: Tensor
-) -> tuple[Tensor, dict[str, Tensor]]:
+    loss: Callable[[Tensor], tuple[Tensor, Metrics]], theta: Tensor
+) -> tuple[Tensor, Metrics]:
     """Per-seed gradient [S, P] of `loss(theta) -> (loss [S], metrics)`, and the metrics.
 
-    Slots share no parameter, so the gradient of the sum holds each seed's own gradient in its row.
+    Seeds share no parameter, so the gradient of the sum holds each seed's own gradient in its row.
     """
 
-    def total(theta: Tensor) -> tuple[Tensor, dict]:
+    def total(theta: Tensor) -> tuple[Tensor, Metrics]:
         per_seed, metrics = loss(theta)
         return per_seed.sum(), {name: value.detach() for name, value in metrics.items()}
 
@@ -54,14 +95,19 @@ def clip_grad_norm(grad: Tensor, max_norm: float) -> tuple[Tensor, Tensor]:
 
 
 def adam_step(
-    theta: Tensor, grad: Tensor, state: AdamState, lr: Tensor, active: Tensor, eps: float = 1e-8
+    theta: Tensor,
+    grad: Tensor,
+    state: AdamState,
+    lr: float | Tensor,
+    active: Tensor | None = None,
+    eps: float = 1e-8,
 ) -> tuple[Tensor, AdamState]:
     """Adam (Kingma & Ba 2015) as torch.optim.Adam computes it, for the active rows only.
 
-    theta, grad [S, P]; lr [S, 1] or scalar; active [S]. Inactive rows keep parameters, moments and
-    step counts bit for bit.
+    theta, grad [S, P]; lr a number, 0-d, [P] or [S, 1]; active [S], None for all. Inactive rows
+    keep parameters, moments and step counts bit for bit.
     """
-    on = active[:, None] > 0
+    on = 1 if active is None else active[:, None] > 0
     steps = state.steps + on
     first = BETA_1 * state.first + (1 - BETA_1) * grad
     second = BETA_2 * state.second + (1 - BETA_2) * grad * grad
@@ -70,6 +116,8 @@ def adam_step(
     correction_1 = (1 - BETA_1**steps).to(theta.dtype).as_strided(steps.shape, (1, 1))
     correction_2 = (1 - BETA_2**steps).to(theta.dtype).as_strided(steps.shape, (1, 1))
     new = theta - lr * (first / correction_1) / ((second / correction_2).sqrt() + eps)
+    if active is None:
+        return new, AdamState(first, second, steps)
     kept = AdamState(
         torch.where(on, first, state.first), torch.where(on, second, state.second), steps
     )

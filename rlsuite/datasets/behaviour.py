@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from rlsuite.core.policies import SQUASH, Actions, Behaviour, Layers, Rngs, clip, hidden_layers
+from rlsuite.datasets import stored
 from rlsuite.datasets.transitions import DatasetError
 
 OUTPUTS = {"tanh_gaussian": np.tanh, "gaussian": lambda x: x}
@@ -151,8 +152,14 @@ def _archive(path: Path):
     if not path.is_file():
         raise DatasetError(f"{path} is not there; name the folder that holds it: --policies FOLDER")
     try:
-        return np.load(path, allow_pickle=False)
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        arrays = np.load(path, allow_pickle=False)
+        words = stored.NUMBERS + "U"
+        declared = [stored.npz_declared(path, arrays.zip, key, words) for key in arrays.files]
+        stored.require_room(path, sum(each.nbytes for each in declared), path.stat().st_size)
+        return arrays
+    except DatasetError:
+        raise
+    except (OSError, ValueError, LookupError, AttributeError, zipfile.BadZipFile) as error:
         raise DatasetError(f"{path} is not a readable .npz archive: {error}") from None
 
 

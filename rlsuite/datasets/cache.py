@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import fields
 from pathlib import Path
@@ -19,8 +20,10 @@ import numpy as np
 
 from rlsuite.datasets.transitions import DatasetError, Transitions
 
-LAYOUT = 1  # one more whenever the readers come to give other arrays for the same source
+LAYOUT = 2  # one more whenever the readers come to give other arrays for the same source
 FIELDS = [field.name for field in fields(Transitions) if field.name != "about"]
+# A clock of files may tick so slowly (nanoseconds): what changed just now may change unseen again
+SETTLED = 2 * 10**9
 FAULTS = (OSError, EOFError, ValueError, LookupError, TypeError)  # of what was written by halves
 
 
@@ -34,12 +37,17 @@ def digest(source: Path) -> str:
     """SHA-256 of a file; of a folder, of the lines that `sha256sum` prints for its files in order.
 
     It is remembered with the sizes and times of the files: what has not changed is not read again.
+    The time of the last change to the entry itself is among them, which no program can set back.
     """
     source = source.resolve()
     files = [source] if source.is_file() else sorted(p for p in source.rglob("*") if p.is_file())
     names = [file.relative_to(source).as_posix() for file in files]
     states = [file.stat() for file in files]
-    stamp = [[n, s.st_size, s.st_mtime_ns] for n, s in zip(names, states, strict=True)]
+    stamp = [
+        [name, state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns]
+        for name, state in zip(names, states, strict=True)
+    ]
+    now = time.time_ns()
     note = root() / "sources" / f"{_sha256(str(source))[:16]}.json"
     with contextlib.suppress(*FAULTS):
         known = json.loads(note.read_text())
@@ -48,6 +56,8 @@ def digest(source: Path) -> str:
     sums = [_file_sha256(file) for file in files]
     lines = "".join(f"{value}  {name}\n" for value, name in zip(sums, names, strict=True))
     result = sums[0] if source.is_file() else _sha256(lines)
+    if any(now - state.st_ctime_ns < SETTLED for state in states):
+        return result
     with _explained(note.parent):
         note.parent.mkdir(parents=True, exist_ok=True)
         partial = note.with_suffix(f".partial-{os.getpid()}")

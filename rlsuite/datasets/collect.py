@@ -19,7 +19,7 @@ from time import perf_counter
 import numpy as np
 
 from rlsuite import __version__
-from rlsuite.datasets import behaviour, minari, scores
+from rlsuite.datasets import behaviour, minari, scores, writing
 from rlsuite.datasets.behaviour import NamedBehaviour
 from rlsuite.datasets.minari import Episode
 from rlsuite.datasets.recipes import UNIFORM, Recipe
@@ -60,6 +60,8 @@ def collect(
     quotas = recipe.quotas()
     count = min(max(min(quotas.values()) // STEPS_PER_ENVIRONMENT, 1), MOST_ENVIRONMENTS)
     envs = make(recipe.task, [recipe.seed], count)
+    row = 4 * (envs.obs_size + (2 if envs.discrete else envs.action_size) + 1) + 2  # and two flags
+    writing.require_disk(minari.root(), row * recipe.steps, minari.ADVICE)
     try:
         actors = {part: _actor(recipe, part, policies, envs) for part in quotas}
         parts: dict[str, list[Episode]] = {}

@@ -11,7 +11,7 @@ some files next_observations. Reading follows `d4rl.qlearning_dataset`:
 - a file without `timeouts` is cut by the task's time limit, counted anew after each end. D4RL is
   off by one there: after a terminal it starts at 1, so that the next time-out comes a row early and
   its transitions cross into the following episode. Here the count starts at 0 each time;
-- float64 becomes float32.
+- float64 becomes float32; actions [N] of floats become [N, 1].
 
 Unlike D4RL, next_observations are used where the file has them. The last row then stays, and
 `timeouts="kept"` keeps the rows at time-outs, with their true next observation.
@@ -28,7 +28,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rlsuite.datasets.transitions import DatasetError, Transitions
+from rlsuite.datasets import stored, writing
+from rlsuite.datasets.transitions import (
+    DatasetError,
+    Transitions,
+    finite_rows,
+    skip_command,
+    skipped,
+)
 from rlsuite.envs.tasks import TASKS
 
 SUFFIXES = (".hdf5", ".h5", ".npz")
@@ -36,8 +43,10 @@ TIMEOUTS = ("kept", "dropped")
 REQUIRED = ("observations", "actions", "rewards", "terminals")
 OPTIONAL = ("timeouts", "next_observations")
 OBSERVATIONS = ("observations", "next_observations")
+FLAGS = ("terminals", "timeouts")
 # Of files that `write` wrote; D4RL's own have none
-ATTRIBUTES = ("task", "source", "action_low", "action_high")
+ATTRIBUTES = {"task": str, "source": str, "action_low": list, "action_high": list}
+ATTRIBUTES |= {"action_start": int, "action_count": int}
 PART = 1_000_000  # rows at a time
 # What NumPy, zipfile and h5py raise on damaged files
 FAULTS = (OSError, EOFError, ValueError, TypeError, LookupError, RuntimeError)
@@ -57,7 +66,7 @@ FAMILIES = {
     "walker2d": Family("Walker2d-v4", 1000),
     "walker": Family("Walker2d-v4", 1000),  # walker_mixed.hdf5, of version 0
     "ant": Family("Ant-v4", 1000),
-    "pen": Family("AdroitHandPen-v1", 100),
+    "pen": Family("AdroitHandPen-v1,max_episode_steps=100", 100),  # 200 in Gymnasium's
     "hammer": Family("AdroitHandHammer-v1", 200),
     "door": Family("AdroitHandDoor-v1", 200),
     "relocate": Family("AdroitHandRelocate-v1", 200),
@@ -76,11 +85,17 @@ def _words(name: str) -> list[str]:
     return re.split(r"[^a-z0-9]+", name.lower().replace("ant_maze", "antmaze"))
 
 
-def read(path: Path, timeouts: str = "dropped", time_limit: int | None = None) -> Transitions:
+def read(
+    path: Path,
+    timeouts: str = "dropped",
+    time_limit: int | None = None,
+    skip_damaged: bool = False,
+) -> Transitions:
     """The transitions of a D4RL file, by the rules above.
 
     `time_limit`, in steps, is used where the file has no `timeouts`; by default that of the family
-    in the file's name. `about` holds an action box only if `write` wrote the file.
+    in the file's name. `skip_damaged` leaves out the episodes that hold a number or a flag which is
+    none. `about` holds an action box only if `write` wrote the file.
 
     Raises DatasetError naming the file: missing, damaged, cut short, keys that are missing or do
     not fit one another, empty, or `timeouts="kept"` without next_observations.
@@ -89,6 +104,7 @@ def read(path: Path, timeouts: str = "dropped", time_limit: int | None = None) -
         raise DatasetError(f"timeouts {timeouts!r} is unknown; use one of {', '.join(TIMEOUTS)}")
     columns, said = _columns(path)
     _check_shapes(path, columns)
+    sound = _sound_flags(path, columns, skip_damaged)
     terminated = columns.pop("terminals")
     truncated = columns.pop("timeouts", None)
     if truncated is None:
@@ -114,6 +130,7 @@ def read(path: Path, timeouts: str = "dropped", time_limit: int | None = None) -
         following = arrays["obs"][1:].copy()
         arrays = {key: values[:-1] for key, values in arrays.items()}
         arrays["next_obs"] = following
+    remarks = _skip_damaged(arrays, sound[: len(arrays["reward"])]) if skip_damaged else []
     if timeouts == "dropped":
         keep_rows(arrays, ~arrays["truncated"])
     if len(arrays["reward"]) == 0:
@@ -122,6 +139,7 @@ def read(path: Path, timeouts: str = "dropped", time_limit: int | None = None) -
             "time limit have no next observation; collect or copy the set again"
         )
     about = {"name": path.stem, "format": "d4rl", "path": str(path), "sha256": None}
+    about["remarks"] = remarks
     about |= {key: said.get(key) for key in ATTRIBUTES}
     about |= {"task": task(path), "timeouts": timeouts, "source": said.get("source", "unknown")}
     return Transitions(**arrays, about=about)
@@ -153,8 +171,6 @@ def write(data: Transitions, path: Path) -> None:
     Raises DatasetError for a name that is taken or does not end in .hdf5, and where rows at time
     limits were dropped, because the file could not say so.
     """
-    import h5py
-
     if path.suffix != ".hdf5":
         raise DatasetError(f"{path}: a D4RL file's name ends in .hdf5; type {path.stem}.hdf5")
     if path.exists():
@@ -168,17 +184,22 @@ def write(data: Transitions, path: Path) -> None:
     timeouts[-1] = data.truncated[-1]
     columns = {"observations": data.obs, "actions": data.action, "rewards": data.reward}
     columns |= {"next_observations": data.next_obs, "terminals": data.terminated}
+    size = sum(values.nbytes for values in columns.values())
+    advice = f"make room for {size / 1e6:,.0f} MB, or name a file elsewhere"
     partial = path.with_name(f"{path.name}.partial-{os.getpid()}")
     try:
-        with h5py.File(partial, "w") as file:
+        with writing.hdf5(partial, path, advice) as (file, raw):
             for key, values in (columns | {"timeouts": timeouts}).items():
                 file.create_dataset(key, data=values)
+                raw.check()
             for key in ATTRIBUTES:
                 if data.about.get(key) is not None:
                     file.attrs[key] = data.about[key]
-        os.replace(partial, path)
+        with writing.explained(path, advice):
+            os.replace(partial, path)
     finally:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
 
 
 def task(path: Path) -> str | None:
@@ -199,7 +220,7 @@ def count(path: Path) -> int:
     """Rows of a D4RL file, time-outs included. Raises DatasetError if it cannot be read."""
     with _opened(path) as file:
         _require_keys(path, file)
-        return len(file["rewards"])
+        return stored.declared(path, file, "rewards").shape[0]
 
 
 # ------------------------------------------------------------------------------------- columns
@@ -224,48 +245,91 @@ def _opened(path: Path) -> Iterator[Mapping]:
     except DatasetError:
         raise
     except FAULTS as fault:
-        why = f"{type(fault).__name__}: {fault}"
-        raise DatasetError(
-            f"{path} cannot be read ({why}): it is damaged or cut short; copy it again"
-        ) from fault
+        advice = "it is damaged or cut short; copy it again"
+        raise stored.unreadable(path, fault, advice) from fault
 
 
 def _columns(path: Path) -> tuple[dict[str, np.ndarray], dict]:
     """({key: array [N, ...]} in the dtypes of `Transitions`, what `write` said of the file)."""
     with _opened(path) as file:
         _require_keys(path, file)
-        keys = [key for key in (*REQUIRED, *OPTIONAL) if key in file]
-        columns = {key: _column(path, key, file[key]) for key in keys}
+        found = _names(file)
+        known = {
+            key: stored.declared(path, file, key) for key in (*REQUIRED, *OPTIONAL) if key in found
+        }
+        need = sum(each.nbytes for each in known.values())
+        stored.require_room(path, need, path.stat().st_size)
+        columns = {key: _column(key, file[key]) for key in known}
         return columns, _attributes(file)
+
+
+def _names(file: Mapping) -> set[str]:
+    """What the file holds, by name; links are not followed."""
+    return set(file.files if isinstance(file, np.lib.npyio.NpzFile) else file)
 
 
 def _attributes(file: Mapping) -> dict:
     attributes = getattr(file, "attrs", {})  # HDF5 has them, .npz has not
     found = {key: attributes[key] for key in ATTRIBUTES if key in attributes}
-    return {k: v.tolist() if isinstance(v, np.ndarray) else str(v) for k, v in found.items()}
+    found = {key: v.tolist() if hasattr(v, "tolist") else v for key, v in found.items()}
+    return {key: value for key, value in found.items() if isinstance(value, ATTRIBUTES[key])}
 
 
 def _require_keys(path: Path, file: Mapping) -> None:
-    missing = [key for key in REQUIRED if key not in file]
+    found = _names(file)
+    missing = [key for key in REQUIRED if key not in found]
     if missing:
         raise DatasetError(
             f"{path} has no {' and no '.join(map(repr, missing))}: it holds "
-            f"{', '.join(sorted(file)) or 'nothing'}. Give a file with {', '.join(REQUIRED)}"
+            f"{', '.join(sorted(found)[:20]) or 'nothing'}. Give a file with {', '.join(REQUIRED)}"
         )
 
 
-def _column(path: Path, key: str, stored) -> np.ndarray:
-    """In the dtype of `Transitions`; [N, 1] becomes [N] where one number a row is meant."""
-    if isinstance(stored, Mapping):
-        raise DatasetError(f"{path}: {key} is a group; only flat arrays can be read")
-    discrete = key == "actions" and stored.dtype.kind in "iu"
-    flag = key in ("terminals", "timeouts")
-    dtype = np.dtype(bool if flag else np.int64 if discrete else np.float32)
-    if not isinstance(stored, np.ndarray) and stored.dtype.kind == dtype.kind == "f":
-        stored = stored.astype(dtype)  # HDF5 converts piece by piece, NumPy would need both at once
-    values = np.asarray(stored[()]).astype(dtype, copy=False)
+def _column(key: str, array) -> np.ndarray:
+    """In the dtype of `Transitions`, flags as they are stored; [N, 1] becomes [N] for one number a
+    row, and [N] becomes [N, 1] for actions of floats."""
+    discrete = key == "actions" and array.dtype.kind in "iu"
+    flag = key in FLAGS
+    dtype = np.dtype(array.dtype if flag else np.int64 if discrete else np.float32)
+    if not isinstance(array, np.ndarray) and array.dtype.kind == dtype.kind == "f":
+        array = array.astype(dtype)  # HDF5 converts piece by piece, NumPy would need both at once
+    values = np.asarray(array[()]).astype(dtype, copy=False)
     single = flag or discrete or key == "rewards"
+    if key == "actions" and not discrete and values.ndim == 1:
+        return values[:, None]
     return values[:, 0] if single and values.ndim == 2 and values.shape[1] == 1 else values
+
+
+def _sound_flags(path: Path, columns: dict[str, np.ndarray], skip_damaged: bool) -> np.ndarray:
+    """Turn the flags into booleans, in place; where both were [N].
+
+    DatasetError for one that is neither 0 nor 1, unless `skip_damaged`: it then counts as 0.
+    """
+    sound = np.ones(len(columns["rewards"]), bool)
+    for key in FLAGS:
+        if key not in columns:
+            continue
+        good = (columns[key] == 0) | (columns[key] == 1)
+        if not good.all() and not skip_damaged:
+            row = int(good.argmin())
+            raise DatasetError(
+                f"{path}: {key} of row {row} is {columns[key][row]}, and must be 0 or 1: which "
+                "transitions end an episode is not known there; to leave out such episodes, type: "
+                f"{skip_command(path)}"
+            )
+        columns[key] = (columns[key] == 1) & good
+        sound &= good
+    return sound
+
+
+def _skip_damaged(arrays: dict[str, np.ndarray], sound: np.ndarray) -> list[str]:
+    """Leave out, in place, episodes with a row that is not `sound` [N] or not finite; a remark."""
+    for key in ("obs", "action", "reward", "next_obs"):
+        sound = sound & finite_rows(arrays[key])
+    number = np.cumsum(arrays["last"]) - arrays["last"]
+    damaged = np.unique(number[~sound])
+    keep_rows(arrays, ~np.isin(number, damaged))
+    return [skipped(damaged.tolist(), int(number[-1]) + 1)] if len(damaged) else []
 
 
 def _check_shapes(path: Path, columns: dict[str, np.ndarray]) -> None:

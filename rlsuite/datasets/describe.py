@@ -14,7 +14,8 @@ import textwrap
 import numpy as np
 
 from rlsuite.datasets.scores import reference as score_reference
-from rlsuite.datasets.transitions import DatasetError, Transitions
+from rlsuite.datasets.scores import why_none
+from rlsuite.datasets.transitions import DatasetError, Transitions, printable
 
 EDGES = 5
 ROWS = 100_000
@@ -50,6 +51,7 @@ def describe(data: Transitions, reference: Transitions | None = None) -> dict:
         "truncated": int((truncated & ~terminated).sum()),
         "open": int((~complete).sum()),
         "saturation": None if data.discrete else saturation(data),
+        "remarks": data.about.get("remarks", []),
         "score": _score(data, returns[counted]),
         "coverage": coverage(data, reference),
     }
@@ -149,17 +151,20 @@ def text(about: dict) -> str:
         rows.append(("saturation", share.format(**about["saturation"])))
     score = about["score"]
     if score is None:
-        rows.append(("score", "none: D4RL has no reference returns for this task"))
+        rows.append(("score", f"none: {why_none(about['task'] or about['name'])}"))
     else:
         rows.append(("score", f"{score['score']:.1f} (TQ {score['tq']:.3f}) of the mean return"))
         rows.append(("", f"0 and 100: {score['reference']}"))
     rows.append(("SACo", _saco(about["coverage"])))
-    return "\n".join([about["name"], *(_wrapped(f"  {name:12} {value}") for name, value in rows)])
+    rows += [("remark", remark) for remark in about["remarks"]]
+    return "\n".join(
+        [printable(about["name"]), *(_wrapped(f"  {name:12} {value}") for name, value in rows)]
+    )
 
 
 def _wrapped(line: str) -> str:
     how = {"break_long_words": False, "break_on_hyphens": False}
-    return textwrap.fill(line, WIDTH, subsequent_indent=" " * 15, **how)
+    return textwrap.fill(printable(line), WIDTH, subsequent_indent=" " * 15, **how)
 
 
 def _quartiles(spread: dict[str, float], form: str) -> str:

@@ -11,16 +11,21 @@ import os
 import re
 import shutil
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
+from rlsuite.datasets import named, writing
 from rlsuite.datasets.d4rl import TIMEOUTS, keep_rows
-from rlsuite.datasets.episodes import MAIN_FILE, joined
-from rlsuite.datasets.transitions import DatasetError, Transitions
+from rlsuite.datasets.episodes import MAIN_FILE, joined, leaves
+from rlsuite.datasets.stored import unreadable
+from rlsuite.datasets.transitions import DatasetError, Transitions, skipped
+from rlsuite.envs.variants import LIMIT, split
 
 METADATA = "metadata.json"  # Minari's name
+ADVICE = "make room, or name a folder elsewhere: MINARI_DATASETS_PATH=FOLDER"
+LEAST = 100  # bytes of an episode, in any of Minari's formats
 
 
 @dataclass
@@ -48,11 +53,17 @@ def root() -> Path:
 
 
 def local_ids() -> list[str]:
-    """Ids of the local sets, sorted; nothing is opened."""
+    """Ids of the local sets, sorted; nothing is opened.
+
+    A set's folder holds `data`; its name has a version, even where the set is damaged. A folder
+    called `data` may as well be the first part of a set's name.
+    """
     found = []
     for folder, below, _ in os.walk(root()):
-        if "data" in below:
-            found.append(Path(folder).relative_to(root()).as_posix())
+        path = Path(folder)
+        versioned = re.search(r"-v\d+$", path.name) and path != root()
+        if "data" in below and (versioned or (path / "data" / METADATA).is_file()):
+            found.append(path.relative_to(root()).as_posix())
             below.clear()
         below[:] = [name for name in below if not name.startswith(".")]
     return sorted(found)
@@ -87,11 +98,26 @@ def count(path: Path) -> int:
 
 
 def _said(path: Path) -> dict:
-    """What `metadata.json` says, with `task` and `steps` in any case."""
+    """What `metadata.json` says, with `task` and `steps` in any case.
+
+    DatasetError if it lacks what Minari would otherwise ask the environment for, which may be
+    anybody's code, and for counts that the files cannot hold.
+    """
     with _readable(path):
         said = json.loads((path / "data" / METADATA).read_text())
-        spec = json.loads(said.get("env_spec") or "{}")
-        return said | {"task": said.get("task") or spec.get("id"), "steps": said["total_steps"]}
+        kinds = {"total_steps": int, "total_episodes": int, "dataset_id": str}
+        kinds |= {"observation_space": str, "action_space": str}
+        for key, kind in kinds.items():
+            if type(said[key]) is not kind:
+                raise ValueError(f"{METADATA} says {key} {said[key]!r:.100}")
+        if not re.fullmatch(r"[-\w]+(/[-\w]+)*", said["dataset_id"]):
+            raise ValueError(f"{METADATA} says the name {said['dataset_id']!r:.100}")
+        counts = said["total_steps"], said["total_episodes"]
+        size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+        if min(counts) < 0 or LEAST * counts[1] > size:
+            what = f"{counts[1]:,} episodes, {counts[0]:,} steps"
+            raise ValueError(f"{METADATA} speaks of {what}, in {size / 1e6:,.3f} MB")
+        return said | {"task": named.task(said), "steps": said["total_steps"]}
 
 
 @contextlib.contextmanager
@@ -101,21 +127,19 @@ def _readable(path: Path) -> Iterator[None]:
     except (DatasetError, ImportError):  # what is missing, with the command that installs it
         raise
     except Exception as fault:  # h5py, pyarrow, Minari and Gymnasium have a dozen kinds of them
-        why = f"{type(fault).__name__}: {fault}"
-        raise DatasetError(
-            f"{path} cannot be read ({why}): it is damaged, cut short or of another version of "
-            "Minari; download, convert or collect it again"
-        ) from fault
+        advice = "it is damaged, cut short or of another version of Minari; download, convert or "
+        raise unreadable(path, fault, f"{advice}collect it again") from fault
 
 
-def read(path: Path, timeouts: str = "kept") -> Transitions:
+def read(path: Path, timeouts: str = "kept", skip_damaged: bool = False) -> Transitions:
     """The transitions of the Minari set in folder `path`.
 
     `timeouts="dropped"` leaves out the rows that a time limit cut, terminal or not, as D4RL does.
-    Dict observations of boxes are joined in the order of the space, as Gymnasium flattens them;
-    discrete actions are numbered from 0. A set that was converted without its time-outs says so
-    itself, and `about["timeouts"]` is "dropped" whatever was asked for. `about` holds an action box
-    if the set's has bounds.
+    Dict observations of boxes are joined in the order of their sorted keys, as by `envs`, and
+    a remark names the keys; discrete actions are numbered from 0, whatever the environment calls
+    them. A set that was converted without its time-outs says so itself, and `about["timeouts"]` is
+    "dropped" whatever was asked for. `skip_damaged` leaves out
+    the episodes that cannot be used. `about` holds an action box if the set's has bounds.
 
     Raises DatasetError naming the folder: no set, damaged, empty, or spaces that are not supported.
     """
@@ -126,16 +150,21 @@ def read(path: Path, timeouts: str = "kept") -> Transitions:
     folder = path.resolve() / "data"  # Minari's own sums fail on relative paths
     if not (folder / METADATA).is_file():
         raise DatasetError(f"{path} holds no Minari set (no data/{METADATA}); name a set's folder")
+    said = _said(path)
     with _readable(path):
         dataset = minari.MinariDataset(folder)
-        arrays = joined(dataset, path)
+        arrays, damaged = joined(dataset, path, skip_damaged)
+        remarks = _remarks(said, leaves(path, dataset.observation_space))
+        source = _source(said)
+    if damaged:
+        remarks.append(skipped(damaged, dataset.total_episodes))
     if timeouts == "dropped":
         keep_rows(arrays, ~arrays["truncated"])
     if len(arrays["reward"]) == 0:
         raise DatasetError(f"{path}: no transition is left without those that a time limit cut")
-    said, bounds = _said(path), None
-    if arrays["action"].ndim == 2:
-        bounds = np.stack([dataset.action_space.low, dataset.action_space.high]).reshape(2, -1)
+    space, bounds, discrete = dataset.action_space, None, arrays["action"].ndim == 1
+    if not discrete:
+        bounds = np.stack([space.low, space.high]).reshape(2, -1)
     low, high = (None, None) if bounds is None or np.isinf(bounds).any() else bounds.tolist()
     about = {
         "name": dataset.id,
@@ -145,10 +174,25 @@ def read(path: Path, timeouts: str = "kept") -> Transitions:
         "task": said["task"],
         "action_low": low,
         "action_high": high,
+        "action_start": int(space.start) if discrete else None,
+        "action_count": int(space.n) if discrete else None,
         "timeouts": "dropped" if said.get("timeouts") == "dropped" else timeouts,
-        "source": _source(said),
+        "source": source,
+        "remarks": remarks,
     }
     return Transitions(**arrays, about=about)
+
+
+def _remarks(said: dict, keys: list[tuple[str, ...]]) -> list[str]:
+    remarks = []
+    if keys != [()]:
+        names = ", ".join("/".join(each) for each in keys)
+        remarks.append(f"an observation is {names}, joined in this order")
+    around = named.wrappers(said)
+    if around:
+        what = f"collected through the wrappers {', '.join(around)}"
+        remarks.append(f"{what}, which are not around the environment that policies are tried in")
+    return remarks
 
 
 def _source(said: dict) -> str:
@@ -174,8 +218,9 @@ def write_episodes(dataset_id: str, task: str, episodes: Iterable[Episode], meta
     from rlsuite import envs
 
     sizes = envs.make(task, [0], 1)
+    start = sizes.first_action
     if sizes.discrete:
-        action_space = Discrete(sizes.action_size)
+        action_space = Discrete(sizes.action_size, start=start)
     else:
         action_space = Box(sizes.action_low, sizes.action_high, dtype=np.float32)
     sizes.close()
@@ -193,7 +238,8 @@ def write(data: Transitions, dataset_id: str) -> Path:
     from gymnasium.spaces import Box, Discrete
 
     if data.discrete:
-        action_space = Discrete(int(data.action.max()) + 1)
+        count = data.about.get("action_count") or int(data.action.max()) + 1
+        action_space = Discrete(count, start=data.about.get("action_start") or 0)
     else:
         box = (np.asarray(data.about[key], np.float32) for key in ("action_low", "action_high"))
         action_space = Box(*box, dtype=np.float32)
@@ -218,17 +264,18 @@ def _episodes(data: Transitions) -> Iterator[Episode]:
 def _write(
     dataset_id: str, task: str | None, action_space, episodes: Iterable[Episode], metadata: dict
 ) -> Path:
-    import h5py
     import minari
 
     folder = require_free(dataset_id)
     # Minari's lists leave out what begins with a dot
     partial = root() / f".{dataset_id.replace('/', '-')}.partial-{os.getpid()}"
     shutil.rmtree(partial, ignore_errors=True)
-    (partial / "data").mkdir(parents=True)
+    start = int(getattr(action_space, "start", 0))
     try:
-        with h5py.File(partial / "data" / MAIN_FILE, "w") as file:
-            lengths, obs_kind = _store(dataset_id, file, episodes)
+        with writing.explained(folder, ADVICE):
+            (partial / "data").mkdir(parents=True)
+        with writing.hdf5(partial / "data" / MAIN_FILE, folder, ADVICE) as (file, raw):
+            lengths, obs_kind = _store(dataset_id, file, raw, episodes, start)
         size = (partial / "data" / MAIN_FILE).stat().st_size
         contents = {
             "dataset_id": dataset_id,
@@ -242,10 +289,11 @@ def _write(
             "task": task,
             **metadata,
         }
-        (partial / "data" / METADATA).write_text(json.dumps(contents, indent=1))
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        require_free(dataset_id)
-        os.rename(partial, folder)
+        with writing.explained(folder, ADVICE):
+            (partial / "data" / METADATA).write_text(json.dumps(contents, indent=1))
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            require_free(dataset_id)
+            os.rename(partial, folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return folder
@@ -260,14 +308,21 @@ def _spaces(task: str | None, obs_kind: tuple[int, np.dtype], action_space) -> d
     obs_space = gymnasium.spaces.Box(-np.inf, np.inf, (size,), dtype)
     said = {"observation_space": obs_space, "action_space": action_space}
     said = {key: serialize_space(space) for key, space in said.items()}
-    spec = gymnasium.registry.get((task or "").rpartition(":")[2])
+    name, settings = split(task or "")
+    spec = gymnasium.registry.get(name.rpartition(":")[2])
     if spec is not None and not callable(spec.entry_point):  # a class has no form in JSON
-        said["env_spec"] = spec.to_json()
+        limit = settings.pop(LIMIT, spec.max_episode_steps)
+        kwargs = spec.kwargs | settings
+        said["env_spec"] = replace(spec, max_episode_steps=limit, kwargs=kwargs).to_json()
     return said
 
 
-def _store(dataset_id: str, file, episodes: Iterable[Episode]) -> tuple[list[int], tuple]:
+def _store(
+    dataset_id: str, file, raw: writing.PatientFile, episodes: Iterable[Episode], start: int
+) -> tuple[list[int], tuple]:
     """Write all episodes; their lengths, and (size, dtype) of an observation.
+
+    Discrete actions, counted from 0 here, are stored as the environment counts them, from `start`.
 
     Arrays lie in one piece, where Minari makes chunks of them: a third of the bytes, a fifth of the
     time for short episodes.
@@ -288,10 +343,12 @@ def _store(dataset_id: str, file, episodes: Iterable[Episode]) -> tuple[list[int
         group = file.create_group(f"episode_{number}")
         group.attrs["id"], group.attrs["total_steps"] = number, steps
         group.create_group("infos")
-        arrays = {"observations": episode.obs, "actions": episode.action}
+        action = episode.action + start if episode.action.ndim == 1 else episode.action
+        arrays = {"observations": episode.obs, "actions": action}
         arrays |= {"rewards": episode.reward, "terminations": ends[0], "truncations": ends[1]}
         for name, values in arrays.items():
             group.create_dataset(name, data=values)
+        raw.check()
         lengths.append(steps)
     if not lengths:
         raise DatasetError(f"{dataset_id}: there are no episodes to write")

@@ -6,8 +6,11 @@ task's own reward scale. It is not clipped. D4RL's own function returns the frac
 
 import re
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
+
+from rlsuite.envs.variants import LIMIT, join, split
 
 SOURCE = "d4rl/infos.py, Fu et al. 2020, arXiv 2004.07219"
 
@@ -42,17 +45,28 @@ D4RL: dict[str, tuple[float, float]] = {
     "bullet-ant": (373.705955, 2650.495),
 }
 
-# Gymnasium's tasks with the observations, rewards and ends of D4RL's. AntMaze and PointMaze are not
-# here: Gymnasium-Robotics' pay on after the goal, so their returns mean something else.
+
+class Family(NamedTuple):
+    """A task of Gymnasium's with the observations, rewards and ends of D4RL's."""
+
+    name: str  # D4RL's
+    horizon: int  # steps of an episode of D4RL's, by which its references were measured
+    registered: int  # steps of an episode of Gymnasium's, unless the task says another limit
+    versions: tuple[str, ...]  # Gymnasium's, those that are the same task
+
+
+# AntMaze and PointMaze are not here: Gymnasium-Robotics' pay on after the goal, so their returns
+# mean something else. Nor is any -v5 of locomotion: rewards, ends or observations were changed.
+_LOCOMOTION, _ADROIT = ("2", "3", "4"), ("0", "1")
 FAMILIES = {
-    "Hopper": "hopper",
-    "HalfCheetah": "halfcheetah",
-    "Walker2d": "walker2d",
-    "Ant": "ant",
-    "AdroitHandPen": "pen",
-    "AdroitHandHammer": "hammer",
-    "AdroitHandDoor": "door",
-    "AdroitHandRelocate": "relocate",
+    "Hopper": Family("hopper", 1000, 1000, _LOCOMOTION),
+    "HalfCheetah": Family("halfcheetah", 1000, 1000, _LOCOMOTION),
+    "Walker2d": Family("walker2d", 1000, 1000, _LOCOMOTION),
+    "Ant": Family("ant", 1000, 1000, _LOCOMOTION),
+    "AdroitHandPen": Family("pen", 100, 200, _ADROIT),
+    "AdroitHandHammer": Family("hammer", 200, 200, _ADROIT),
+    "AdroitHandDoor": Family("door", 200, 200, _ADROIT),
+    "AdroitHandRelocate": Family("relocate", 200, 200, _ADROIT),
 }
 LOCOMOTION = ("Hopper", "HalfCheetah", "Walker2d", "Ant")  # which D4RL has as -v2
 
@@ -75,12 +89,17 @@ class Reference:
 
 
 def reference(task: str) -> Reference | None:
-    """References of a Gymnasium task (`Hopper-v4`) or a D4RL name (`hopper-medium-v2`); or None."""
-    name = task.rpartition(":")[2]  # `gymnasium_robotics:AdroitHandPen-v1`
-    family, _, version = name.partition("-v")
-    if family in FAMILIES:
-        own = FAMILIES[family]
-        return Reference(*D4RL[own], f"D4RL's {own}{_fit(family, version)} ({SOURCE})")
+    """References of a Gymnasium task (`Hopper-v4`) or a D4RL name (`hopper-medium-v2`); or None.
+
+    They hold for one version, one horizon and the registered settings of a task.
+    """
+    name, family, unlike = _looked_up(task)
+    if unlike:
+        return None
+    if family is not None:
+        fit = ", made on -v2: on -v4 scores may differ by a few points"
+        fit = fit if family.versions == _LOCOMOTION else f", for {family.horizon} steps"
+        return Reference(*D4RL[family.name], f"D4RL's {family.name}{fit} ({SOURCE})")
     own = max((key for key in D4RL if re.match(rf"{key}(-|$)", name)), key=len, default=None)
     return None if own is None else Reference(*D4RL[own], f"D4RL's {own} ({SOURCE})")
 
@@ -91,12 +110,35 @@ def normalized(task: str, returns: np.ndarray | float) -> np.ndarray | None:
     return None if found is None else found.score(returns)
 
 
-def _fit(family: str, version: str) -> str:
-    """What stands between a score on Gymnasium's version of a task and D4RL's tables."""
-    if family == "AdroitHandPen":
-        return ", for episodes of 100 steps"
-    if family not in LOCOMOTION:
-        return ""
-    if version == "5":
-        return ", made on -v2: -v5 is another task and has none of its own, so no D4RL score"
-    return ", made on -v2: on -v4 scores may differ by a few points"
+def why_none(task: str) -> str:
+    """Why a task has no references, in words that follow "none: "."""
+    return _looked_up(task)[2] or "D4RL has no reference returns for this task"
+
+
+def _looked_up(task: str) -> tuple[str, Family | None, str]:
+    """The task's plain name, its family if D4RL has that, and what makes it unlike D4RL's task."""
+    try:
+        whole, settings = split(task)
+    except ValueError:  # the name of a file, with a comma
+        whole, settings = task, {}
+    name = whole.rpartition(":")[2]  # `gymnasium_robotics:AdroitHandPen-v1`
+    word, _, version = name.partition("-v")
+    family = FAMILIES.get(word)
+    if family is None:
+        own = "its settings are not those of D4RL's tasks" if settings else ""
+        return name, None, own
+    steps = settings.pop(LIMIT, family.registered)
+    if version not in family.versions:
+        return name, family, f"D4RL's references are not of version {version} of this task"
+    if settings:
+        return name, family, f"D4RL's references are not of this task with {join('', settings)[1:]}"
+    if steps != family.horizon:
+        return (
+            name,
+            family,
+            (
+                f"D4RL's references are for episodes of {family.horizon} steps, and this task has "
+                f"{steps}; type {whole},{LIMIT}={family.horizon}"
+            ),
+        )
+    return name, family, ""

@@ -21,8 +21,15 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from rlsuite.datasets import cache, d4rl, minari
-from rlsuite.datasets.transitions import DatasetError, Transitions, check, check_task
+from rlsuite.datasets import cache, d4rl, minari, named
+from rlsuite.datasets.transitions import (
+    DatasetError,
+    Transitions,
+    check,
+    check_task,
+    one_row_ends,
+    printable,
+)
 
 PATIENCE = 1.5  # seconds for the server to answer; Minari itself tries for 23
 SERVERS = {"hf": "https://huggingface.co", "gcp": "https://storage.googleapis.com"}  # of Minari
@@ -38,6 +45,7 @@ def load(
     timeouts: str | None = None,
     task: str | None = None,
     clip_actions: bool = False,
+    skip_damaged: bool = False,
     say: Callable[[str], None] = _tell,
 ) -> Transitions:
     """The set `name`, checked, as read-only arrays mapped from the cache.
@@ -46,48 +54,80 @@ def load(
     task          of Gymnasium, e.g. Hopper-v4; by default what the set or its name says. The set's
                   spaces must be the task's
     clip_actions  cut actions to their box; otherwise one outside is an error
+    skip_damaged  leave out episodes that cannot be used; otherwise one is an error
 
     The box is the set's own if it says bounds, or the task's; [-1, 1] for D4RL's tasks where they
-    are not installed. `about["clipped_rows"]` counts the rows that were cut.
+    are not installed. `about["clipped_rows"]` counts the rows that were cut, `about["remarks"]`
+    tells what is unusual; `say` is told, too. No module is imported because a set names it.
 
-    Raises DatasetError, without a try at the network, for an unknown name, and for whatever the set
-    should not hold; ValueError for an unknown task.
+    Raises DatasetError for an unknown name and for what a set should not hold, without a try at the
+    network; ValueError for an unknown task.
     """
     path, kind = locate(name)
+    path = path.absolute()  # so that it is found again from another folder
     source = path / "data" if kind == "minari" else path
-    sha256 = cache.digest(source)
+    sha256 = _digest(source)
     said = (minari if kind == "minari" else d4rl).task(path)
-    wish = {"sha256": sha256, "clip_actions": clip_actions, "task": task or said}
+    wish = {"sha256": sha256, "clip_actions": clip_actions, "skip_damaged": skip_damaged}
+    wish["task"] = task or (None if said and ":" in said else said)  # of a module: only if asked
     wish["timeouts"] = timeouts or ("kept" if kind == "minari" else "dropped")
     wish["family"] = d4rl.family(path.stem) if kind == "d4rl" else None
 
     def build() -> Transitions:
         say(f"reading {path} once; from then on it is mapped from {cache.root()}")
         envs = _environments(wish["task"], said)
-        if kind == "minari":
-            data = minari.read(path, wish["timeouts"])
-        else:
-            data = d4rl.read(path, wish["timeouts"], envs.time_limit if envs else None)
-        data = _with_box(data, envs)
+        data = _with_box(_read(path, kind, wish, envs), envs)
         data = check(_clipped(data) if clip_actions else data)
-        if cache.digest(source) != sha256:
-            raise DatasetError(f"{path} changed while it was read; try again")
-        more = {"task": wish["task"], "sha256": sha256, "misfit": _misfit(data, envs)}
+        _require_unchanged(source, sha256)
+        more = {"sha256": sha256, "misfit": _misfit(data, envs)}
+        more["remarks"] = data.about["remarks"] + one_row_ends(data)
         return replace(data, about=data.about | more)
 
     data = cache.fetch(wish, build, say)
-    about = data.about | {"path": str(path)}
+    about = data.about | {"path": str(path), "task": task or said}
     if kind == "d4rl":
         about["name"] = path.stem  # the arrays may have been built from a copy of another name
-    misfit = about.pop("misfit")
-    if task is not None and misfit:
+    if (misfit := about.pop("misfit")) and task is not None:
         raise DatasetError(misfit)
+    if named.unlike(said, task):
+        unlike = f"collected in {said}, used with {task}: other returns, maybe another task"
+        about["remarks"] = [*about["remarks"], unlike]
+    _say_once(about, say)
     if timeouts == "kept" != about["timeouts"]:
         raise DatasetError(
             f"{name} was converted without the rows at time limits, so they cannot be kept; leave "
             "the choice out, or say timeouts dropped"
         )
     return replace(data, about=about)
+
+
+def _digest(source: Path) -> str:
+    try:
+        return cache.digest(source)
+    except OSError as fault:
+        raise DatasetError(f"{source} cannot be read ({fault.strerror or fault})") from fault
+
+
+_said: set[tuple[str, str]] = set()  # (path, remark): a run loads its set more than once
+
+
+def _say_once(about: dict, say: Callable[[str], None]) -> None:
+    for remark in about["remarks"]:
+        if (about["path"], remark) not in _said:
+            say(f"{about['name']}: {remark}")
+        _said.add((about["path"], remark))
+
+
+def _require_unchanged(source: Path, sha256: str) -> None:
+    if _digest(source) != sha256:
+        raise DatasetError(f"{source} changed while it was read; try again")
+
+
+def _read(path: Path, kind: str, wish: dict, envs) -> Transitions:
+    if kind == "minari":
+        return minari.read(path, wish["timeouts"], wish["skip_damaged"])
+    limit = envs.time_limit if envs else None
+    return d4rl.read(path, wish["timeouts"], limit, wish["skip_damaged"])
 
 
 def locate(name: str) -> tuple[Path, str]:
@@ -100,7 +140,9 @@ def locate(name: str) -> tuple[Path, str]:
             return folder, "minari"
     if path.is_dir():
         raise DatasetError(f"{name} holds no Minari set (no data/{minari.METADATA})")
-    for file in _d4rl_files():
+    files = _d4rl_files()
+    exact = [file for file in files if name in (file.stem, file.name)]
+    for file in exact + files:
         if _plain(name) in (_plain(file.stem), _plain(file.name)):
             return file, "d4rl"
     raise _unknown(name)
@@ -119,6 +161,9 @@ class LocalSet:
     problem: str = ""
 
     def __str__(self) -> str:
+        return printable(self._line())
+
+    def _line(self) -> str:
         if self.problem:
             return f"{self.name:40} {self.problem}"
         counted = f"{self.transitions:>12,} transitions {self.size / 1e6:>9,.1f} MB"
@@ -169,7 +214,7 @@ def _environments(task: str | None, said: str | None):
 
     try:
         return None if task is None else envs.make(task, [0], 1)
-    except (ValueError, ImportError):
+    except Exception:  # a set may give an environment any settings
         if task == said:
             return None
         raise
@@ -251,13 +296,15 @@ def _unknown(name: str) -> DatasetError:
 
 
 def _look(name: str, path: Path, kind: str) -> LocalSet:
-    reader = minari if kind == "minari" else d4rl
-    files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
-    size = sum(file.stat().st_size for file in files)
+    reader, size = minari if kind == "minari" else d4rl, 0
     try:
+        files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
+        size = sum(file.stat().st_size for file in files)
         return LocalSet(name, kind, path, reader.task(path), reader.count(path), size)
     except DatasetError as fault:
         return LocalSet(name, kind, path, size=size, problem=str(fault))
+    except Exception as fault:  # one bad set must not hide the others
+        return LocalSet(name, kind, path, size=size, problem=f"{path} cannot be read ({fault})")
 
 
 # ------------------------------------------------------------------------------------- network

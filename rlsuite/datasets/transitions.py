@@ -1,5 +1,6 @@
 """Logged transitions as flat arrays: what every offline algorithm reads, whatever their source."""
 
+import math
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -27,7 +28,9 @@ class Transitions:
     `about` describes the set in JSON's types: `name`, `format`, `path`, `sha256`, `task` (of
     Gymnasium, or None), `action_low` and `action_high` [A] (None where discrete), `timeouts`
     ("kept": rows cut by a time limit are here, with their true next observation; "dropped": they
-    are not, because the file has no next observation for them), `source` (who made the data).
+    are not, because the file has no next observation for them), `source` (who made the data),
+    `remarks` (what is unusual in the set or its use, a line each); `action_start` and
+    `action_count`, the environment's first action and their number (None where continuous).
     """
 
     obs: np.ndarray
@@ -87,7 +90,7 @@ def check(data: Transitions) -> Transitions:
         shapes = f"{list(data.obs.shape)} and {list(data.next_obs.shape)}"
         raise DatasetError(f"{name}: obs and next_obs are {shapes}; both must be [N, O]")
     for key in ("obs", "action", "reward", "next_obs"):
-        _require_finite(name, key, getattr(data, key))
+        _require_finite(data, name, key)
     if not data.last[-1]:
         raise DatasetError(f"{name}: the last row does not end an episode; the file is bad")
     if not data.discrete:
@@ -125,15 +128,56 @@ def check_task(data: Transitions, envs) -> None:
         )
 
 
-def _require_finite(name: str, key: str, values: np.ndarray) -> None:
+def finite_rows(values: np.ndarray) -> np.ndarray:
+    """Whether all numbers of a row are finite, [N] of [N, ...]."""
+    return np.isfinite(values).reshape(len(values), math.prod(values.shape[1:])).all(1)
+
+
+def skip_command(name: object) -> str:
+    """What to type to be rid of damaged episodes."""
+    return f"rlsuite data convert {name} --to NEW-v0 --skip-damaged"
+
+
+def printable(text: str) -> str:
+    """Words from a file, without what would steer a terminal."""
+    return "".join(each if each.isprintable() else "?" for each in text)
+
+
+def skipped(numbers: list[int], total: int) -> str:
+    """The remark on episodes that were left out."""
+    shown = ", ".join(map(str, numbers[:10])) + (", ..." if len(numbers) > 10 else "")
+    return f"{len(numbers)} of {total} episodes are damaged and left out: {shown}"
+
+
+def one_row_ends(data: Transitions) -> list[str]:
+    """A remark on terminal rows that follow one another, as in files that mark a goal at each step.
+
+    They are transitions like any other, but count as episodes of one row. Where every episode has
+    one row, as in a bandit, that is what the task is.
+    """
+    again = np.flatnonzero(data.terminated[1:] & data.terminated[:-1]) + 1
+    if len(again) == 0 or len(again) == len(data) - 1:
+        return []
+    return [
+        f"{len(again):,} of {int(data.last.sum()):,} episodes have a single row, because terminal "
+        f"rows follow one another, row {again[0]} first: their returns and lengths are not those "
+        "of the task's episodes"
+    ]
+
+
+def _require_finite(data: Transitions, name: str, key: str) -> None:
+    def number(row: int) -> int:
+        return int(np.count_nonzero(data.last[:row]))
+
+    values = getattr(data, key)
     for start in range(0, len(values), 1_000_000):  # in parts: a set may be larger than memory
         part = values[start : start + 1_000_000]
-        bad = ~np.isfinite(part).reshape(len(part), -1).all(1)
+        bad = ~finite_rows(part)
         if bad.any():
             row = int(bad.argmax())
             raise DatasetError(
-                f"{name}: {key} of row {start + row} is {part[row].tolist()}; remove the row's "
-                "episode, or collect the set again"
+                f"{name}: {key} of row {start + row}, in episode {number(start + row)}, is "
+                f"{part[row].tolist()}; to leave out such episodes, type: {skip_command(name)}"
             )
 
 

@@ -9,13 +9,12 @@ both flags. Raw returns are summed here, below everything.
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rlsuite.envs.faults import EnvironmentFault, PolicyFault, RowFault
+from rlsuite.envs.faults import EnvironmentFault, PolicyFault, RowFault, warn_once
 from rlsuite.envs.steps import Episode, Rows, Step
 from rlsuite.envs.tasks import TASKS, choose_engine, costs_of, engine_id, physics_mismatch
 
@@ -156,6 +155,8 @@ class Environments:
             stepped = np.arange(self._count) if rows is None else rows
             self._require_finite(obs, "observation", stepped)
             self._require_finite(reward, "reward", stepped)
+        if not self.constraints:
+            return Rows(obs, reward, terminated, truncated, None, None)
         cost, margin = self._costs.of(before, action, obs, reward, signals)
         for quantity, values in (("cost", cost), ("margin", margin)):
             if values is not None and not math.isfinite(np.add.reduce(values, None)):
@@ -333,7 +334,8 @@ def make(
 ) -> Environments:
     """Build `copies` environments of `task` for each of `seeds`: S x N in all.
 
-    task     a known task, an id registered with Gymnasium, or MODULE:ID (see `tasks`)
+    task     a known task, an id registered with Gymnasium, or MODULE:ID (see `tasks`); settings of
+             the environment may follow: Pendulum-v1,g=1.6,max_episode_steps=12 (see `variants`)
     seeds    the seeds of the run; they name the slots in messages (randomness comes from `reset`)
     engine   "auto" (EnvPool where it has the task and S*N >= 8), "envpool" or "gymnasium"
     threads  EnvPool's threads; default: the cores, but no more than are useful
@@ -358,5 +360,5 @@ def make(
 
         physics = GymnasiumPhysics(task, count)
     if mismatch := physics_mismatch(task):
-        warnings.warn(mismatch, stacklevel=2)
+        warn_once(mismatch)
     return Environments(physics, task, engine, seeds, copies)

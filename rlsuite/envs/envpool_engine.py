@@ -8,11 +8,10 @@ before EnvPool could spend a whole step on it.
 
 from __future__ import annotations
 
-import os
-
 import numpy as np
 from numpy.typing import NDArray
 
+from rlsuite.core import cores
 from rlsuite.envs.tasks import engine_id, find
 
 _NO_LIMIT = 10**9  # steps; EnvPool adds one to it in a C++ int
@@ -128,6 +127,4 @@ class EnvPoolPhysics:
 
 
 def _default_threads(count: int) -> int:
-    affinity = getattr(os, "sched_getaffinity", None)
-    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
-    return max(1, min(cores, count // _ENVIRONMENTS_PER_THREAD))
+    return max(1, min(cores.usable(), count // _ENVIRONMENTS_PER_THREAD))

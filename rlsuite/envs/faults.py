@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import sysconfig
 import traceback
 from collections.abc import Sequence
+
+_said: set[str] = set()
 
 
 class EnvironmentFault(RuntimeError):
@@ -44,3 +47,10 @@ def explained(error: BaseException) -> str:
         return text
     frame = (own or frames)[-1]
     return f"{text} (at {frame.filename}:{frame.lineno}: {frame.line})"
+
+
+def warn_once(text: str) -> None:
+    """Log a warning, which is a line on the terminal unless logging is set up; once a process."""
+    if text not in _said:
+        _said.add(text)
+        logging.getLogger("rlsuite").warning(text)

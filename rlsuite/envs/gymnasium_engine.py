@@ -12,12 +12,18 @@ from typing import Any
 
 import gymnasium
 import numpy as np
-from gymnasium.spaces import Box, Discrete, Space
-from gymnasium.wrappers import OrderEnforcing, PassiveEnvChecker, TimeLimit
+from gymnasium.spaces import Box, Dict, Discrete, Space
+from gymnasium.wrappers import (
+    FlattenObservation,
+    OrderEnforcing,
+    PassiveEnvChecker,
+    TimeLimit,
+)
 from numpy.typing import NDArray
 
-from rlsuite.envs.faults import RowFault, explained
+from rlsuite.envs.faults import RowFault, explained, warn_once
 from rlsuite.envs.tasks import TASKS, engine_id, find
+from rlsuite.envs.variants import split
 
 # Pictures have at least so many rows and columns; a stack of four vectors is none.
 _IMAGE_SIDE = 16
@@ -154,7 +160,7 @@ class GymnasiumPhysics:
 
     def _follows_its_seed(self) -> bool:
         """Whether two resets with one seed agree; asked once of each task, of a throwaway copy."""
-        key = (self._id, gymnasium.spec(self._id.rpartition(":")[2]).entry_point)
+        key = (self._id, gymnasium.spec(split(self._id)[0].rpartition(":")[2]).entry_point)
         if key not in _seeded:
             (env,), self._fresh = self._fresh, []  # those that train start as new ones do
             try:
@@ -165,10 +171,9 @@ class GymnasiumPhysics:
                 env.close()
             _seeded[key] = np.array_equal(first, second, equal_nan=True)
             if not _seeded[key]:
-                warnings.warn(
+                warn_once(
                     f"{self._task} ignores its seed: two resets with seed 0 differ, so no run on "
-                    "it can be repeated (draw from self.np_random, after super().reset(seed=seed))",
-                    stacklevel=3,
+                    "it can be repeated (draw from self.np_random, after super().reset(seed=seed))"
                 )
         return _seeded[key]
 
@@ -203,14 +208,30 @@ def _require_supported(task: str, observation: Space, action: Space) -> None:
         )
 
 
+def _dict_of_boxes(space: Space) -> bool:
+    parts = space.values() if isinstance(space, Dict) else ()
+    return len(parts) > 0 and all(isinstance(p, Box) or _dict_of_boxes(p) for p in parts)
+
+
+def _in_order(space: Space) -> Space:
+    """The same with its keys sorted, for Gymnasium keeps the order of keyword arguments."""
+    if not isinstance(space, Dict):
+        return space
+    return Dict({key: _in_order(part) for key, part in space.items()})
+
+
 def _build(task: str, options: dict[str, object]) -> tuple[gymnasium.Env, int | None]:
-    """Return the environment without Gymnasium's standard wrappers, and the time limit in steps."""
+    """Return the environment without Gymnasium's standard wrappers, and the time limit in steps.
+
+    Dicts of boxes become one box, in the order of their sorted keys: as `datasets` reads them.
+    """
+    name, settings = split(task)
     try:
         with warnings.catch_warnings():
-            if task in TASKS:
+            if name in TASKS:
                 # Asking for -v4 is deliberate here: most published numbers are on it.
                 warnings.filterwarnings("ignore", message=".*is out of date.*")
-            env = gymnasium.make(task, disable_env_checker=True, **options)
+            env = gymnasium.make(name, disable_env_checker=True, **options, **settings)
     except (gymnasium.error.DependencyNotInstalled, ImportError) as error:
         raise ImportError(
             f"{task} needs a package that is not installed ({error}); for MuJoCo tasks run "
@@ -223,4 +244,7 @@ def _build(task: str, options: dict[str, object]) -> tuple[gymnasium.Env, int | 
         if isinstance(env, TimeLimit):
             limit = env._max_episode_steps
         env = env.env
+    if _dict_of_boxes(env.observation_space):
+        env.observation_space = _in_order(env.observation_space)
+        env = FlattenObservation(env)
     return env, limit

@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 from rlsuite.envs import costs, dm_control
 from rlsuite.envs.costs import Constraint
+from rlsuite.envs.variants import split
 
 ENGINES = ("envpool", "gymnasium")
 # Below this many environments a loop over plain Gymnasium environments is faster than EnvPool's
@@ -154,8 +155,18 @@ def constrain(
 
 
 def find(task: str) -> Task | None:
-    """What is known of `task`: of the table, or added by MODULE of MODULE:NAME, once imported."""
-    return TASKS.get(task) or ADDED.get(task.rpartition(":")[2])
+    """What is known of `task`: of the table, or added by MODULE of MODULE:NAME, once imported.
+
+    Of a task with settings of its own nothing is known but its constraints, and Gymnasium runs it.
+    """
+    name, comma, settings = task.partition(",")
+    known = TASKS.get(name) or ADDED.get(name.rpartition(":")[2])
+    if known is None or not comma:
+        return known
+    if known.base is None:
+        return None
+    note = "EnvPool takes no settings after a comma."
+    return known._replace(engines=("gymnasium",), note=note, base=f"{known.base},{settings}")
 
 
 def engine_id(task: str) -> str:
@@ -307,7 +318,7 @@ def _require_registered(task: str) -> None:
     """Raise ValueError unless Gymnasium has `task`, after importing `module` of "module:Id"."""
     import gymnasium
 
-    module, colon, name = task.rpartition(":")
+    module, colon, name = split(task)[0].rpartition(":")
     if colon:
         find_modules()
         try:

@@ -4,14 +4,17 @@ import contextlib
 import dataclasses
 import hashlib
 import io
-import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
 
+from rlsuite.experiments.files import write_whole
+
 KEEP = 2  # the newest, and the one before in case the newest was damaged
 _HASH_BYTES = 32
+_NAME = re.compile(r"\d{9}\.ckpt")
 
 
 class CheckpointError(RuntimeError):
@@ -25,75 +28,112 @@ def save(folder: Path, iteration: int, state: dict) -> None:
     Raises CheckpointError, with earlier checkpoints intact, if it cannot be written.
     """
     path = folder / f"{iteration:09d}.ckpt"
-    partial = path.with_suffix(".partial")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         buffer = io.BytesIO()
         torch.save(state, buffer)
-        with open(partial, "wb") as file:
-            file.write(hashlib.sha256(buffer.getbuffer()).digest())
-            file.write(buffer.getbuffer())
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-        _flush_folder(folder)
+        content = buffer.getbuffer()
+        write_whole(path, hashlib.sha256(content).digest(), content)
     except OSError as error:
-        with contextlib.suppress(OSError):  # there may be none, or no permission to remove it
-            partial.unlink()
         raise CheckpointError(
-            f"could not write {path} ({error.strerror or error}); earlier checkpoints are intact: "
+            f"could not write {path} ({error.strerror or error}); {_left(folder, path)}: "
             "make room or fix the permissions, then run the same command with --resume"
         ) from error
-    for old in sorted(folder.glob("*.ckpt"))[:-KEEP]:
-        old.unlink()
+    for old in _paths(folder)[:-KEEP]:
+        with contextlib.suppress(OSError):  # it is in nobody's way
+            old.unlink()
 
 
 def capture(learner) -> dict:
-    """The state of a learner: a dataclass of modules, tensors and named tuples of tensors."""
-    state = {}
-    for field in dataclasses.fields(learner):
-        part = getattr(learner, field.name)
-        if isinstance(part, torch.Tensor):
-            state[field.name] = part
-        else:
-            state[field.name] = part._asdict() if isinstance(part, tuple) else part.state_dict()
-    return state
+    """The state of a learner: a dataclass of modules, tensors and named tuples, nested at will."""
+    return {f.name: _taken(getattr(learner, f.name)) for f in dataclasses.fields(learner)}
 
 
 def restore(learner, state: dict) -> None:
-    """Put back what `capture` took."""
-    for name, saved in state.items():
-        part = getattr(learner, name)
-        if isinstance(part, torch.Tensor):
-            setattr(learner, name, saved)
-        elif isinstance(part, tuple):
-            setattr(learner, name, type(part)(**saved))
-        else:
-            part.load_state_dict(saved)
+    """Put back what `capture` took. CheckpointError if it was taken of another kind of learner."""
+    try:
+        names = {field.name for field in dataclasses.fields(learner)}
+        if names != state.keys():
+            raise ValueError(f"it lacks or adds {', '.join(sorted(names ^ state.keys()))}")
+        for name, saved in state.items():
+            setattr(learner, name, _put_back(getattr(learner, name), saved))
+    except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise CheckpointError(
+            f"the checkpoint is not of this version of the algorithm ({reason}); go on with the "
+            "version that wrote it, which config.json names, or begin a new run"
+        ) from error
 
 
-def load(folder: Path, say: Callable[[str], None]) -> tuple[int, dict] | None:
+def _taken(part):
+    if isinstance(part, torch.Tensor):
+        return part
+    if isinstance(part, tuple):
+        return {name: _taken(value) for name, value in part._asdict().items()}
+    return part.state_dict()
+
+
+def _put_back(part, saved):
+    """`part` as it was when `saved` was taken of it; a module is changed in place."""
+    if isinstance(part, torch.Tensor):
+        return saved
+    if isinstance(part, tuple):
+        return type(part)(*(_put_back(x, saved[name]) for name, x in part._asdict().items()))
+    part.load_state_dict(saved)
+    return part
+
+
+def load(
+    folder: Path, say: Callable[[str], None], device: str | None = None
+) -> tuple[int, dict] | None:
     """(iterations, state) of the newest sound checkpoint, None if there never was one.
 
     A damaged one is refused through `say`, and the one before is used; if all are damaged,
-    CheckpointError.
+    CheckpointError. Tensors come to `device`; by default to where they were.
     """
-    paths = sorted(folder.glob("*.ckpt"), reverse=True)
-    for path in paths:
-        content = path.read_bytes()
+    paths = _paths(folder)
+    for path in reversed(paths):
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            say(f"{path} cannot be read ({error.strerror}): refused")
+            continue
         digest, payload = content[:_HASH_BYTES], content[_HASH_BYTES:]
         if digest == hashlib.sha256(payload).digest():
-            return int(path.stem), torch.load(io.BytesIO(payload), weights_only=True)
+            return int(path.stem), _unpacked(path, payload, device)
         say(f"{path} is damaged or cut short ({len(content)} bytes, wrong checksum): refused")
     if paths:
         raise CheckpointError(f"every checkpoint in {folder} is damaged; start in another --folder")
     return None
 
 
-def _flush_folder(folder: Path) -> None:
-    """Make the rename itself durable."""
-    descriptor = os.open(folder, os.O_RDONLY)
+def clean(folder: Path) -> None:
+    """Remove what writers that were killed have left by halves."""
+    for path in folder.glob("*.partial"):
+        if _NAME.fullmatch(f"{path.stem}.ckpt"):
+            with contextlib.suppress(OSError):
+                path.unlink()
+
+
+def _unpacked(path: Path, payload: bytes, device: str | None) -> dict:
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        return torch.load(io.BytesIO(payload), device, weights_only=True)
+    except Exception as error:  # the content is as it was written: versions or devices differ
+        reason = str(error).strip().splitlines()[0]
+        raise CheckpointError(
+            f"{path} is whole, but PyTorch {torch.__version__} cannot load it here ({reason}); go "
+            "on with the version and the device that config.json names"
+        ) from error
+
+
+def _paths(folder: Path) -> list[Path]:
+    """The checkpoints, oldest first; a folder that is named like one is none."""
+    found = (path for path in folder.glob("*.ckpt") if _NAME.fullmatch(path.name))
+    return sorted(path for path in found if path.is_file())
+
+
+def _left(folder: Path, path: Path) -> str:
+    """What there is to go on from if `path` cannot be written."""
+    if [other for other in _paths(folder) if other != path]:
+        return "earlier checkpoints are intact"
+    return "there is no earlier one, so the run will begin anew"

@@ -37,6 +37,7 @@ class Dataset:
     transitions: int | None
     episodes: int | None
     mean_return: float | None
+    remarks: list[str] | None = None  # what is unusual in the set or its use, a line each
 
     @property
     def short_name(self) -> str:
@@ -103,4 +104,6 @@ def notes(sets: Iterable[Dataset]) -> list[str]:
             f"Data: {version}: {words}. Evaluated in {tasks}. The manifest of each row names the "
             "set's source, its SHA-256 and whether rows at time limits were kept."
         )
+        remarks = (f"{each.name}: {text}." for each in group for text in each.remarks or ())
+        found += dict.fromkeys(remarks)
     return found

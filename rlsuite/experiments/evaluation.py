@@ -1,6 +1,5 @@
 """How good a policy is: whole episodes in environments of their own, raw returns out."""
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -8,6 +7,7 @@ import numpy as np
 
 from rlsuite.core.networks import ActorCritic
 from rlsuite.envs import Constraint, Environments
+from rlsuite.envs.faults import warn_once
 
 ENDLESS = 10_000  # steps after which an episode of a task without a time limit is cut
 
@@ -21,13 +21,6 @@ class Evaluation:
     lengths: np.ndarray
 
 
-def restored(returns: list, costs: list, lengths: list, constraints: int) -> Evaluation:
-    """The evaluation of a checkpoint; before there were constraints it had one cost, [S, E]."""
-    costs = np.array(costs)
-    costs = costs if costs.ndim == 3 else costs[..., None]
-    return Evaluation(np.array(returns), costs[..., :constraints], np.array(lengths))
-
-
 def evaluate(
     policy: ActorCritic,
     envs: Environments,
@@ -38,7 +31,7 @@ def evaluate(
 
     Deterministic (the mode of the policy) unless `noise_rngs`, one generator per seed, are given.
     Normaliser statistics are read, never updated. Where the task has no time limit, episodes are
-    cut after 10,000 steps, and a warning says so.
+    cut after 10,000 steps, and a warning says so once.
     """
     obs = envs.reset(env_seeds)
     behaviour = policy.behaviour(envs.action_low, envs.action_high)
@@ -54,10 +47,9 @@ def evaluate(
         if len(first) == env_seeds.size:
             break
     else:
-        warnings.warn(
+        warn_once(
             f"{envs.task} has no time limit, and some episodes had no end: evaluations cut them "
-            f"after {ENDLESS:,} steps (gymnasium.register takes max_episode_steps)",
-            stacklevel=2,
+            f"after {ENDLESS:,} steps (gymnasium.register takes max_episode_steps)"
         )
         for episode in envs.unfinished():
             first.setdefault((episode.slot, episode.copy), episode)

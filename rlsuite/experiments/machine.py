@@ -10,6 +10,9 @@ from pathlib import Path
 
 import torch
 
+from rlsuite.core import cores
+
+ABSENT = "not installed"
 PACKAGES = ("rlsuite", "torch", "numpy", "gymnasium", "mujoco", "envpool")
 # Below this many gradient steps, compiling (10-30 s the first time) costs more than it saves
 # (0.5 to 1 ms a step at 64-64).
@@ -46,13 +49,14 @@ def versions() -> dict[str, str]:
         try:
             found[package] = version(package)
         except PackageNotFoundError:
-            found[package] = "not installed"
+            found[package] = ABSENT
     return found
 
 
 def hardware() -> dict[str, str | int | float]:
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    return {"cpu": _cpu_name(), "cores": os.cpu_count() or 1, "memory_gib": round(memory, 1)}
+    count = min(os.cpu_count() or 1, cores.quota())  # of a container: what it was given
+    return {"cpu": _cpu_name(), "cores": count, "memory_gib": round(memory, 1)}
 
 
 def _cpu_name() -> str:

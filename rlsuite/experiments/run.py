@@ -2,83 +2,71 @@
 
 `train(config, run)` of an algorithm is handed a Run. The folder holds
 
-    config.json       settings, config with the source of each number, versions, hardware, commit
+    config.json       settings, config with the source of each number, versions, hardware, commit;
+                      `sessions`: what of these was different when the run was gone on with
     progress.csv      per seed and iteration: training return and metrics; preparation.csv: the
                       same of iterations before step 0, where an algorithm has such
     evaluations.csv   per seed and evaluation; evaluations.npz: every episode of them
     policy/           the policy as of the last checkpoint; loads without any of this
-    checkpoint/       the last two checkpoints
+    checkpoint/       the last two checkpoints, which hold the rows so far, too
+    finished          once all of that is complete
 
 A checkpoint is an episode boundary in every run, interrupted or not: environments restart from
 seeds drawn from the run's own streams. So a killed and resumed run repeats an unbroken one exactly.
+Whatever else is lost or stale after a kill, a resume restores from the checkpoint.
 """
 
+import contextlib
 import csv
-import dataclasses
-import fcntl
-import json
 import math
-import os
-import sys
-from collections import deque
+import signal
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from time import perf_counter
 
 import numpy as np
 import torch
-from torch.utils.tensorboard import SummaryWriter
 
 from rlsuite import algorithms, envs
 from rlsuite.core.chance import Chance
-from rlsuite.core.saving import save_policy
-from rlsuite.core.streams import Streams
-from rlsuite.datasets import scores, store
+from rlsuite.datasets import scores
 from rlsuite.datasets.transitions import Transitions, check_task
-from rlsuite.envs.tasks import choose_engine, costs_of
-from rlsuite.experiments import checkpoint, machine
+from rlsuite.experiments import folder as folders
+from rlsuite.experiments import logs, machine
 from rlsuite.experiments.display import Display, spread
-from rlsuite.experiments.evaluation import (
-    Evaluation,
-    cost_cells,
-    cost_columns,
-    evaluate,
-    restored,
-)
+from rlsuite.experiments.evaluation import cost_cells, cost_columns, evaluate
+from rlsuite.experiments.files import write_whole
+from rlsuite.experiments.folder import FINISHED, RunError, from_json
 from rlsuite.experiments.rows import COLUMNS
-from rlsuite.experiments.settings import (
-    Settings,
-    config_hash,
-    field_comments,
-    learning_rates,
-    runs_used,
-)
+from rlsuite.experiments.settings import Settings, learning_rates
+from rlsuite.experiments.stored import StoredRun, _due
 from rlsuite.experiments.turns import GraphTurn, HostTurn
 
-RECENT = 100  # episodes in a training return, as CleanRL reports it
+__all__ = ["Run", "RunError", "create", "execute", "from_json", "reopen"]
+
+LARGEST_REWARD = 1e18  # float32 ends at 3e38, and losses square rewards
 
 
-class RunError(RuntimeError):
-    """A run cannot start or go on; the message says what to do."""
-
-
-class Run:
+class Run(StoredRun):
     """What an algorithm sees of the world: environments, streams, logs, evaluation, checkpoints."""
 
-    def __init__(self, folder: Path, algorithm: str, config: object, settings: Settings) -> None:
-        """The folder must exist: see `create` and `reopen`."""
-        self.folder, self.algorithm = folder, algorithm
-        self.config, self.settings = config, settings
-        self.task, self.seeds = settings.env, settings.seeds
-        self.streams = Streams(self.seeds)
+    def __init__(
+        self,
+        folder: Path,
+        about: dict,
+        config: object,
+        settings: Settings,
+        resumed: bool = False,
+    ) -> None:
+        """The folder must exist, `about` is its manifest: see `create` and `reopen`."""
+        super().__init__(folder, about, config, settings)
+        self.resumed = resumed
+        self._engine, self._evaluation_engine = folders.engines(folder, about)
         self.at_boundary = True
-        self.step = 0
-        self._recent = [deque(maxlen=RECENT) for _ in self.seeds]
-        self._history: list[tuple[int, Evaluation]] = []
-        self._seconds: dict[str, float] = {}
-        self._wall_before = 0.0
+        self._ending = False
         self._display: Display | None = None
-        self._board: SummaryWriter | None = None
+        self._board: logs.Board | None = None
         self._training = self._evaluating = self._data = None
         self._seen = 0  # episodes of the training environments that the log has
 
@@ -88,13 +76,13 @@ class Run:
         """The run's training environments, `copies` per seed."""
         if self.device != "cpu":
             raise RunError(f"--device {self.device} is for learning from data alone; leave it out")
-        self._training = envs.make(self.task, self.seeds, copies, self.settings.engine)
+        self._training = envs.make(self.task, self.seeds, copies, self._engine)
         self._prepare_evaluation()
         return self._training
 
     def data(self) -> Transitions:
         """The run's data set, which fits its task. Only the evaluations see an environment."""
-        self._data = store.load(self.settings.dataset, task=self.task)
+        self._data = folders.data(self.folder, self.about, self.resumed, self.say)
         self._prepare_evaluation()
         check_task(self._data, self._evaluating)
         return self._data
@@ -133,21 +121,27 @@ class Run:
         offline algorithm. `before` of the iterations prepare: their steps count up to zero, and
         nothing is evaluated.
         """
-        first = self._restore(learner)
+        first = self._restore(learner, total)
         name = f"{self.algorithm} {self.task} x{len(self.seeds)}"
         self._display = Display(name, total, first)
-        done = (first - before) * steps_each
-        self._board = SummaryWriter(str(self.folder), purge_step=done + 1)
         self._started = perf_counter()
+        done = (first - before) * steps_each
         self._speed_base = (perf_counter(), done)
+        if first < total:
+            with self._writing():
+                if self.resumed:
+                    folders.record_session(self.folder, self.step, self.say)
+                self._board = logs.Board(self.folder, done + 1)
         for k in range(first, total):
             self.step = (k + 1 - before) * steps_each
             yield k
             if k >= before and _due(k - before, total - before, self.settings.evaluations):
                 self._evaluate(learner.policy)
             self.at_boundary = _due(k, total, self.settings.checkpoints)
-            if self.at_boundary:
+            if self.at_boundary or self._ending:
                 self._save(k + 1, learner)
+            if self._ending and k + 1 < total:
+                raise KeyboardInterrupt
         self._finish()
 
     def log(self, metrics: dict[str, torch.Tensor], seconds: dict[str, float]) -> None:
@@ -192,7 +186,7 @@ class Run:
 
     def say(self, text: str) -> None:
         """A message to the user, above the progress bar."""
-        self._display.say(text) if self._display else print(text, file=sys.stderr)
+        self._display.say(text) if self._display else super().say(text)
 
     def close(self) -> None:
         """Stop the progress bar, the environments and the logs, however the run ended."""
@@ -204,8 +198,8 @@ class Run:
 
     def _prepare_evaluation(self) -> None:
         if self._evaluating is None:
-            how = (self.settings.evaluation_episodes, self.settings.engine)
-            self._evaluating = envs.make(self.task, self.seeds, *how)
+            episodes = self.settings.evaluation_episodes
+            self._evaluating = envs.make(self.task, self.seeds, episodes, self._evaluation_engine)
 
     def _evaluate(self, policy) -> None:
         start = perf_counter()
@@ -225,98 +219,56 @@ class Run:
             times = (round(self._wall(), 3), training)
             row = (seed, self.step, float(means[slot]), *rest, known, *times)
             rows.append(dict(zip(COLUMNS, row, strict=True)) | costs)
-        self._append("evaluations.csv", rows)
-        self._write_history()
-        self._board.add_scalar("evaluation/return", result.returns.mean(), self.step)
+        self._append(logs.EVALUATIONS, rows)
+        with self._writing():
+            logs.write_history(self.folder, self._history, self.seeds)
+            self._board.add(self.step, {"evaluation/return": float(result.returns.mean())})
         self._seconds["evaluation"] = self._seconds.get("evaluation", 0) + perf_counter() - start
 
-    def _save(self, iterations: int, learner) -> None:
-        state = {
-            "learner": checkpoint.capture(learner),
-            "streams": self.streams.state_dict(),
-            "recent": [list(x) for x in self._recent],
-            "history": [(s, [x.tolist() for x in vars(e).values()]) for s, e in self._history],
-            "seconds": self._seconds,
-            "wall_seconds": self._wall(),
-            "bytes": {p.name: p.stat().st_size for p in self.folder.glob("*.csv")},
-            "step": self.step,
-        }
-        checkpoint.save(self.folder / "checkpoint", iterations, state)
-        about = {"algorithm": self.algorithm, "task": self.task, "seeds": list(self.seeds)}
-        save_policy(learner.policy, self.folder / "policy", about | {"step": self.step})
-
-    def _restore(self, learner) -> int:
-        """Load the newest sound checkpoint, undo what was logged after it; iterations done."""
-        found = checkpoint.load(self.folder / "checkpoint", self.say)
-        sizes = found[1]["bytes"] if found else {}
-        for path in self.folder.glob("*.csv"):
-            os.truncate(path, sizes.get(path.name, 0))
-        if not found:
-            return 0
-        iterations, state = found
-        checkpoint.restore(learner, state["learner"])
-        self.streams.load_state_dict(state["streams"])
-        self._recent = [deque(map(tuple, x), maxlen=RECENT) for x in state["recent"]]
-        count = len(self._evaluating.constraints)
-        self._history = [(s, restored(*e, count)) for s, e in state["history"]]
-        self._seconds, self._wall_before = state["seconds"], state["wall_seconds"]
-        self.step = state["step"]
-        if self._history:
-            self._write_history()
-        self.say(f"resuming at step {self.step:,} of each seed")
-        return iterations
-
     def _finish(self) -> None:
-        (self.folder / "finished").write_text(f"{self._wall():.3f} seconds\n")
+        if not (self.folder / FINISHED).exists():
+            with self._writing():
+                write_whole(self.folder / FINISHED, f"{self._wall():.3f} seconds\n".encode())
         last = self._history[-1][1].returns.mean(1).tolist()
         self.say(f"evaluation at step {self.step:,}: return {spread(last)} over {len(last)} seeds")
         self.say(f"everything is in {self.folder}")
 
-    # ------------------------------------------------------------------------------- files
-
-    def _append(self, name: str, rows: list[dict]) -> None:
-        path = self.folder / name
-        new = not path.exists() or path.stat().st_size == 0
-        with open(path, "a", newline="") as file:
-            writer = csv.DictWriter(file, rows[0])
-            if new:
-                writer.writeheader()
-            writer.writerows(rows)
-
-    def _write_history(self) -> None:
-        arrays = {
-            name: np.stack([getattr(e, name) for _, e in self._history])
-            for name in ("returns", "costs", "lengths")  # [evaluations, S, E], costs [..., C]
-        }
-        partial = self.folder / "evaluations.partial.npz"
-        np.savez(partial, steps=np.array([s for s, _ in self._history]), seeds=self.seeds, **arrays)
-        os.replace(partial, self.folder / "evaluations.npz")
-
     def _to_board(self, rows: list[dict], values: dict[str, list[float]]) -> None:
+        shown = {f"metrics/{name}": sum(value) / len(value) for name, value in values.items()}
         for row in rows:
             if row["training_return"] is not None:
-                tag = f"training_return/seed_{row['seed']}"
-                self._board.add_scalar(tag, row["training_return"], self.step)
-        for name, value in values.items():
-            self._board.add_scalar(f"metrics/{name}", sum(value) / len(value), self.step)
+                shown[f"training_return/seed_{row['seed']}"] = row["training_return"]
+        with self._writing():
+            self._board.add(self.step, shown)
+
+    # ------------------------------------------------------------------------ what went wrong
 
     def _require_finite(self, values: dict[str, list[float]]) -> None:
         for name, per_seed in values.items():
-            for seed, value in zip(self.seeds, per_seed, strict=True):
+            for slot, value in enumerate(per_seed):
                 if not math.isfinite(value):
-                    raise RunError(
-                        f"{name} of seed {seed} is {value} at step {self.step}: training diverged; "
-                        "the last checkpoint is intact. "
-                        f"Lower one of: {learning_rates(self.config)}"
-                    )
+                    seed = self.seeds[slot]
+                    what = f"{name} of seed {seed} is {value} at step {self.step}"
+                    raise RunError(f"{what}: {self._diverged(slot)}")
 
-    def _wall(self) -> float:
-        return self._wall_before + perf_counter() - self._started
+    def _diverged(self, slot: int) -> str:
+        """Why numbers are not finite, and what helps."""
+        returns = [abs(ret) / length for ret, length, *_ in self._recent[slot]]
+        if self._data:
+            returns.append(float(np.abs(self._data.reward).max()))
+        largest = max(returns, default=0.0)
+        if largest > LARGEST_REWARD:
+            return (
+                f"its rewards reach {largest:.3g} a step, whose squares float32 cannot hold; "
+                f"{self.kept()}. Scale the rewards down"
+            )
+        return f"training diverged; {self.kept()}. Lower one of: {learning_rates(self.config)}"
 
-
-def _due(k: int, total: int, times: int) -> bool:
-    """Whether one of `times` evenly spaced events falls at the end of iteration k of `total`."""
-    return ((k + 1) * times) // total > (k * times) // total
+    def end(self) -> None:
+        """End soon, as an interrupt does: where no environment is cut, after a checkpoint."""
+        if self._training is not None or self._display is None or self._ending:
+            raise KeyboardInterrupt
+        self._ending = True
 
 
 def _mean(values) -> float | None:
@@ -336,95 +288,63 @@ def create(
     command: str = "",
 ) -> Run:
     """A new run in a new `folder`. RunError if it exists or cannot be written."""
-    if folder.exists() and any(folder.iterdir() if folder.is_dir() else [folder]):
-        command = f"rlsuite train {algorithm} --resume {folder}"
-        raise RunError(f"{folder} exists; to go on with it: {command}, or name another --folder")
-    if settings.device == "cuda" and not torch.cuda.is_available():
-        raise RunError("this machine has no CUDA device for --device cuda; leave it out")
-    module = algorithms.load(algorithm)
-    about = {
-        "algorithm": algorithm,
-        "task": settings.env,
-        "data": _describe(settings) if settings.dataset else None,
-        "preset": preset,
-        "command": command,
-        "settings": dataclasses.asdict(settings),
-        "config": dataclasses.asdict(config),
-        "sources": field_comments(module.Config),
-        "config_hash": config_hash(algorithm, config, settings),
-        "uses": runs_used(config),
-        "engine": choose_engine(
-            settings.env, len(settings.seeds) * getattr(config, "num_envs", 1), settings.engine
-        ),
-        "constraints": [each._asdict() for each in costs_of(settings.env).constraints],
-        "physics_mismatch": envs.physics_mismatch(settings.env),
-        "seeded": envs.is_seeded(settings.env),
-        "commit": machine.git_commit(),
-        "versions": machine.versions(),
-        "hardware": machine.hardware(),
-    }
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "config.json").write_text(json.dumps(about, indent=2))
-    except OSError as error:
-        why = error.strerror
-        raise RunError(f"cannot write to {folder} ({why}); choose another --folder") from None
-    return Run(folder, algorithm, config, settings)
-
-
-def _describe(settings: Settings) -> dict:
-    """What a run's data set was. DatasetError if it cannot be used."""
-    data = store.load(settings.dataset, task=settings.env)
-    known = {key: data.about.get(key) for key in ("name", "source", "sha256", "timeouts")}
-    returns = data.episode_returns()
-    counts = {"transitions": len(data), "episodes": len(returns)}
-    return known | counts | {"mean_return": float(returns.mean())}
+    folders.require_free(folder, algorithm)
+    _require_device(settings)
+    about = folders.describe(algorithm, config, settings, preset, command)
+    folders.begin(folder, about)
+    return Run(folder, about, config, settings)
 
 
 def reopen(folder: Path, algorithm: str | None = None) -> Run:
     """The run that `folder` holds, to go on with. RunError if it is none or another's."""
-    try:
-        about = json.loads((folder / "config.json").read_text())
-    except (OSError, json.JSONDecodeError):
-        raise RunError(f"{folder} is not a run folder (no readable config.json)") from None
-    if algorithm not in (None, about["algorithm"]):
-        raise RunError(
-            f"{folder} belongs to {about['algorithm']}, not {algorithm}; "
-            f"type: rlsuite train {about['algorithm']} --resume {folder}"
-        )
-    module = algorithms.load(about["algorithm"])
-    config = from_json(module.Config, about["config"])
-    return Run(folder, about["algorithm"], config, from_json(Settings, about["settings"]))
+    about = folders.read(folder, algorithm)
+    return Run(folder, about, *folders.begun_with(folder, about), resumed=True)
 
 
 def execute(run: Run) -> None:
-    """Train `run` from wherever it stands to its end."""
-    torch.set_num_threads(run.settings.torch_threads)
-    machine.choose_products(run.config)
+    """Train `run` from wherever it stands to its end; SIGTERM ends it like an interrupt."""
     module = algorithms.load(run.algorithm)
-    lock = _lock(run.folder)
+    with folders.locked(run.folder):
+        if run.complete():
+            run.say(f"{run.folder} has finished: there is nothing left to train")
+            return
+        _require_device(run.settings)
+        torch.set_num_threads(run.settings.torch_threads)
+        machine.choose_products(run.config)
+        folders.clean(run.folder)
+        try:
+            with _ended_by_signal(run):
+                module.train(run.config, run)
+        except (envs.EnvironmentFault, envs.PolicyFault) as fault:
+            raise RunError(_fault(run, fault)) from fault
+        except KeyboardInterrupt:
+            run.say(f"ended at step {run.step:,}; {run.kept()}")
+            raise
+        finally:
+            run.close()
+
+
+def _fault(run: Run, fault: envs.EnvironmentFault | envs.PolicyFault) -> str:
+    where = f"{fault}, before step {run.step} of the run"
+    if isinstance(fault, envs.PolicyFault):
+        rates = learning_rates(run.config)
+        return f"{where}: training diverged; {run.kept()}. Lower one of: {rates}"
+    return f"{where}; {run.kept()}: mend the environment, then add --resume {run.folder}"
+
+
+def _require_device(settings: Settings) -> None:
+    if settings.device == "cuda" and not torch.cuda.is_available():
+        raise RunError("this machine has no CUDA device for --device cuda; leave it out")
+
+
+@contextlib.contextmanager
+def _ended_by_signal(run: Run) -> Iterator[None]:
+    """SIGTERM, as batch systems send it, asks the run to end."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread can listen
+        return
+    before = signal.signal(signal.SIGTERM, lambda *_: run.end())
     try:
-        module.train(run.config, run)
-    except envs.EnvironmentFault as fault:
-        raise RunError(
-            f"{fault}, before step {run.step} of the run. The last checkpoint is intact: mend the "
-            f"environment, then add --resume {run.folder}"
-        ) from fault
+        yield
     finally:
-        run.close()
-        os.close(lock)
-
-
-def _lock(folder: Path) -> int:
-    """Hold `folder` for this process, which ends with it. RunError if another one trains there."""
-    descriptor = os.open(folder / "lock", os.O_CREAT | os.O_RDWR)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        raise RunError(f"another process is training in {folder}; wait for it, or end it") from None
-    return descriptor
-
-
-def from_json(cls: type, values: dict):
-    return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+        signal.signal(signal.SIGTERM, before)

@@ -6,6 +6,7 @@ import hashlib
 import inspect
 import json
 import re
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -15,6 +16,7 @@ from rlsuite.envs.tasks import engine_id
 COMPILE_WISHES = ("auto", "on", "off")
 ENGINES = ("auto", "envpool", "gymnasium")
 DEVICES = ("cpu", "cuda")
+MOST_SEEDS = 10_000  # in one run; they are trained side by side
 CLASSIC = ("CartPole", "Acrobot", "Pendulum", "MountainCar", "MountainCarContinuous")
 
 
@@ -34,7 +36,7 @@ class Settings:
     torch_threads: int = 1  # fastest for small networks; more for many seeds on an idle machine
 
     def __post_init__(self) -> None:
-        repeated = sorted({s for s in self.seeds if self.seeds.count(s) > 1})
+        repeated = sorted(seed for seed, count in Counter(self.seeds).items() if count > 1)
         if repeated:
             raise ValueError(f"seeds {repeated} are repeated in {list(self.seeds)}; give each once")
         if not self.seeds or min(self.seeds) < 0:
@@ -53,14 +55,17 @@ def parse_seeds(text: str) -> tuple[int, ...]:
     try:
         if "," in text:
             return tuple(int(part) for part in text.split(",") if part.strip())
-        if ":" in text:
-            first, end = text.split(":")
-            return tuple(range(int(first), int(end)))
-        return tuple(range(int(text)))
+        first, end = map(int, text.split(":")) if ":" in text else (0, int(text))
     except ValueError:
         raise ValueError(
             f"seeds {text!r} not understood; write 5 (seeds 0 to 4), 3:7 (3 to 6), 1,4,9, or 3,"
         ) from None
+    if end - first > MOST_SEEDS:
+        raise ValueError(
+            f"seeds {text!r} are {end - first:,}, and a run has at most {MOST_SEEDS:,}; for one "
+            f"seed write its number and a comma: {end},"
+        )
+    return tuple(range(first, end))
 
 
 def preset(module: ModuleType, name: str, task: str, dataset: str | None = None) -> dict:
@@ -71,8 +76,7 @@ def preset(module: ModuleType, name: str, task: str, dataset: str | None = None)
     if name not in module.PRESETS:
         near = difflib.get_close_matches(name, module.PRESETS) or list(module.PRESETS)
         raise ValueError(f"preset {name!r} is unknown; use one of: {', '.join(near)}")
-    table = module.PRESETS[name]
-    family = task_family(engine_id(task)).split("_")[0]  # AntMaze_UMaze: AntMaze
+    table, family = module.PRESETS[name], task_family(engine_id(task))
     # What a family changes holds for its tasks with constraints, too, and those may change more
     keys = ["*", *dict.fromkeys((family, task_family(task)))]
     keys += [f"{family}/{level(dataset, family)}"] if dataset else []
@@ -89,8 +93,8 @@ def default_preset(module: ModuleType, task: str) -> str:
 
 
 def task_family(task: str) -> str:
-    """`Hopper-v4` -> `Hopper`."""
-    return re.sub(r"-v\d+$", "", task)
+    """`Hopper-v4` -> `Hopper`, `gymnasium_robotics:AntMaze_UMaze-v4` -> `AntMaze`."""
+    return re.sub(r"-v\d+$", "", task.partition(",")[0].rpartition(":")[2]).split("_")[0]
 
 
 def level(dataset: str, family: str) -> str:
@@ -118,9 +122,13 @@ def learning_rates(config: object) -> str:
 
 def config_hash(algorithm: str, config: object, settings: Settings) -> str:
     """First 12 hex digits of the SHA-256 of all that decides a run's numbers, seeds apart."""
-    decisive = {"algorithm": algorithm, "config": dataclasses.asdict(config)}
-    given = {k: v for k, v in dataclasses.asdict(settings).items() if v is not None}
-    decisive["settings"] = {k: v for k, v in given.items() if k != "seeds"}
+    return hash_of(algorithm, dataclasses.asdict(config), dataclasses.asdict(settings))
+
+
+def hash_of(algorithm: str, config: dict, settings: dict) -> str:
+    """The same from what config.json holds."""
+    given = {k: v for k, v in settings.items() if v is not None and k != "seeds"}
+    decisive = {"algorithm": algorithm, "config": config, "settings": given}
     text = json.dumps(decisive, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
@@ -134,15 +142,16 @@ def runs_used(config: object) -> dict[str, dict]:
     for name, value in dataclasses.asdict(config).items():
         if not isinstance(value, str) or not (Path(value) / "config.json").exists():
             continue
+        end = Path(value) / "finished"
         try:
             about = json.loads((Path(value) / "config.json").read_text())
             made = {key: about[key] for key in ("command", "commit", "config_hash")}
             seeds = about["settings"]["seeds"]
-        except (KeyError, TypeError, json.JSONDecodeError) as error:
+            seconds = float(end.read_text().split()[0]) if end.exists() else None
+        except (LookupError, TypeError, ValueError) as error:
             raise ValueError(
-                f"{name} is {value}, whose config.json is damaged ({error}); name another run"
+                f"{name} is {value}, whose config.json or finished is damaged ({error}); name "
+                "another run"
             ) from None
-        end = Path(value) / "finished"
-        seconds = float(end.read_text().split()[0]) if end.exists() else None
         found[name] = made | {"seeds": seeds, "wall_seconds": seconds}
     return found

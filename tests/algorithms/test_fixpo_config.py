@@ -3,10 +3,12 @@
 import dataclasses
 import re
 
+import numpy as np
 import pytest
 
 from rlsuite.algorithms.on_policy import fixpo
 from rlsuite.algorithms.on_policy.fixpo import PRESETS, Config
+from rlsuite.core.networks import ActorCritic
 from rlsuite.experiments.settings import field_comments, preset
 
 # Section 3, column MuJoCo, in its order and its units: launcher and experiments
@@ -61,6 +63,18 @@ def test_derived_sizes():
     config = Config(**preset(fixpo, "mujoco-10m", "Walker2d-v4"))
     assert config.epochs * config.num_minibatches == 160
     assert (config.batch_size, config.iterations) == (8192, 1220)
+
+
+def test_the_last_layers_start_smaller_than_in_the_code_and_the_file_says_so():
+    # The code: gain sqrt 2 = 1.41421 in every layer, the policy's last one times 0.01 = 0.0141421.
+    # Here 0.01 and 1: an orthogonal row of gain g has norm g
+    policy = ActorCritic(3, 2, False, [np.random.default_rng(0)], Config().hidden)
+    views = policy.layout.views(policy.theta)
+    head, value = views["actor.2.weight"][0], views["critic.2.weight"][0]
+    assert head.norm(dim=1).tolist() == pytest.approx([0.01, 0.01])
+    assert value.norm(dim=1).tolist() == pytest.approx([1.0])
+    text = " ".join(fixpo.__doc__.split())
+    assert "gain 0.01 for the policy and 1 for V, where the code's have 0.01 sqrt 2" in text
 
 
 def test_every_field_names_a_source():

@@ -41,6 +41,8 @@ IQL = COMMON | {
     "anneal_actor_lr": True, "log_std_min": -5.0, "log_std_max": 2.0, "action_margin": 1e-5,
     "normalize_obs": False,
 }  # fmt: skip
+# Whatever is not one of its three locomotion tasks keeps its rewards; Kitchen and Adroit: beta 0.5
+IQL_RAW = IQL | {"scale_rewards": False}
 IQL_MAZE = {"expectile": 0.9, "temperature": 10.0, "scale_rewards": False, "reward_shift": -1.0}
 # SPOT, section 3: the VAE, the common column, MuJoCo; what AntMaze changes
 SPOT = COMMON | {
@@ -66,13 +68,22 @@ LAMBDA = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("task", ["Hopper-v4", "Walker2d-v5", "Own-v0"])
+@pytest.mark.parametrize("task", ["Hopper-v4", "Walker2d-v5", "HalfCheetah-v4", "Own-v0"])
 def test_d4rl_is_the_sheets_settings(task):
     assert config_of(bc, "d4rl", task) == BC
     assert config_of(bc, "d4rl-10-percent", task) == BC | {"best_fraction": 0.1}
     assert config_of(td3_bc, "d4rl", task) == TD3_BC
-    assert config_of(iql, "d4rl", task) == IQL
+    assert config_of(iql, "d4rl", task) == (IQL_RAW if task == "Own-v0" else IQL)
     assert config_of(spot, "d4rl", task) == SPOT | {"penalty": 0.1}
+
+
+@pytest.mark.parametrize(
+    "task",
+    [f"gymnasium_robotics:AdroitHand{kind}-v1" for kind in ("Pen", "Hammer", "Door", "Relocate")]
+    + ["FrankaKitchen-v1"],
+)
+def test_iql_on_adroit_and_kitchen_has_their_temperature_and_raw_rewards(task):
+    assert config_of(iql, "d4rl", task) == IQL_RAW | {"temperature": 0.5}
 
 
 def test_defaults_are_the_mujoco_settings():
@@ -85,6 +96,10 @@ def test_antmaze_is_the_sheets_settings():
     assert config_of(iql, "d4rl", "AntMaze-v2") == IQL | IQL_MAZE
     assert config_of(iql, "d4rl", "AntMaze_UMaze-v5") == IQL | IQL_MAZE  # as Gymnasium has it
     assert config_of(iql, "d4rl", "AntMaze-v2", "antmaze-umaze-v2") == IQL | IQL_MAZE
+    typed = "gymnasium_robotics:AntMaze_Large-v4"  # how the task must be named
+    assert config_of(iql, "d4rl", typed) == IQL | IQL_MAZE
+    found = config_of(spot, "d4rl", typed, "D4RL/antmaze/large-play-v1")
+    assert found == SPOT | SPOT_MAZE | {"penalty": 0.025}
     found = config_of(spot, "d4rl", "AntMaze-v2", "antmaze-umaze-v2")
     assert found == SPOT | SPOT_MAZE | {"penalty": 0.25}
 
@@ -132,7 +147,10 @@ def test_no_preset_goes_unchecked():
     ]
     lambdas = {f"{task.split('-')[0]}/{level}" for task, level in LAMBDA}
     assert set(spot.PRESETS["d4rl"]) == {"*", "AntMaze", *lambdas}
-    assert set(iql.PRESETS["d4rl"]) == {"*", "AntMaze"}
+    locomotion = {"HalfCheetah", "Hopper", "Walker2d"}
+    hands = {f"AdroitHand{kind}" for kind in ("Pen", "Hammer", "Door", "Relocate")}
+    others = {"*", "AntMaze", "FrankaKitchen"}
+    assert set(iql.PRESETS["d4rl"]) == others | locomotion | hands
     for module in MODULES:
         smoke = module.Config(**preset(module, "smoke", "Own-v0"))
         assert smoke.total_steps < 1000

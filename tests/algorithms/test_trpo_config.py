@@ -9,8 +9,9 @@ from rlsuite.algorithms.on_policy import trpo
 from rlsuite.algorithms.on_policy.trpo import PRESETS, Config
 from rlsuite.experiments.settings import field_comments, preset
 
-# Section 3, column SB3-zoo MuJoCo: 2 x 1024, 20 epochs of 2048/128 = 16 minibatches; section 2.2,
-# column sb3-contrib: 25 CG iterations in the zoo, damping 0.1, backtracking 0.8 at most 10 times
+# Section 3, column SB3-zoo MuJoCo, the KL in the unit of the other columns, PyTorch's epsilon:
+# 2 x 1024, 20 epochs of 2048/128 = 16 minibatches; section 2.2, column sb3-contrib: 25 CG
+# iterations in the zoo, damping 0.1, backtracking 0.8 at most 10 times
 ZOO = {
     "total_steps": 1_000_000, "num_envs": 2, "num_steps": 1024, "max_kl": 0.01, "kl_slack": 1.0,
     "cg_iterations": 25, "cg_damping": 0.1, "fisher_every": 1, "backtrack": 0.8,
@@ -25,6 +26,7 @@ ZOO = {
 BASELINES = ZOO | {
     "num_envs": 1, "num_steps": 1024, "gae_lambda": 0.98, "critic_epochs": 5, "hidden": (32, 32),
     "cg_iterations": 10, "fisher_every": 5, "kl_slack": 1.5, "backtrack": 0.5,
+    "bootstrap_on_truncation": False,  # a time limit is a death there
 }  # fmt: skip
 
 
@@ -33,7 +35,7 @@ def config_of(name: str, task: str) -> dict:
 
 
 @pytest.mark.parametrize("task", ["Hopper-v4", "Walker2d-v5", "Ant-v4", "Own-v0"])
-def test_mujoco_is_the_zoos_column(task):
+def test_mujoco_has_the_numbers_of_the_zoos_column(task):
     assert config_of("mujoco", task) == ZOO
     assert dataclasses.asdict(Config()) == ZOO
 
@@ -62,6 +64,7 @@ def test_classic_cartpole_is_the_zoos():
         "total_steps": 100_000, "num_steps": 512, "cg_iterations": 15, "cg_damping": 1e-3,
         "gae_lambda": 0.98, "normalize_obs": False, "normalize_reward": False,
         "critic_minibatches": 2,  # 1024/512
+        "adam_eps": 1e-5,
     }  # fmt: skip
     assert config_of("classic", "CartPole-v1") == expected
 
@@ -71,17 +74,60 @@ def test_classic_acrobot_and_mountain_car_are_the_zoos(task, epochs):
     # 100k steps of 2 x 1024, normalised; the rest is sb3-contrib's: 15 CG iterations, damping 0.1,
     # lambda 0.95, minibatches of 128, 10 critic epochs
     assert config_of("classic", task) == ZOO | {
-        "total_steps": 100_000, "cg_iterations": 15, "critic_epochs": epochs,
+        "total_steps": 100_000, "cg_iterations": 15, "critic_epochs": epochs, "adam_eps": 1e-5,
     }  # fmt: skip
+
+
+def test_classic_continuous_tasks_are_the_zoos():
+    # Pendulum: 100k steps of 2 x 1024, discount 0.9, 15 critic epochs, neither damping nor lambda
+    # nor minibatches given: 0.1, 0.95 and 2 x 1024/128 = 16
+    shared = {"cg_iterations": 15, "adam_eps": 1e-5}
+    assert config_of("classic", "Pendulum-v1") == ZOO | shared | {
+        "total_steps": 100_000, "discount": 0.9, "critic_epochs": 15, "normalize_obs": False,
+        "normalize_reward": False,
+    }  # fmt: skip
+    # MountainCarContinuous: 50k steps, normalised; the rest is sb3-contrib's: 2 x 2048 steps in
+    # minibatches of 128, so 32, and 10 critic epochs
+    assert config_of("classic", "MountainCarContinuous-v0") == ZOO | shared | {
+        "total_steps": 50_000, "num_steps": 2048, "critic_minibatches": 32, "critic_epochs": 10,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("task", "kl", "damping", "others"),
+    [  # target times and damping times the number of action dimensions
+        ("Hopper-v4", 0.03, 0.3, {}),  # 0.01 x 3
+        ("Walker2d-v4", 0.06, 0.6, {}),  # 0.01 x 6
+        ("HalfCheetah-v5", 0.24, 0.6, {}),  # 0.04 x 6
+        ("Ant-v4", 0.08, 0.8, {}),  # 0.01 x 8
+        ("Swimmer-v4", 0.02, 0.2, {"discount": 0.9999}),  # 0.01 x 2
+        ("Humanoid-v4", 0.17, 1.7, {"total_steps": 2_000_000}),  # 0.01 x 17
+        ("Reacher-v4", 0.02, 0.2, {}),  # 0.01 x 2
+        ("InvertedPendulum-v4", 0.01, 0.1, {}),
+        ("InvertedDoublePendulum-v4", 0.01, 0.1, {}),
+    ],
+)
+def test_sb3_is_the_zoos_column_with_the_kl_summed_over_actions(task, kl, damping, others):
+    found = config_of("sb3", task)
+    assert (found.pop("max_kl"), found.pop("cg_damping")) == pytest.approx((kl, damping))
+    expected = ZOO | {"adam_eps": 1e-5} | others
+    assert found == {k: v for k, v in expected.items() if k not in ("max_kl", "cg_damping")}
+
+
+def test_sb3_does_not_guess_how_many_actions_a_task_has():
+    with pytest.raises(ValueError, match="preset 'sb3' has no entry for Own-v0; it has Ant,"):
+        preset(trpo, "sb3", "Own-v0")
 
 
 def test_no_preset_of_a_family_goes_unchecked():
     longer = {f"mujoco-{n}m" for n in (3, 10)}
-    assert set(PRESETS) == {"mujoco", "mujoco-baselines", "classic", "smoke"} | longer
+    assert set(PRESETS) == {"mujoco", "mujoco-baselines", "sb3", "classic", "smoke"} | longer
     for name in {"mujoco"} | longer:
         assert set(PRESETS[name]) == {"*", "HalfCheetah", "Swimmer"}
     assert set(PRESETS["mujoco-baselines"]) == set(PRESETS["smoke"]) == {"*"}
-    assert {"*", "Acrobot"} <= set(PRESETS["classic"]) <= {"*", "Acrobot", "MountainCar"}
+    own = {"Acrobot", "MountainCar", "Pendulum", "MountainCarContinuous"}
+    assert set(PRESETS["classic"]) == {"*"} | own
+    assert len(PRESETS["sb3"]) == 9
     assert config_of("smoke", "Own-v0")["total_steps"] < 10_000
 
 

@@ -5,7 +5,15 @@ import pytest
 import torch
 import torch._dynamo  # whole, before a test stands in for what it traces
 
-from rlsuite.core.optim import AdamState, adam_step, clip_grad_norm, gradient
+from rlsuite.core.optim import (
+    AdamState,
+    Net,
+    adam_step,
+    clip_grad_norm,
+    descend,
+    gradient,
+    polyak,
+)
 
 
 def draw(seed: int, *shape: int) -> torch.Tensor:
@@ -158,3 +166,48 @@ def test_a_slot_gets_the_same_bits_alone_and_in_company():
     together = trained(slice(0, 10))
     for s in range(10):
         assert torch.equal(trained(slice(s, s + 1))[0], together[s])
+
+
+def test_the_moving_average_by_hand():
+    # 1 + 0.1 (3 - 1) = 1.2 and -2 + 0.1 (0 + 2) = -1.8
+    target, theta = torch.tensor([[1.0, -2.0]]), torch.tensor([[3.0, 0.0]])
+    torch.testing.assert_close(polyak(target, theta, 0.1), torch.tensor([[1.2, -1.8]]))
+
+
+def pull(theta, centre, weight):
+    """A loss of two arguments besides theta: weight |theta - centre|^2 / 2."""
+    loss = 0.5 * weight * (theta - centre).square().sum(1)
+    return loss, {"loss": loss}
+
+
+def test_descend_is_a_gradient_its_bound_and_adam():
+    net, centre = Net.of(draw(8, 3, 5)), draw(9, 3, 5)
+    options = {"active": torch.tensor([1.0, 0.0, 1.0]), "eps": 1e-5}
+    for _ in range(2):
+        grad, _ = gradient(lambda theta: pull(theta, centre, 30.0), net.theta)
+        bounded, norm = clip_grad_norm(grad, 0.5)
+        theta, adam = adam_step(net.theta, bounded, net.adam, 0.1, **options)
+        net, metrics = descend(net, 0.1, pull, centre, 30.0, max_norm=0.5, **options)
+        assert torch.equal(net.theta, theta)
+        assert all(torch.equal(a, b) for a, b in zip(net.adam, adam, strict=True))
+        assert torch.equal(metrics["grad_norm"], norm)
+        assert metrics.keys() == {"loss", "grad_norm"}
+    assert descend(net, 0.1, pull, centre, 30.0)[1].keys() == {"loss"}  # nothing bounded
+
+
+def test_no_mask_is_a_mask_of_ones():
+    net, centre = Net.of(draw(10, 2, 4)), draw(11, 2, 4)
+    bare, masked = net, net
+    for _ in range(3):
+        bare, _ = descend(bare, 0.01, pull, centre, 1.0)
+        masked, _ = descend(masked, torch.tensor(0.01), pull, centre, 1.0, active=torch.ones(2))
+    assert torch.equal(bare.theta, masked.theta)
+    assert all(torch.equal(a, b) for a, b in zip(bare.adam, masked.adam, strict=True))
+
+
+def test_a_network_starts_from_a_copy():
+    theta = torch.nn.Parameter(torch.ones(1, 2), requires_grad=False)
+    net = Net.of(theta)
+    theta.zero_()
+    assert net.theta.tolist() == [[1.0, 1.0]]
+    assert type(net.theta) is torch.Tensor

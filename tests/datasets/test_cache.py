@@ -1,5 +1,6 @@
 """Flat arrays on disk: mapped, not copied; whole or not there; built once by many processes."""
 
+import hashlib
 import json
 import os
 import subprocess
@@ -21,6 +22,12 @@ WISH = {"sha256": "0123456789abcdef" * 4, "timeouts": "kept", "clip_actions": Fa
 def root(tmp_path, monkeypatch):
     monkeypatch.setenv("RLSUITE_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache"
+
+
+@pytest.fixture
+def settled(monkeypatch):
+    """Files count as settled at once."""
+    monkeypatch.setattr(cache, "SETTLED", 0)
 
 
 class Builder:
@@ -197,7 +204,7 @@ def test_digest_of_a_file_and_of_a_folder(tmp_path):
     assert cache.digest(tmp_path / "set") == summed.stdout.split()[0]
 
 
-def test_what_has_not_changed_is_not_read_again(tmp_path, monkeypatch):
+def test_what_has_not_changed_is_not_read_again(tmp_path, monkeypatch, settled):
     file = tmp_path / "file"
     file.write_bytes(b"abc")
     first, read = cache.digest(file), []
@@ -213,7 +220,24 @@ def test_what_has_not_changed_is_not_read_again(tmp_path, monkeypatch):
     assert len({cache.digest(file), first}) == 2 and len(read) == 3
 
 
-def test_a_note_that_is_garbage_is_written_anew(root, tmp_path):
+def test_a_file_changed_under_its_old_size_and_time(tmp_path, settled):
+    file = tmp_path / "file"
+    file.write_bytes(b"abc")
+    before, state = cache.digest(file), file.stat()
+    file.write_bytes(b"abd")
+    os.utime(file, ns=(state.st_atime_ns, state.st_mtime_ns))
+    assert cache.digest(file) == hashlib.sha256(b"abd").hexdigest() != before
+
+
+def test_a_file_is_read_again_until_it_has_settled(root, tmp_path):
+    file = tmp_path / "file"
+    file.write_bytes(b"abc")
+    cache.digest(file)
+    # A change within one tick of the file system's clock would leave no trace
+    assert not (root / "sources").exists()
+
+
+def test_a_note_that_is_garbage_is_written_anew(root, tmp_path, settled):
     file = tmp_path / "file"
     file.write_bytes(b"abc")
     first = cache.digest(file)

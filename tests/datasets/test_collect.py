@@ -6,10 +6,10 @@ from dataclasses import replace
 import gymnasium
 import numpy as np
 import pytest
-from gymnasium.spaces import Box
+from gymnasium.spaces import Box, Discrete
 from policy_samples import archive, run_folder
 
-from rlsuite.datasets import minari, recipes, scores
+from rlsuite.datasets import d4rl, minari, recipes, scores
 from rlsuite.datasets.behaviour import saved, uniform
 from rlsuite.datasets.collect import collect, environment_seeds, roll
 from rlsuite.datasets.recipes import Recipe
@@ -185,9 +185,54 @@ def test_policies_of_a_run(tmp_path):
     alone = replace(recipes.of_run(about, "test/mode-v0", 200, 5, None), mode=True)
     data, _ = stored(collect(alone, folder))
     policy = saved(folder, 5, make("Pendulum-v1", [0], 1), mode=True)
-    expected = policy.act(data.obs[None].astype(np.float64), 0.0)[0]
+    expected = policy.act(data.obs[None].astype(np.float64))[1][0]
     np.testing.assert_allclose(data.action, expected, atol=1e-5)
     assert alone.parts == {"5": 1} and len(data) == 200
+
+
+class Countdown(gymnasium.Env):
+    """Actions -1, 0 and 1; the observation is the last one."""
+
+    observation_space = Box(-1, 1, (1,), np.float32)
+    action_space = Discrete(3, start=-1)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action):
+        return np.full(1, action, np.float32), float(action), False, False, {}
+
+
+@pytest.fixture
+def countdown():
+    gymnasium.register("Countdown-v0", Countdown, max_episode_steps=10)
+    yield "Countdown-v0"
+    del gymnasium.registry["Countdown-v0"]
+
+
+def test_discrete_actions_are_stored_as_the_environment_counts_them(countdown, root, tmp_path):
+    import minari as farama
+
+    folder = run_folder(tmp_path / "run", countdown, True, (1, 3))
+    about = json.loads((folder / "policy/policy.json").read_text())
+    sets = [
+        collect(random_recipe(countdown, steps=60)),
+        collect(recipes.of_run(about, "test/run-v0", 60, None, None), folder),
+    ]
+    sets.append(minari.write(minari.read(sets[0]), "test/again-v0"))
+    d4rl.write(minari.read(sets[0]), tmp_path / "flat.hdf5")
+    sets.append(minari.write(d4rl.read(tmp_path / "flat.hdf5", "kept"), "test/flat-v0"))
+    for each in sets:
+        dataset = farama.MinariDataset(each / "data")
+        assert dataset.action_space == Discrete(3, start=-1)
+        for episode in dataset.iterate_episodes():
+            np.testing.assert_array_equal(episode.actions, episode.observations[1:, 0])
+        data = minari.read(each)
+        # Counted from 0 here: the action is the next observation, and one more
+        np.testing.assert_array_equal(data.action, data.next_obs[:, 0] + 1)
+        assert set(data.action) == {0, 1, 2}
+        assert (data.about["action_start"], data.about["action_count"]) == (-1, 3)
 
 
 def test_metadata_tells_where_a_set_comes_from():

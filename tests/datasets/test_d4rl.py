@@ -141,6 +141,26 @@ def test_dtypes_and_columns_of_one(tmp_path):
         assert data.action.tolist() == [0, 1, 2, 0, 1, 2, 0, 1, 2, 0, 1, 2, 0]
 
 
+@SUFFIXES
+def test_one_float_a_row_is_a_one_dimensional_action(tmp_path, suffix):
+    file = d4rl_file(tmp_path / f"pendulum{suffix}", actions=columns()["actions"][:, 0])
+    same(d4rl.read(file, "kept"), transitions())
+
+
+@SUFFIXES
+def test_damaged_episodes_are_left_out_if_asked(tmp_path, suffix):
+    terminals, rewards = columns()["terminals"].astype(np.float32), columns()["rewards"]
+    terminals[4], rewards[11] = np.nan, np.inf
+    file = d4rl_file(tmp_path / f"pendulum{suffix}", terminals=terminals, rewards=rewards)
+    with pytest.raises(DatasetError, match=r"terminals of row 4 is nan.* --skip-damaged"):
+        d4rl.read(file, "kept")
+    data = d4rl.read(file, "kept", skip_damaged=True)
+    # Episodes 1 (rows 4, 5) and 3 (rows 10 to 12) go
+    assert data.reward.tolist() == [0, 1, 2, 3, 20, 21, 22, 23]
+    assert data.last.nonzero()[0].tolist() == [3, 7]
+    assert data.about["remarks"] == ["2 of 4 episodes are damaged and left out: 1, 3"]
+
+
 # ------------------------------------------------------------------------------------- refusals
 
 
@@ -188,7 +208,9 @@ def test_a_changed_byte_in_compressed_data(tmp_path):
         ([], {"timeouts": np.zeros(14, bool)}, "timeouts has 14 rows and rewards has 13"),
         ([], {"observations": np.zeros((13, 2, 2))}, r"observations has shape \[13, 2, 2\]"),
         ([], {"observations": np.zeros((13, 4))}, r"shapes \[13, 4\] and \[13, 3\]"),
-        ([], {"actions": np.zeros(13)}, r"actions has shape \[13\]; needed are"),
+        ([], {"actions": np.zeros((13, 1, 1))}, r"actions has shape \[13, 1, 1\]; needed are"),
+        ([], {"terminals": np.full(13, np.nan)}, "terminals of row 0 is nan, and must be 0 or 1"),
+        ([], {"timeouts": np.arange(13) % 3}, "timeouts of row 2 is 2, and must be 0 or 1"),
         ([], {"actions": np.arange(13) - 4}, "action of row 0 is -4; discrete actions are"),
     ],
 )

@@ -133,7 +133,7 @@ def test_damaged_sets(root):
     folder = minari_set(root)
     with h5py.File(folder / "data" / "main_data.hdf5", "a") as file:
         del file["episode_2"]
-    with pytest.raises(DatasetError, match=r"cannot be read .*episode_2"):
+    with pytest.raises(DatasetError, match=r"episode 2 cannot be read .*there is no episode_2"):
         minari.read(folder)
     folder = minari_set(root)
     with h5py.File(folder / "data" / "main_data.hdf5", "a") as file:

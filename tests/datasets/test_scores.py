@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from rlsuite.datasets.scores import D4RL, normalized, reference
+from rlsuite.datasets.scores import D4RL, normalized, reference, why_none
 
 # (task, return, score) as the fact sheet computes them, to four digits
 TABLE = [
@@ -53,7 +53,8 @@ def test_minimum_is_0_maximum_is_100_and_the_map_is_affine(name: str) -> None:
         ("pen-human-v1", "pen"),
         ("AdroitHandDoor-v1", "door"),
         ("gymnasium_robotics:AdroitHandRelocate-v1", "relocate"),
-        ("Ant-v5", "ant"),
+        ("AdroitHandPen-v1,max_episode_steps=100", "pen"),
+        ("Hopper-v4,max_episode_steps=1000", "hopper"),
         ("halfcheetah", "halfcheetah"),
     ],
 )
@@ -70,7 +71,21 @@ def test_other_tasks_have_none(task: str) -> None:
     assert reference(task) is None and normalized(task, 1.0) is None
 
 
+@pytest.mark.parametrize(
+    ("task", "why"),
+    [
+        ("Ant-v5", "are not of version 5 of this task"),
+        ("AdroitHandPen-v1", "of 100 steps, and this task has 200; type AdroitHandPen-v1,max_epis"),
+        ("Hopper-v4,max_episode_steps=50", "of 1000 steps, and this task has 50"),
+        ("gym:Hopper-v4,forward_reward_weight=2", "not of this task with forward_reward_weight=2"),
+        ("Pendulum-v1", "D4RL has no reference returns for this task"),
+    ],
+)
+def test_references_hold_for_one_version_horizon_and_setting(task: str, why: str) -> None:
+    assert reference(task) is None and normalized(task, 1.0) is None
+    assert why in why_none(task)
+
+
 def test_the_text_says_where_d4rls_references_stand_in() -> None:
-    assert "-v5 is another task" in reference("Hopper-v5").text
-    assert "-v5" not in reference("Hopper-v4").text
+    assert "on -v4 scores may differ" in reference("Hopper-v4").text
     assert reference("Hopper-v4").text != reference("hopper-medium-v2").text

@@ -168,8 +168,11 @@ def test_about(home):
         "task": "Pendulum-v1",
         "action_low": [-2.0],
         "action_high": [2.0],
+        "action_start": None,
+        "action_count": None,
         "timeouts": "kept",
         "source": "SAC by Ada",
+        "remarks": [],
     }
     file = d4rl_file(home / "pendulum_x.npz")
     about = store.load("pendulum_x.npz").about
@@ -253,12 +256,16 @@ def test_what_no_set_should_hold(home):
     obs[7, 1] = np.nan
     for suffix in ("npz", "hdf5"):
         d4rl_file(home / f"pendulum_nan.{suffix}", observations=obs)
-        with pytest.raises(DatasetError, match=r"pendulum_nan: obs of row 6 is \[201\.0, nan, 201"):
+        with pytest.raises(
+            DatasetError, match=r"pendulum_nan: obs of row 6, in episode 2, is \[201\.0, nan, 201"
+        ):
             store.load(f"pendulum_nan.{suffix}")
     bad = episodes()
     bad[2].reward[1] = np.inf
     minari_set(minari_root(), parts=bad)
-    with pytest.raises(DatasetError, match="samples/pendulum-v0: reward of row 7 is inf"):
+    with pytest.raises(
+        DatasetError, match="samples/pendulum-v0: reward of row 7, in episode 2, is inf"
+    ):
         store.load(ID)
     minari_set(minari_root(), parts=[])
     with pytest.raises(DatasetError, match="pendulum-v0 holds no transition"):
@@ -305,7 +312,7 @@ def test_copies_share_their_arrays(home):
     one, other = store.load("pendulum-a.npz"), store.load("pendulum-b.npz")
     assert one.obs.filename == other.obs.filename
     assert [data.about["name"] for data in (one, other)] == ["pendulum-a", "pendulum-b"]
-    assert other.about["path"] == "pendulum-b.npz"
+    assert other.about["path"] == str(home / "pendulum-b.npz")
 
 
 def test_a_damaged_cache_is_rebuilt_with_a_message(home):

@@ -62,7 +62,7 @@ def test_sound_data_is_returned_itself():
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_numbers_that_are_not_finite(field, value):
     row = 11 if field == "reward" else (11, 0)
-    with pytest.raises(DatasetError, match=f"sample: {field} of row 11 is .*{value}"):
+    with pytest.raises(DatasetError, match=f"{field} of row 11, in episode 3, is .*{value}"):
         check(changed(field, row, value))
 
 

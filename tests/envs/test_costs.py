@@ -134,6 +134,21 @@ def test_a_constraint_of_ones_own_is_a_function_and_a_line(gentle, engine):
     assert environments.constraints == (Constraint("torque", 100, "episode"),)
 
 
+def test_a_task_with_settings_keeps_its_constraints(gentle):
+    environments = make("HalfCheetahVelocity-v5,max_episode_steps=3", [0], 1)
+    assert (environments.engine, environments.time_limit) == ("gymnasium", 3)
+    environments.reset(np.array([[1]]))
+    for _ in range(3):
+        step = environments.step(np.zeros((1, 1, 6), np.float32))
+    assert (step.truncated.all(), step.margin.shape) == (True, (1, 1, 1))
+    assert make(f"{gentle},max_episode_steps=3", [0], 8).constraints[0].name == "torque"
+    with pytest.raises(
+        ValueError, match=r"use 'gymnasium'\. EnvPool takes no settings after a comma"
+    ):
+        make("HopperSpeed-v4,max_episode_steps=3", [0], 8, "envpool")
+    assert find("Hopper-v4,max_episode_steps=3") is None
+
+
 def test_ones_own_constraints_choose_their_engine_as_their_base_does(gentle):
     assert choose_engine(gentle, 8) == "envpool"
     assert find(gentle).base == "Hopper-v4"

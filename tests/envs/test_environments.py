@@ -342,7 +342,7 @@ def test_what_environments_get_for_an_action(engine):
 def test_spaces_that_are_refused(register):
     box, action = Counter.observation_space, Counter.action_space
     cases = (
-        ("Dict-v0", (Dict(a=box), action), "only Box observations are supported"),
+        ("Dict-v0", (Dict(a=Discrete(3)), action), "only Box observations are supported"),
         ("Multi-v0", (box, MultiDiscrete([2, 2])), "only Discrete and floating-point Box"),
         ("Pixels-v0", (Box(0, 255, (84, 84, 3), np.uint8), action), "as images have; the networks"),
         ("Frames-v0", (Box(0, 1, (4, 84, 84)), action), "as images have"),

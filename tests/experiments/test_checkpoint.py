@@ -9,15 +9,15 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
 import torch
 
 from rlsuite.core.normalizers import RunningStatistics
-from rlsuite.core.optim import AdamState
+from rlsuite.core.optim import AdamState, Net
 from rlsuite.core.streams import Streams
-from rlsuite.experiments import checkpoint
 from rlsuite.experiments.checkpoint import KEEP, CheckpointError, capture, load, restore, save
 
 # Saves 1.6 MB checkpoints, all equal to their number, until killed
@@ -191,24 +191,46 @@ def test_a_kill_at_any_instant_leaves_a_sound_checkpoint(tmp_path):
     assert len(names(tmp_path)) <= KEEP + 2
 
 
+class State(NamedTuple):
+    net: Net
+    target: torch.Tensor
+
+
 @dataclasses.dataclass
 class Learner:
     statistics: RunningStatistics
     adam: AdamState
+    state: State
+    weight: torch.Tensor
 
 
 def test_a_learner_is_captured_and_restored(tmp_path):
+    """Named tuples within named tuples come back as what they were, to the bit."""
+
     def fresh() -> Learner:
-        return Learner(RunningStatistics(2, 3), AdamState.zeros(torch.zeros(2, 4)))
+        zeros = torch.zeros(2, 4)
+        state = State(Net.of(zeros), zeros)
+        return Learner(RunningStatistics(2, 3), AdamState.zeros(zeros), state, torch.zeros(2))
+
+    def adam() -> AdamState:
+        return AdamState(torch.randn(2, 4), torch.rand(2, 4), torch.full((2, 1), 7.0).double())
 
     learner = fresh()
     learner.statistics.merge(np.random.default_rng(0).standard_normal((2, 5, 3)))
-    learner.adam = AdamState(torch.randn(2, 4), torch.rand(2, 4), torch.full((2, 1), 7.0).double())
+    learner.adam, learner.weight = adam(), torch.rand(2)
+    learner.state = State(Net(torch.randn(2, 4), adam()), torch.randn(2, 4))
     save(tmp_path, 1, capture(learner))
     other = fresh()
     restore(other, load(tmp_path, print)[1])
     assert isinstance(other.adam, AdamState)
-    for mine, theirs in zip(other.adam, learner.adam, strict=True):
+    assert isinstance(other.state, State)
+    assert isinstance(other.state.net, Net)
+    assert isinstance(other.state.net.adam, AdamState)
+    pairs = [(other.weight, learner.weight), (other.state.target, learner.state.target)]
+    pairs += [(other.state.net.theta, learner.state.net.theta)]
+    pairs += zip(other.adam, learner.adam, strict=True)
+    pairs += zip(other.state.net.adam, learner.state.net.adam, strict=True)
+    for mine, theirs in pairs:
         assert mine.dtype == theirs.dtype
         assert torch.equal(mine, theirs)
     assert torch.equal(other.statistics.mean, learner.statistics.mean)
@@ -219,8 +241,6 @@ def test_the_file_is_flushed_before_it_gets_its_name(tmp_path, monkeypatch):
     calls = []
     for name in ("fsync", "replace"):
         real = getattr(os, name)
-        monkeypatch.setattr(
-            checkpoint.os, name, lambda *a, _n=name, _r=real: (calls.append(_n), _r(*a))[1]
-        )
+        monkeypatch.setattr(os, name, lambda *a, _n=name, _r=real: (calls.append(_n), _r(*a))[1])
     save(tmp_path, 1, {})
     assert calls == ["fsync", "replace", "fsync"]  # content, name, folder

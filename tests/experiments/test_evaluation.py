@@ -8,7 +8,7 @@ import torch
 from rlsuite.core.networks import ActorCritic
 from rlsuite.envs import make
 from rlsuite.experiments import evaluation
-from rlsuite.experiments.evaluation import evaluate, restored
+from rlsuite.experiments.evaluation import evaluate
 
 
 class Wages(gymnasium.Env):
@@ -135,22 +135,16 @@ def test_noise_makes_it_stochastic_and_is_drawn_per_seed():
     np.testing.assert_array_equal(noisy(6, 5), returns[::-1])
 
 
-def test_an_episode_that_never_ends_is_cut(monkeypatch):
+def test_an_episode_that_never_ends_is_cut(monkeypatch, warned):
     monkeypatch.setattr(evaluation, "ENDLESS", 20)
     policy, envs = constant_policy([0.25]), make("Wages-v0", [0], 3)
     assert evaluate(policy, envs, np.array([[1, 18, 19]])).lengths.tolist() == [[2, 19, 20]]
     # The first pays 0.25 for 2 steps, the others for the 20 that they get.
-    with pytest.warns(UserWarning, match=r"Wages-v0 has no time limit.* cut them after 20 steps"):
-        result = evaluate(policy, envs, np.array([[1, 30, 40]]))
+    assert warned() == []
+    result = evaluate(policy, envs, np.array([[1, 30, 40]]))
     assert result.lengths.tolist() == result.costs[..., 0].tolist() == [[2, 20, 20]]
     assert result.returns.tolist() == [[0.5, 5.0, 5.0]]
-
-
-def test_evaluations_of_earlier_checkpoints_had_one_cost():
-    # 2 seeds, 1 episode each; costs were [S, E], zeros where the task has no constraint
-    old = restored([[1.0], [2.0]], [[3.0], [4.0]], [[5.0], [6.0]], 1)
-    assert (old.costs.tolist(), old.lengths.tolist()) == ([[[3.0]], [[4.0]]], [[5.0], [6.0]])
-    assert restored([[1.0], [2.0]], [[0.0], [0.0]], [[5.0], [6.0]], 0).costs.shape == (2, 1, 0)
-    new = restored([[1.0], [2.0]], [[[3.0, 7.0]], [[4.0, 8.0]]], [[5.0], [6.0]], 2)
-    assert new.costs.tolist() == [[[3.0, 7.0]], [[4.0, 8.0]]]
-    assert restored([[1.0], [2.0]], [[[]], [[]]], [[5.0], [6.0]], 0).costs.shape == (2, 1, 0)
+    evaluate(policy, envs, np.array([[1, 30, 40]]))
+    (once,) = warned()
+    assert once.startswith("Wages-v0 has no time limit, and some episodes had no end: evaluations")
+    assert "after 20 steps" in once

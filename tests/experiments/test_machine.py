@@ -21,11 +21,18 @@ def test_versions(monkeypatch):
     assert found["python"].count(".") == 2
 
 
-def test_hardware():
+def test_hardware(monkeypatch):
+    monkeypatch.setattr(machine.cores, "quota", lambda: 1_000_000)
     found = machine.hardware()
     assert found["cores"] == os.cpu_count()
     assert 0.1 < found["memory_gib"] < 100_000
     assert found["cpu"]
+
+
+def test_a_container_has_no_more_cores_than_its_quota(monkeypatch):
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    monkeypatch.setattr(machine.cores, "quota", lambda: 2)
+    assert machine.hardware()["cores"] == 2
 
 
 def test_the_processor_has_a_name_where_the_system_does_not_tell(monkeypatch):

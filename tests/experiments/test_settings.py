@@ -65,6 +65,12 @@ def test_impossible_settings_are_refused_by_value(changes, message):
         Settings("Hopper-v4", **changes)
 
 
+@pytest.mark.parametrize("text", ["99999999999999", "1:99999999999999"])
+def test_more_seeds_than_a_run_can_have_are_refused(text):
+    with pytest.raises(ValueError, match=r"at most 10,000; for one seed .*: 99999999999999,$"):
+        parse_seeds(text)
+
+
 ALGORITHM = SimpleNamespace(
     PRESETS={
         "mujoco": {"*": {"epochs": 10, "clip": 0.2}, "Hopper": {"clip": 0.1}},
@@ -99,13 +105,18 @@ def test_an_unknown_preset_or_task_is_refused_with_the_known_ones():
 def test_the_preset_that_is_taken_if_none_is_named():
     both = SimpleNamespace(PRESETS={"mujoco": {}, "classic": {}})
     assert default_preset(both, "CartPole-v1") == default_preset(both, "Pendulum-v1") == "classic"
+    assert default_preset(both, "gymnasium.envs:CartPole-v1") == "classic"
     assert default_preset(both, "Hopper-v4") == default_preset(both, "Own-v0") == "mujoco"
     assert default_preset(ALGORITHM, "CartPole-v1") == "mujoco"
 
 
 @pytest.mark.parametrize(
     ("task", "family"),
-    [("Hopper-v4", "Hopper"), ("CartPole-v1", "CartPole"), ("Solo-v12", "Solo"), ("Own", "Own")],
+    [
+        *(("Hopper-v4", "Hopper"), ("CartPole-v1", "CartPole"), ("Solo-v12", "Solo")),
+        *(("Own", "Own"), ("AntMaze_UMaze-v5", "AntMaze"), ("my_tasks:Hopper-v4", "Hopper")),
+        ("gymnasium_robotics:AntMaze_Large_Diverse_GR-v4", "AntMaze"),
+    ],
 )
 def test_task_family(task, family):
     assert task_family(task) == family
@@ -164,6 +175,10 @@ def test_the_runs_that_a_config_names_are_described(tmp_path):
     (tmp_path / "finished").write_text("12.500 seconds\n")
     found["density"]["wall_seconds"] = 12.5
     assert runs_used(Uses(str(tmp_path))) == found
+    (tmp_path / "finished").write_text("")
+    with pytest.raises(ValueError, match=r"density is .* is damaged .*; name another run"):
+        runs_used(Uses(str(tmp_path)))
+    (tmp_path / "finished").unlink()
     for damaged in ("{", "[]", json.dumps(about | {"settings": None}), '{"command": ""}'):
         (tmp_path / "config.json").write_text(damaged)
         with pytest.raises(ValueError, match=r"density is .* is damaged .*; name another run"):

@@ -329,9 +329,11 @@ def test_other_data_of_the_same_name_is_refused(tmp_path) -> None:
 
 
 def test_jobs_that_would_share_a_folder_are_refused(tmp_path) -> None:
-    names = ["a/b-c-v0", "a-b/c-v0"]
-    with pytest.raises(ValueError, match=r"bc a/b-c-v0 and bc a-b/c-v0 would share .*bc/a-b-c-v0"):
-        sweep.plan(tmp_path, ["bc"], [], (), names)
+    with pytest.raises(ValueError, match=r"bc a/b-v0 and bc a/b-v0 would share .*bc/a%2Fb-v0"):
+        sweep.plan(tmp_path, ["bc"], [], (), ["a/b-v0", "a/b-v0"])
+    # Names that differ in a slash alone have a folder each
+    jobs = sweep.plan(tmp_path, ["bc"], [], (), ["a/b-c-v0", "a-b/c-v0"])
+    assert len({job.folder for job in jobs}) == 2
 
 
 def test_flags_that_no_run_would_take_are_refused_before_any_job_starts(swept, capsys) -> None:

@@ -28,7 +28,8 @@ For iterations k = 1..K, for S seeds at once, each with its own everything:
 Departures from the official code (uscresl/stabilized-rl, fixpo_tianshou.py), whose launcher's
 settings these are: the loop of sweeps has an end, (10), and uses of it are counted; actions are
 clipped to the box itself, not to [-1, 1] and then scaled; evaluation is deterministic; environments
-restart at every checkpoint; the log ratio is clamped to +-20.
+restart at every checkpoint; the log ratio is clamped to +-20; the last layers start orthogonal with
+gain 0.01 for the policy and 1 for V, where the code's have 0.01 sqrt 2 and sqrt 2.
 """
 
 import math

@@ -24,9 +24,15 @@ For iterations k = 1..K, for S seeds at once, each with its own everything:
 | delta, kappa | max_kl, kl_slack | | size of the trust region; how far the line search lets it be |
 
 One Fisher-vector product serves all seeds: the Hessian of a sum of independent terms is block
-diagonal. Departures from sb3-contrib's TRPO, whose settings these are: the KL is the paper's
-KL(old || new) where sb3-contrib measures KL(new || old), with the same Hessian at theta_old;
-conjugate gradients start at zero; an improvement of exactly zero is accepted.
+diagonal. Two conventions of the KL are in use: here, in the paper and in baselines it is summed
+over the A action dimensions, in sb3-contrib it is their mean. So sb3-contrib's target 0.01 and
+damping 0.1 are 0.01 A and 0.1 A here. Preset `sb3` has them, and its critic's Adam epsilon of 1e-5;
+`mujoco` has the other numbers of sb3-contrib's benchmark, but 0.01 and 0.1 of the sum, and 1e-8.
+
+Departures from sb3-contrib's TRPO, with preset `sb3`: the KL is the paper's KL(old || new) where
+sb3-contrib measures KL(new || old), with the same Hessian at theta_old; conjugate gradients start
+at zero, not at random numbers of 1e-4; a KL of exactly max_kl and an improvement of exactly zero
+are accepted.
 """
 
 import math
@@ -49,9 +55,9 @@ from rlsuite.core.rollouts import Batch, Collector, experience, standardise, val
 
 @dataclass(frozen=True)
 class Config:
-    max_kl: float = 0.01  # delta, nats, mean over states [paper; baselines; sb3-contrib]
+    max_kl: float = 0.01  # delta, nats, summed over actions, mean over states [paper; baselines]
     cg_iterations: int = 25  # conjugate-gradient steps [zoo MuJoCo; sb3-contrib 15; baselines 10]
-    cg_damping: float = 0.1  # added to F's diagonal [baselines; sb3-contrib]
+    cg_damping: float = 0.1  # added to F's diagonal [baselines; sb3-contrib: 0.1 per action]
     fisher_every: int = 1  # every so many transitions in F [sb3-contrib; baselines 5]
     kl_slack: float = 1.0  # kappa, of the line search [sb3-contrib; baselines 1.5]
     backtrack: float = 0.8  # b, factor between tries [sb3-contrib; baselines 0.5]
@@ -59,7 +65,7 @@ class Config:
     critic_lr: float = 1e-3  # Adam, constant [sb3-contrib; baselines]
     critic_epochs: int = 20  # E, passes over the rollout [zoo MuJoCo; sb3-contrib 10; baselines 5]
     critic_minibatches: int = 16  # per epoch, of 128 transitions each [sb3-contrib]
-    adam_eps: float = 1e-8  # denominator's constant [PyTorch's default, as sb3-contrib]
+    adam_eps: float = 1e-8  # denominator's constant [baselines; PyTorch; sb3-contrib 1e-5]
     discount: float = 0.99  # gamma, per step [sb3-contrib; baselines]
     gae_lambda: float = 0.95  # lambda of GAE [sb3-contrib; baselines 0.98]
     total_steps: int = 1_000_000  # environment steps of each seed [sb3-contrib's benchmark]
@@ -112,24 +118,41 @@ class Config:
 
 # ------------------------------------------------------------------------------------ 3. Presets
 
-# rl-baselines3-zoo hyperparams/trpo.yml, which sb3-contrib's table was made with
+# The numbers of rl-baselines3-zoo's trpo.yml, which sb3-contrib's table was made with
 _TUNED = {"HalfCheetah": {"max_kl": 0.04}, "Swimmer": {"discount": 0.9999}}
 
-_NORMALISED = dict(num_steps=1024, critic_minibatches=16, cg_damping=0.1, gae_lambda=0.95,
-                   normalize_obs=True, normalize_reward=True)  # fmt: skip
+# sb3-contrib's own defaults: what its zoo leaves out for classic control
+_SB3 = dict(num_steps=1024, critic_minibatches=16, cg_damping=0.1, gae_lambda=0.95)
+_NORMALISED = _SB3 | dict(normalize_obs=True, normalize_reward=True)
+
+
+def _sb3(actions: int, kl: float = 0.01, **more) -> dict:
+    """sb3-contrib's target `kl` and damping 0.1, means over `actions` dimensions, as sums."""
+    return dict(max_kl=kl * actions, cg_damping=actions / 10, adam_eps=1e-5, **more)
+
 
 # preset -> task family ("*": any task) -> what differs from the defaults
 PRESETS: dict[str, dict[str, dict]] = {
-    "mujoco": {"*": {}, **_TUNED},
+    "mujoco": {"*": {}, **_TUNED},  # the zoo's, but for the unit of the KL: see above
     **{f"mujoco-{n}m": {"*": dict(total_steps=n * 1_000_000), **_TUNED} for n in (3, 10)},
     "mujoco-baselines": {  # openai/baselines trpo_mpi, defaults.mujoco()
         "*": dict(num_envs=1, num_steps=1024, cg_iterations=10, gae_lambda=0.98, fisher_every=5,
-                  kl_slack=1.5, backtrack=0.5, critic_epochs=5, hidden=(32, 32)),
+                  kl_slack=1.5, backtrack=0.5, critic_epochs=5, hidden=(32, 32),
+                  bootstrap_on_truncation=False),
     },
-    "classic": {  # zoo: CartPole's for all, but Acrobot and MountainCar
+    "sb3": {  # trpo.yml in sb3-contrib's own unit; the last row is not in it: ours
+        "Ant": _sb3(8), "HalfCheetah": _sb3(6, kl=0.04), "Hopper": _sb3(3), "Walker2d": _sb3(6),
+        "Swimmer": _sb3(2, discount=0.9999), "Humanoid": _sb3(17, total_steps=2_000_000),
+        "InvertedPendulum": _sb3(1), "InvertedDoublePendulum": _sb3(1), "Reacher": _sb3(2),
+    },
+    "classic": {  # trpo.yml, with CartPole's for what it lacks; one action: one convention
         "*": dict(total_steps=100_000, num_steps=512, critic_minibatches=2, cg_iterations=15,
-                  cg_damping=1e-3, gae_lambda=0.98, normalize_obs=False, normalize_reward=False),
+                  cg_damping=1e-3, gae_lambda=0.98, adam_eps=1e-5, normalize_obs=False,
+                  normalize_reward=False),
         "Acrobot": dict(critic_epochs=10, **_NORMALISED), "MountainCar": _NORMALISED,
+        "Pendulum": dict(discount=0.9, critic_epochs=15, **_SB3),  # not gSDE
+        "MountainCarContinuous": {**_NORMALISED, "total_steps": 50_000, "num_steps": 2048,
+                                  "critic_minibatches": 32, "critic_epochs": 10},  # not gSDE
     },
     "smoke": {"*": dict(total_steps=2048, num_envs=1, num_steps=128, critic_minibatches=4,
                         critic_epochs=2, cg_iterations=5)},  # ours
