@@ -27,6 +27,7 @@ setup(
     install_requires=[
         "torch>=2.13.0",
         "numpy>=2.0.2",
+        "scipy>=1.17.1",  # linear programs: the optima of tabular tasks
         "gymnasium>=1.2.0",
         "pygame-ce>=2.5.2",  # with it Gymnasium draws CartPole and its like
         # EnvPool holds MuJoCo 3.6.0; from 3.8.1 on the two engines' physics differ

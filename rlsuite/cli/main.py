@@ -77,17 +77,27 @@ def evaluate(argv: list[str]) -> None:
     print(
         f"{task}, {options.episodes} episodes each: return {spread(means)} over {len(seeds)} seeds"
     )
+    for index, each in enumerate(pool.constraints if pool.reports_cost else ()):
+        known = each.kind == "episode" and each.limit is not None
+        limit = f", limit {each.limit:g}" if known else ""
+        print(f"{each.name}: cost {spread(result.costs[..., index].mean(1).tolist())}{limit}")
     if options.out:
-        _write_episodes(options.out, seeds, result)
+        _write_episodes(options.out, seeds, result, pool.constraints)
 
 
-def _write_episodes(out: Path, seeds: list[int], result) -> None:
-    lines = ["seed,episode,return,cost,length"]
-    for slot, seed in enumerate(seeds):
-        columns = (result.returns[slot], result.costs[slot], result.lengths[slot])
-        for episode, (ret, cost, length) in enumerate(zip(*columns, strict=True)):
-            lines.append(f"{seed},{episode},{ret},{cost},{int(length)}")
-    out.write_text("\n".join(lines) + "\n")
+def _write_episodes(out: Path, seeds: list[int], result, constraints) -> None:
+    import numpy as np
+
+    from rlsuite.runs.evaluation import cost_cells
+
+    rows = []
+    for slot, episode in np.ndindex(result.returns.shape):
+        cells = {"seed": seeds[slot], "episode": episode, "return": result.returns[slot, episode]}
+        costs = cost_cells(result.costs[slot, episode], constraints)
+        length = int(result.lengths[slot, episode])
+        rows.append(cells | {"cost": costs["cost"], "length": length} | costs)
+    lines = [rows[0], *(row.values() for row in rows)]
+    out.write_text("\n".join(",".join(map(str, line)) for line in lines) + "\n")
 
 
 @dataclasses.dataclass
@@ -202,6 +212,30 @@ def algorithms(argv: list[str]) -> None:
 
 
 @dataclasses.dataclass
+class Tasks:
+    """List the tasks: engines, length of an episode, constraints."""
+
+
+def tasks(argv: list[str]) -> None:
+    """List the tasks: engines, length of an episode, constraints."""
+    from rlsuite.envs.tasks import TASKS
+
+    flags.parse("rlsuite tasks", Tasks, argv)
+    columns = "{:25}  {:9}  {:>5}  {:10}  {:>7}  {}"
+    print(columns.format("task", "engines", "steps", "constraint", "limit", "kind"))
+    for name, task in TASKS.items():
+        told = [(each.name, each.limit, each.kind) for each in task.constraints]
+        for constraint, limit, kind in told or [("", "", "")]:
+            engines = "both" if len(task.engines) == 2 else task.engines[0]
+            cells = (constraint, limit, kind)
+            print(columns.format(name, engines, task.time_limit, *cells).rstrip())
+    print(
+        "\nA limit is one of an episode's sum (episode), of that sum discounted by 0.99\n"
+        "(discounted), or of the mean over steps (step). Your own task: MODULE:ID."
+    )
+
+
+@dataclasses.dataclass
 class Compare:
     """Show two algorithms' files side by side: what differs, section by section."""
 
@@ -271,7 +305,7 @@ COMMANDS = {
     function.__name__: function
     for function in (
         *(train, evaluate, record, sweep, export),
-        *(table, plot, report, algorithms, compare, data),
+        *(table, plot, report, algorithms, tasks, compare, data),
     )
 }
 

@@ -105,7 +105,7 @@ def _of_run(result: Result) -> Exported:
         "wall_seconds": float(last["wall_seconds"]),
         "logged": about["logged"],
     }
-    manifest |= {key: about[key] for key in ("uses", "sessions") if about.get(key)}
+    manifest |= {k: about[k] for k in ("uses", "sessions", "constraints") if about.get(k)}
     if result.data:
         manifest["data"] = about["data"] | {"origin": result.data.origin}
     return Exported(manifest, table)

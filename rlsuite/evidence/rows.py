@@ -55,7 +55,8 @@ class Result:
 
     `task` is an id, "Hopper-v4", or the short name of `data`, "hopper-medium-v0".
     `values[column]` is float64 [S, E] for every column but seed and step; NaN stands for an empty
-    cell and occurs only in OPTIONAL columns.
+    cell and occurs only in OPTIONAL columns. `cost` is the first constraint's, those of further
+    constraints have columns of their own, `cost_NAME`.
     """
 
     algorithm: str  # or a variant that has published values of its own: "bc-10-percent"
@@ -229,7 +230,7 @@ def read_file(file: Path, manifest_file: Path, log: Progress | None = None) -> R
     seeds, steps = cells.grid(file, list(found))
     values = {
         name: np.array([[found[seed, step][name] for step in steps] for seed in seeds])
-        for name in COLUMNS[2:]
+        for name in found[seeds[0], steps[0]]
     }
     if "seeds" in manifest and sorted(manifest["seeds"]) != seeds:
         raise RowsError(
@@ -297,8 +298,9 @@ def _cells(file: Path) -> dict[tuple[int, int], dict[str, float]]:
         key = cells.key(row, place)
         if key in found:
             raise RowsError(f"{place}: seed {key[0]} already has a row at step {key[1]}")
+        names = (*COLUMNS[2:], *(name for name in row if name.startswith("cost_")))
         found[key] = {
-            name: cells.number(row[name], name, place, name in OPTIONAL) for name in COLUMNS[2:]
+            name: cells.number(row[name], name, place, name in OPTIONAL) for name in names
         }
     if not found:
         raise RowsError(f"{file}: no rows; the run has not been evaluated yet")

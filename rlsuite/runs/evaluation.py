@@ -1,11 +1,12 @@
 """How good a policy is: whole episodes in environments of their own, raw returns out."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from rlsuite.core.networks import ActorCritic
-from rlsuite.envs import Environments
+from rlsuite.envs import Constraint, Environments
 from rlsuite.envs.faults import warn_once
 
 ENDLESS = 10_000  # steps after which an episode of a task without a time limit is cut
@@ -13,7 +14,7 @@ ENDLESS = 10_000  # steps after which an episode of a task without a time limit 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Raw undiscounted episode returns, episode costs and lengths, each [S, E]."""
+    """Raw undiscounted returns and lengths of episodes, [S, E], and their costs, [S, E, C]."""
 
     returns: np.ndarray
     costs: np.ndarray
@@ -53,5 +54,19 @@ def evaluate(
         for episode in envs.unfinished():
             first.setdefault((episode.slot, episode.copy), episode)
     order = [first[place] for place in np.ndindex(env_seeds.shape)]
-    columns = ([getattr(e, name) for e in order] for name in ("ret", "cost", "length"))
-    return Evaluation(*(np.array(values, float).reshape(env_seeds.shape) for values in columns))
+    returns, lengths = (
+        np.array([getattr(e, name) for e in order], float).reshape(env_seeds.shape)
+        for name in ("ret", "length")
+    )
+    costs = np.array([e.cost for e in order], float)
+    return Evaluation(returns, costs.reshape(*env_seeds.shape, len(envs.constraints)), lengths)
+
+
+def cost_columns(constraints: Sequence[Constraint], prefix: str = "") -> list[str]:
+    """Columns of tables: `cost` is the first constraint's, others have their names, `cost_NAME`."""
+    return [f"{prefix}cost{f'_{each.name}' * bool(i)}" for i, each in enumerate(constraints)]
+
+
+def cost_cells(costs: np.ndarray, constraints: Sequence[Constraint]) -> dict[str, float]:
+    """{column: cost} of costs [C]; a task without constraints has the first column, too: zero."""
+    return {"cost": 0.0} | dict(zip(cost_columns(constraints), costs.tolist(), strict=True))

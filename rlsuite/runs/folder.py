@@ -18,7 +18,7 @@ from pathlib import Path
 from rlsuite import algorithms, envs
 from rlsuite.datasets import store
 from rlsuite.datasets.transitions import Transitions
-from rlsuite.envs.tasks import choose_engine
+from rlsuite.envs.tasks import choose_engine, costs_of
 from rlsuite.runs import checkpoint, machine
 from rlsuite.runs.files import write_whole
 from rlsuite.runs.logs import EPISODES, TABLES
@@ -73,6 +73,7 @@ def describe(
         "config_hash": config_hash(algorithm, config, settings),
         "uses": runs_used(config),
         **{k: choose_engine(settings.env, seeds * n, settings.engine) for k, n in copies.items()},
+        "constraints": [each._asdict() for each in costs_of(settings.env).constraints],
         "physics_mismatch": envs.physics_mismatch(settings.env),
         "seeded": envs.is_seeded(settings.env),
         **here(),

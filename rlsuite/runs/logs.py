@@ -76,7 +76,7 @@ def append(folder: Path, name: str, rows: Sequence[dict]) -> None:
 
 
 def write_history(folder: Path, history: History, seeds: Sequence[int]) -> None:
-    """Write the raw episodes of all evaluations: [evaluations, S, E] of each quantity."""
+    """Write the raw episodes of all evaluations: [evaluations, S, E], and costs [..., C]."""
     buffer = io.BytesIO()
     np.savez(buffer, **_arrays(history, seeds))
     write_whole(folder / EPISODES, buffer.getbuffer())
@@ -165,9 +165,13 @@ def _holds(folder: Path, history: History, seeds: Sequence[int]) -> bool:
 
 def _arrays(history: History, seeds: Sequence[int]) -> dict[str, np.ndarray]:
     found = {"steps": np.array([step for step, _ in history]), "seeds": np.array(seeds)}
-    for name in ("returns", "costs", "lengths"):
+    for name in ("returns", "lengths"):
         found[name] = np.stack([getattr(result, name) for _, result in history])
-    return found
+    costs = [result.costs for _, result in history]
+    newest = costs[-1]
+    if newest.ndim == 3:  # [S, E, C]; a run begun by an older version had one cost, [S, E]
+        costs = [x if x.ndim == 3 else x[..., None][..., : newest.shape[2]] for x in costs]
+    return found | {"costs": np.stack(costs)}
 
 
 def _bytes(path: Path) -> bytes:

@@ -15,7 +15,7 @@ from rlsuite.core.saving import load_policy, select_seed
 from rlsuite.envs import Environments
 from rlsuite.envs.faults import explained
 from rlsuite.envs.gymnasium_engine import GymnasiumPhysics
-from rlsuite.envs.tasks import TASKS, choose_engine, require_typed
+from rlsuite.envs.tasks import choose_engine, engine_id, find, require_typed
 from rlsuite.runs.evaluation import evaluate
 from rlsuite.runs.run import RunError
 
@@ -103,7 +103,8 @@ def _video(out: Path, fps: float) -> Iterator:
 
 def _drawable(task: str) -> tuple[float, dict[str, str]]:
     """Pictures a second of `task`, and the options with which it draws them without a display."""
-    if task in TASKS and "gymnasium" not in TASKS[task].engines:
+    known = find(task)
+    if known and "gymnasium" not in known.engines:
         raise RunError(f"{task} cannot be drawn: it runs on EnvPool alone, which makes no pictures")
     choose_engine(task, 1, "gymnasium")
     os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
@@ -111,11 +112,11 @@ def _drawable(task: str) -> tuple[float, dict[str, str]]:
         os.environ["MUJOCO_GL"] = _renderer()
     options, env = {"render_mode": "rgb_array"}, None
     try:
-        env = gymnasium.make(task, disable_env_checker=True, **options)
+        env = gymnasium.make(engine_id(task), disable_env_checker=True, **options)
         if _has_camera(env.unwrapped, "track"):  # which goes along; the default one stays behind
             env.close()
             options["camera_name"] = "track"
-            env = gymnasium.make(task, disable_env_checker=True, **options)
+            env = gymnasium.make(engine_id(task), disable_env_checker=True, **options)
         env.reset(seed=0)
         picture = env.render()
         fps = env.metadata.get("render_fps", 30)

@@ -37,7 +37,7 @@ from rlsuite.datasets.transitions import Transitions, check_task
 from rlsuite.runs import folder as folders
 from rlsuite.runs import logs, machine
 from rlsuite.runs.display import Display, spread
-from rlsuite.runs.evaluation import evaluate
+from rlsuite.runs.evaluation import cost_cells, cost_columns, evaluate
 from rlsuite.runs.files import write_whole
 from rlsuite.runs.folder import FINISHED, RunError, from_json
 from rlsuite.runs.settings import Settings, learning_rates
@@ -149,10 +149,9 @@ class Run(StoredRun):
     def log(self, metrics: dict[str, torch.Tensor], seconds: dict[str, float]) -> None:
         """Record one iteration: metrics [S], and the seconds spent in each kind of work."""
         table = logs.PROGRESS if self.step > 0 else logs.PREPARATION
-        costs = self._has_costs(table)
+        costs = self._cost_columns(table)
         for episode in self._training.episodes(self._seen) if self._training else ():
-            found = (episode.ret, episode.length, episode.cost)
-            self._recent[episode.slot].append(found if costs else found[:2])
+            self._recent[episode.slot].append((episode.ret, episode.length, *episode.cost))
         self._seen = self._training.finished if self._training else 0
         values = {name: value.tolist() for name, value in metrics.items()}
         self._require_finite(values)
@@ -163,7 +162,9 @@ class Run(StoredRun):
             ret, length = (_mean(x[i] for x in self._recent[slot]) for i in (0, 1))
             row = {"seed": seed, "step": self.step, "training_return": ret}
             row |= {"training_length": length}
-            row |= {"training_cost": _mean(x[2] for x in self._recent[slot])} if costs else {}
+            row |= {
+                name: _mean(x[i] for x in self._recent[slot]) for i, name in enumerate(costs, 2)
+            }
             row |= {name: v[slot] for name, v in values.items()}
             rows.append(row | {"wall_seconds": round(self._wall(), 3)})
         self._append(table, rows)
@@ -175,13 +176,15 @@ class Run(StoredRun):
         speed = (self.step - steps) * len(self.seeds) / max(perf_counter() - since, 1e-9)
         self._display.update(returns, speed, self._seconds)
 
-    def _has_costs(self, table: str) -> bool:
-        """Whether the log `table` has the episodes' costs: its first row decides."""
+    def _cost_columns(self, table: str) -> list[str]:
+        """Columns of the episodes' costs in the log `table`: its first row decides."""
+        known = cost_columns(self._training.constraints, "training_") if self._training else []
         path = self.folder / table
         if path.exists() and path.stat().st_size > 0:
             with open(path, newline="") as file:
-                return "training_cost" in next(csv.reader(file))
-        return self._training is not None and self._training.reports_cost
+                header = next(csv.reader(file))
+            return [name for name in known if name in header]
+        return known if self._training and self._training.reports_cost else []
 
     def say(self, text: str) -> None:
         """A message to the user, above the progress bar."""
@@ -211,12 +214,13 @@ class Run(StoredRun):
         means = result.returns.mean(1)
         score = scores.normalized(self.task, means) if self._data else None
         for slot, seed in enumerate(self.seeds):
-            rest = (float(x[slot].mean()) for x in (result.costs, result.lengths))
+            costs = cost_cells(result.costs[slot].mean(0), self._evaluating.constraints)
+            rest = (costs["cost"], float(result.lengths[slot].mean()))
             known = None if score is None else float(score[slot])
             training = _mean(x[0] for x in self._recent[slot])
             times = (round(self._wall(), 3), training)
             row = (seed, self.step, float(means[slot]), *rest, known, *times)
-            rows.append(dict(zip(logs.COLUMNS, row, strict=True)))
+            rows.append(dict(zip(logs.COLUMNS, row, strict=True)) | costs)
         self._append(logs.EVALUATIONS, rows)
         with self._writing():
             logs.write_history(self.folder, self._history, self.seeds)

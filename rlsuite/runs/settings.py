@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
+from rlsuite.envs.tasks import engine_id
+
 COMPILE_WISHES = ("auto", "on", "off")
 ENGINES = ("auto", "envpool", "gymnasium")
 DEVICES = ("cpu", "cuda")
@@ -76,8 +78,10 @@ def preset(module: ModuleType, name: str, task: str, dataset: str | None = None)
     if name not in module.PRESETS:
         near = difflib.get_close_matches(name, module.PRESETS) or list(module.PRESETS)
         raise ValueError(f"preset {name!r} is unknown; use one of: {', '.join(near)}")
-    table, family = module.PRESETS[name], task_family(task)
-    keys = ["*", family, *([f"{family}/{level(dataset, family)}"] if dataset else [])]
+    table, family = module.PRESETS[name], task_family(engine_id(task))
+    # What a family changes holds for its tasks with constraints, too, and those may change more
+    keys = ["*", *dict.fromkeys((family, task_family(task)))]
+    keys += [f"{family}/{level(dataset, family)}"] if dataset else []
     if not table.keys() & set(keys):
         raise ValueError(f"preset {name!r} has no entry for {task}; it has {', '.join(table)}")
     return {k: v for key in keys for k, v in table.get(key, {}).items()}

@@ -4,6 +4,7 @@ import csv
 import fcntl
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -330,7 +331,30 @@ def test_algorithms_and_help(capsys) -> None:
     assert main(["algorithms"]) == 0
     assert "arXiv 1707.06347" in " ".join(capsys.readouterr().out.split())
     assert main(["--help"]) == 0
-    assert all(name in capsys.readouterr().out for name in ("train",)) and len(COMMANDS) == 11
+    assert all(name in capsys.readouterr().out for name in ("train",)) and len(COMMANDS) == 12
+
+
+def test_tasks_are_listed_with_their_constraints_80_columns_wide(capsys) -> None:
+    assert main(["tasks"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80
+    found = {line.split()[0]: line.split()[1:] for line in lines if line}
+    assert found["Hopper-v4"] == ["both", "1000"]
+    assert found["WalkerWalk-v1"] == ["envpool", "1000"]
+    assert found["HopperVelocity-v5"] == ["both", "1000", "velocity", "25.0", "episode"]
+    assert found["AntSpeed-v4"] == ["both", "1000", "speed", "103.115", "discounted"]
+
+
+def test_evaluate_tells_costs_where_there_are_some(capsys, finished_run) -> None:
+    folder = str(finished_run("ppo", "HopperVelocity-v4"))
+    assert main(["evaluate", folder, "--episodes=2", "--out=e.csv"]) == 0
+    assert re.search(r"^velocity: cost .*, limit 25$", capsys.readouterr().out, re.M)
+    header, *rows = (line.split(",") for line in Path("e.csv").read_text().splitlines())
+    assert (header, len(rows)) == (["seed", "episode", "return", "cost", "length"], 4)
+    assert main(["evaluate", folder, "--episodes=2", "--env=Hopper-v4", "--out=e.csv"]) == 0
+    assert "cost" not in capsys.readouterr().out
+    _, *rows = Path("e.csv").read_text().splitlines()
+    assert [row.split(",")[3] for row in rows] == ["0.0"] * 4
 
 
 def test_version(capsys) -> None:

@@ -65,7 +65,7 @@ def test_returns_costs_and_lengths_by_hand():
     result = evaluate(policy, make("Wages-v0", [0, 1], 3), LENGTHS - 1)
     np.testing.assert_allclose(result.returns, [[0.25, 0.5, 1.25], [-2.0, -0.5, -1.5]], rtol=1e-6)
     np.testing.assert_array_equal(result.lengths, LENGTHS)
-    np.testing.assert_array_equal(result.costs, LENGTHS)
+    np.testing.assert_array_equal(result.costs, LENGTHS[..., None])
 
 
 def test_discrete_actions_are_the_most_probable_ones():
@@ -142,7 +142,7 @@ def test_an_episode_that_never_ends_is_cut(monkeypatch, warned):
     # The first pays 0.25 for 2 steps, the others for the 20 that they get.
     assert warned() == []
     result = evaluate(policy, envs, np.array([[1, 30, 40]]))
-    assert result.lengths.tolist() == result.costs.tolist() == [[2, 20, 20]]
+    assert result.lengths.tolist() == result.costs[..., 0].tolist() == [[2, 20, 20]]
     assert result.returns.tolist() == [[0.5, 5.0, 5.0]]
     evaluate(policy, envs, np.array([[1, 30, 40]]))
     (once,) = warned()

@@ -86,6 +86,14 @@ def test_a_preset_is_its_general_part_and_that_of_the_task():
     assert preset(ALGORITHM, "tuned", "Ant-v4") == {"epochs": 5}
 
 
+def test_a_task_with_constraints_has_the_preset_of_its_base():
+    assert preset(ALGORITHM, "mujoco", "HopperVelocity-v5") == {"epochs": 10, "clip": 0.1}
+    limited = {"*": {"epochs": 10}, "Hopper": {"clip": 0.1}, "HopperSpeed": {"clip": 0.3}}
+    own = SimpleNamespace(PRESETS={"mujoco": limited})
+    assert preset(own, "mujoco", "HopperSpeed-v4") == {"epochs": 10, "clip": 0.3}
+    assert preset(own, "mujoco", "HopperVelocity-v4") == {"epochs": 10, "clip": 0.1}
+
+
 def test_an_unknown_preset_or_task_is_refused_with_the_known_ones():
     with pytest.raises(ValueError, match=r"preset 'mujoko' is unknown; use one of: mujoco$"):
         preset(ALGORITHM, "mujoko", "Ant-v4")

@@ -8,7 +8,12 @@ import numpy as np
 import pytest
 from gymnasium.spaces import Box
 
+from rlsuite.envs import Constraint, constrain, tasks
+from rlsuite.evidence import export as results
+from rlsuite.evidence import rows
+from rlsuite.runs import logs
 from rlsuite.runs import run as runs
+from rlsuite.runs.evaluation import Evaluation
 
 
 class Toll(gymnasium.Env):
@@ -58,6 +63,51 @@ def test_the_log_has_the_costs_of_a_task_that_has_some(short_runs):
     assert columns[columns.index("training_length") + 1] == "training_cost"
     rows = progress(short_runs.train("other", "ppo", "InvertedPendulum-v4"))
     assert [name for name in columns if name not in rows[0]] == ["training_cost"]
+
+
+def two_tolls(obs, action, next_obs, reward, signals):
+    return np.stack([signals["cost"], 3 * reward], 1)
+
+
+def test_every_constraint_has_its_columns(short_runs, monkeypatch, tmp_path):
+    # 4 steps at 0.5, and 4 at three times the reward of 1: 2 and 12
+    monkeypatch.setattr(tasks, "ADDED", {})
+    two = (Constraint("toll", 3, "episode"), Constraint("wage", None, "step"))
+    constrain("TwoTolls-v0", "Toll-v0", two_tolls, *two, signals=["cost"])
+    folder = short_runs.train("run", "ppo", "TwoTolls-v0", evaluation_episodes=3)
+    (row, *_) = progress(folder)
+    assert (row["training_cost"], row["training_cost_wage"]) == ("2.0", "12.0")
+    with np.load(folder / "evaluations.npz") as raw:
+        assert raw["costs"].shape == (10, 2, 3, 2)  # evaluations, seeds, episodes, constraints
+        assert raw["costs"].reshape(-1, 2).tolist() == [[2.0, 12.0]] * 60
+    (result,) = rows.read(folder)
+    assert result.final("cost").tolist() == [2.0, 2.0]
+    assert result.final("cost_wage").tolist() == [12.0, 12.0]
+    file = results.export(folder, tmp_path / "results")
+    (result,) = rows.read(tmp_path / "results")
+    assert result.values["cost_wage"].shape == (2, 10)
+    told = json.loads(file.with_suffix(".json").read_text())["constraints"]
+    assert [(each["name"], each["limit"], each["kind"]) for each in told] == [
+        ("toll", 3, "episode"),
+        ("wage", None, "step"),
+    ]
+
+
+@pytest.mark.parametrize("constraints", [0, 1, 2])
+def test_evaluations_of_runs_that_began_with_one_cost(tmp_path, constraints):
+    # 2 seeds, 1 episode each. Costs were [S, E], zeros where the task has no constraint
+    ones = np.ones((2, 1))
+    old = Evaluation(ones, 3 * ones, ones)
+    new = Evaluation(ones, np.full((2, 1, constraints), 4.0), ones)
+    logs.write_history(tmp_path, [(10, old)], (0, 1))
+    with np.load(tmp_path / "evaluations.npz") as raw:
+        assert raw["costs"].tolist() == [[[3.0], [3.0]]]  # unchanged until there is a new one
+    logs.write_history(tmp_path, [(10, new), (20, new)], (0, 1))
+    if constraints < 2:
+        logs.write_history(tmp_path, [(10, old), (20, new)], (0, 1))
+    with np.load(tmp_path / "evaluations.npz") as raw:
+        assert raw["costs"].shape == (2, 2, 1, constraints)
+        assert raw["costs"][0, 0, 0].tolist() == [[], [3.0], [4.0, 4.0]][constraints]
 
 
 def test_the_log_keeps_its_columns_when_costs_come_late(short_runs, monkeypatch):
