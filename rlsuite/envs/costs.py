@@ -100,6 +100,23 @@ def speed(obs, action, next_obs, reward, signals: Signals) -> NDArray:
     return (np.abs(x) if y is None else np.sqrt(x**2 + y**2))[:, None]
 
 
+# ------------------------------------------------------------------------------- dm_control
+
+# Limits of ReLOAD's tasks: half-way between the costs of the best policy and of the cheapest one
+HEIGHT_LIMIT = 0.65
+JOINT_SPEED_LIMIT = 0.1
+
+
+def torso_height(obs, action, next_obs, reward, signals: Signals) -> NDArray:
+    """The height of the walker's torso in metres, [E, 1]."""
+    return next_obs[:, 14:15]
+
+
+def joint_speed(obs, action, next_obs, reward, signals: Signals) -> NDArray:
+    """The norm of the reacher's two joint velocities in radians per second, [E, 1]."""
+    return np.linalg.norm(next_obs[:, 4:], axis=1, keepdims=True)
+
+
 # ------------------------------------------------------------------------------- any task
 
 
