@@ -22,7 +22,7 @@ setup(
     # The published values lie in results/ in a checkout and in rlsuite/published once installed.
     package_dir={"rlsuite.published": "results/published"},
     package_data={"rlsuite.published": ["*.csv"], "rlsuite.datasets.recipes": ["*.toml"]},
-    entry_points={"console_scripts": ["rlsuite = rlsuite.cli:main"]},
+    entry_points={"console_scripts": ["rlsuite = rlsuite.cli.main:main"]},
     # The lowest versions that the tests were run with; older ones may work, nobody has tried.
     install_requires=[
         "torch>=2.13.0",

@@ -14,8 +14,8 @@ from rlsuite.core.replay import Explorer, OnlineRows
 from rlsuite.core.rollouts import Collector
 from rlsuite.core.saving import save_policy
 from rlsuite.envs.engines import Environments, make
-from rlsuite.experiments import recording
-from rlsuite.experiments.evaluation import evaluate
+from rlsuite.runs import recording
+from rlsuite.runs.evaluation import evaluate
 
 TASK, SIZES, BOUNDS = "InvertedPendulum-v4", (4, 1), ([-3.0], [3.0])  # the pole falls soon
 

@@ -1,9 +1,48 @@
 """What the numbers of a Config must keep to, with messages that say what to type."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 LARGEST = 3.4e38  # that float32 holds
+
+
+def require_offline(config: object, *stages: str) -> None:
+    """What every Config that learns from data keeps to; `stages` are step counts, 0 for none."""
+    require_whole(config, "batch_size", "total_steps", "steps_per_iteration", "hidden")
+    require_multiple(config, "steps_per_iteration", "total_steps", *stages)
+    require_within(config, 0, math.inf, *stages)
+
+
+def require_on_policy(config: object, *minibatches: str, least: int = 2) -> None:
+    """What every Config that collects rollouts keeps to.
+
+    Each count of `minibatches` has to split a rollout into parts of `least` transitions or more.
+    Two make a standard deviation, and a seed's result on a single one may depend on the number of
+    seeds (see `core.layers.linear`).
+    """
+    require_whole(config, "num_envs", "num_steps", *minibatches)
+    if config.hidden:  # a linear policy has none
+        require_whole(config, "hidden")
+    require_within(config, 0, 1, "discount", "gae_lambda")
+    require_choice(config, "activation", ("tanh", "relu"))
+    size = config.num_envs * config.num_steps
+    if size < least:
+        raise ValueError(f"num_steps {config.num_steps} makes a rollout of {size}; use {least}")
+    if config.total_steps < size:
+        raise ValueError(f"total_steps {config.total_steps} is less than one rollout; use {size}")
+    for name in minibatches:
+        count = getattr(config, name)
+        if size % count or size // count < least:
+            fitting = [n for n in range(size // least, 0, -1) if size % n == 0]
+            near = min(fitting, key=lambda n: abs(n - count))
+            raise ValueError(f"{name} {count} splits {size} transitions badly; use {near}")
+
+
+def require_choice(config: object, name: str, known: Collection[str]) -> None:
+    """It is one of the `known` words."""
+    value = getattr(config, name)
+    if value not in known:
+        raise ValueError(f"{name} {value!r} is unknown; use one of: {', '.join(known)}")
 
 
 def require_positive(config: object, *names: str) -> None:
@@ -21,6 +60,13 @@ def require_within(config: object, low: float, high: float, *names: str) -> None
         if not (low <= value <= high and math.isfinite(value)):
             bound = f"lie in [{low:g}, {high:g}]" if high < math.inf else f"be {low:g} or greater"
             raise ValueError(f"{name} is {value}; it must {bound}")
+
+
+def require_between(config: object, low: float, high: float, name: str) -> None:
+    """It lies between these, neither of which is allowed itself."""
+    value = getattr(config, name)
+    if not low < value < high:
+        raise ValueError(f"{name} is {value}; it must lie between {low:g} and {high:g}")
 
 
 def require_whole(config: object, *names: str) -> None:

@@ -154,8 +154,13 @@ def standardise(advantage: Tensor) -> Tensor:
 
 def value_loss(value: Tensor, old_value: Tensor, target: Tensor, clip: float | None) -> Tensor:
     """L_V = mean max((V - R)^2, (V_old + clip(V - V_old) - R)^2) / 2, as ppo2. [S, B] -> [S]."""
+    return 0.5 * squared_error(value, old_value, target, clip)
+
+
+def squared_error(value: Tensor, old_value: Tensor, target: Tensor, clip: float | None) -> Tensor:
+    """mean max((V - R)^2, (V_old + clip(V - V_old) - R)^2). [S, B] -> [S]."""
     error = (value - target) ** 2
     if clip is not None:
         clipped = old_value + (value - old_value).clamp(-clip, clip)
         error = torch.maximum(error, (clipped - target) ** 2)
-    return 0.5 * error.mean(1)
+    return error.mean(1)

@@ -224,13 +224,13 @@ def require_typed(task: str, source: str) -> None:
 
 
 def find_modules() -> None:
-    """Let modules of the current folder be imported, as `python -m` does and a script does not."""
+    """Let modules of the current folder be imported, after all that is installed."""
     if "" not in sys.path:
-        sys.path.insert(0, "")
+        sys.path.append("")  # last: a file that lies there hides no installed package
 
 
 def _memory() -> Path:
-    from rlsuite.datasets.cache import root  # on demand: most tasks name no module
+    from rlsuite.core.caches import root
 
     return root() / "typed_modules.txt"
 

@@ -1,7 +1,5 @@
 """PPO's objectives and the invariants of its update, numbered as in the fact sheet."""
 
-from functools import partial
-
 import numpy as np
 import pytest
 import torch
@@ -79,7 +77,7 @@ def test_standardise_by_hand():
 def test_the_loss_is_the_weighted_sum_of_its_parts():
     s = setting(entropy_coef=0.3, value_coef=0.7)
     theta, batch = first_minibatch(s)
-    total, parts = loss(s.policy, s.config, batch, theta + 0.01)
+    total, parts = loss(theta + 0.01, s.policy, s.config, batch)
     expected = parts["policy_loss"] - 0.3 * parts["entropy"] + 0.7 * parts["value_loss"]
     torch.testing.assert_close(total, expected)
     pi = s.policy.distribution(theta + 0.01, batch.obs)
@@ -97,20 +95,20 @@ def test_invariant_01_first_minibatch_ratio_is_one():
     log_prob = s.policy.distribution(theta, batch.obs).log_prob(batch.action)
     assert ((log_prob - batch.old_log_prob).exp() - 1).abs().max() < 1e-5
     assert (batch.old_log_prob - log_prob).mean(1).abs().max() < 1e-6
-    _, parts = loss(s.policy, s.config, batch, theta)
+    _, parts = loss(theta, s.policy, s.config, batch)
     assert parts["kl"].abs().max() < 1e-6
     assert parts["clip_fraction"].tolist() == [0, 0]
     assert parts["policy_loss"].abs().max() < 1e-5
     # ... and no longer at the last one, or all of this would hold of anything
     last = s.step.calls[-1]
     batch = Batch(*(x[:, -8:] for x in last.part))
-    assert loss(s.policy, s.config, batch, last.theta)[1]["kl"].min() > 1e-5
+    assert loss(last.theta, s.policy, s.config, batch)[1]["kl"].min() > 1e-5
 
 
 def test_invariant_02_first_gradient_is_the_policy_gradient():
     s = setting(value_coef=0.0)
     theta, batch = first_minibatch(s)
-    ours, _ = gradient(partial(loss, s.policy, s.config, batch), theta)
+    ours, _ = gradient(lambda theta: loss(theta, s.policy, s.config, batch), theta)
 
     def log_prob_form(theta):
         log_prob = s.policy.distribution(theta, batch.obs).log_prob(batch.action)
