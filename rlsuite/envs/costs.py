@@ -102,9 +102,11 @@ def speed(obs, action, next_obs, reward, signals: Signals) -> NDArray:
 
 # ------------------------------------------------------------------------------- dm_control
 
-# Limits of ReLOAD's tasks: half-way between the costs of the best policy and of the cheapest one
+# Limits half-way between the best policy's cost and the cheapest one's, means per step.
+# Walker: from 1.2 m the reward pays in full for height; lying flat, without torque, it is at 0.09
 HEIGHT_LIMIT = 0.65
-JOINT_SPEED_LIMIT = 0.1
+# Reacher: an episode of PPO with a return of 981 costs 0.11 rad/s; standing still costs nothing
+JOINT_SPEED_LIMIT = 0.06
 
 
 def torso_height(obs, action, next_obs, reward, signals: Signals) -> NDArray:
