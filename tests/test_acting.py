@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 
 from rlsuite.core.actors import BoundedActor
+from rlsuite.core.buffers import ReplayBuffer
+from rlsuite.core.chance import Chance
 from rlsuite.core.networks import ActorCritic
 from rlsuite.core.normalizers import RewardScaler
 from rlsuite.core.policies import Snapshot
-from rlsuite.core.replay import Explorer, OnlineRows
+from rlsuite.core.replay import Explorer
 from rlsuite.core.rollouts import Collector
 from rlsuite.envs.engines import Environments, make
 from rlsuite.runs.evaluation import evaluate
@@ -52,7 +54,7 @@ def collecting(copies: int) -> int:
 
 def exploring(copies: int) -> int:
     pool = make(TASK, (0, 1), copies, "gymnasium")
-    explorer = Explorer(pool, bounded(), OnlineRows(2, 60, *SIZES))
+    explorer = Explorer(pool, bounded(), ReplayBuffer.of_transitions(pool, 60, Chance(rngs())))
     explorer.restart(np.arange(2 * copies).reshape(2, copies))
     explorer.step(60, 0.5, rngs())
     return 1

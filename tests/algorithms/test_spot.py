@@ -236,14 +236,14 @@ def test_6_9_targets_do_not_move_until_the_cycle_ends(monkeypatch, policy_freq):
 )
 def test_6_10_the_penalty_cools_to_a_fifth(t, factor):
     asked = []
-    rows = SimpleNamespace(count=t)
-    explorer = SimpleNamespace(rows=rows, step=lambda *how: asked.append(how))
+    buffer = SimpleNamespace(added=t)
+    explorer = SimpleNamespace(buffer=buffer, step=lambda *how: asked.append(how))
     assert explore(Config(), explorer, ["streams"], 2) == pytest.approx(factor, abs=1e-9)
     assert asked == [(2, 0.1, ["streams"])]
 
 
 def test_6_10_the_floor_and_the_pace_of_cooling_are_settings():
-    explorer = SimpleNamespace(rows=SimpleNamespace(count=30), step=lambda *_: None)
+    explorer = SimpleNamespace(buffer=SimpleNamespace(added=30), step=lambda *_: None)
     assert explore(Config(cooling_steps=100), explorer, [], 2) == pytest.approx(0.7)
     assert explore(Config(cooling_steps=40, penalty_floor=0.5), explorer, [], 2) == 0.5
 

@@ -37,9 +37,9 @@ from rlsuite.algorithms.offline.td3_bc import (
     train,
 )
 from rlsuite.core.actors import BoundedActor
+from rlsuite.core.buffers import Minibatch
 from rlsuite.core.critics import Critics
 from rlsuite.core.optim import Net
-from rlsuite.core.replay import Minibatch
 from rlsuite.core.streams import Streams
 
 

@@ -13,9 +13,9 @@ from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from rlsuite.algorithms.offline import td3_bc
 from rlsuite.core.actors import BoundedActor
+from rlsuite.core.buffers import Minibatch
 from rlsuite.core.critics import Critics
 from rlsuite.core.optim import Net
-from rlsuite.core.replay import Minibatch
 from rlsuite.core.streams import Streams
 
 # What the benchmark uses of CORL's file, and no more: its trainer says what it was given
