@@ -15,7 +15,7 @@ import hashlib
 import math
 import os
 from collections import namedtuple
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from rlsuite.core.chance import Chance
+from rlsuite.core.replay import Minibatch
 
 KEPT_STATES = 2  # a segment stays until the last so many states, and the next, can do without it
 
@@ -78,6 +79,15 @@ class ReplayBuffer:
         self.count = torch.zeros((), dtype=torch.int64, device=self.device)
         self.segments: list[Segment] = []
         self.states: list[int] = []  # `added` at each of the last states, oldest first
+
+    @staticmethod
+    def of_transitions(
+        num_seeds: int, capacity: int, obs_size: int, action_size: int, rng: Chance
+    ) -> "ReplayBuffer":
+        """One whose rows are those of a `Minibatch`."""
+        shapes = ((obs_size,), (action_size,), (), (obs_size,), ())
+        fields = dict(zip(Minibatch._fields, shapes, strict=True))
+        return ReplayBuffer(num_seeds, capacity, fields, rng)
 
     @property
     def nbytes(self) -> int:
@@ -156,15 +166,20 @@ class ReplayBuffer:
             self.segments.append(self._write(folder, start, self.added))
         self.states = [*self.states, self.added][-KEPT_STATES:]
         segments = [tuple(segment) for segment in self.segments]
-        return {"added": self.added, "states": self.states, "segments": segments}
+        state = {"added": self.added, "states": self.states, "segments": segments}
+        return state | {"capacity": self.capacity}
 
     def load(self, state: dict, folder: Path) -> None:
-        """The ring as it was when `save` returned `state`. SegmentError if a file is damaged."""
+        """The ring as it was when `save` returned `state`.
+
+        SegmentError if a file is damaged, ValueError for the state of another capacity.
+        """
+        if state["capacity"] != self.capacity:
+            raise ValueError(f"capacity is {self.capacity}, it was {state['capacity']}")
         self.added, self.states = state["added"], list(state["states"])
         self.segments = [Segment(*segment) for segment in state["segments"]]
-        for segment in self.segments:
-            if segment.end > self.added - self.capacity:
-                self._read(folder, segment)
+        for segment, content in read_segments(state, folder):
+            self._fill(segment, content)
         self.count.fill_(len(self))
 
     def _forget(self, folder: Path) -> None:
@@ -187,16 +202,15 @@ class ReplayBuffer:
             os.fsync(file.fileno())
         segment = Segment(start, end, digest.hexdigest())
         os.replace(partial, folder / segment.name)
+        names = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(names)
+        finally:
+            os.close(names)
         return segment
 
-    def _read(self, folder: Path, segment: Segment) -> None:
-        path, rows = folder / segment.name, segment.end - segment.start
-        try:
-            content = path.read_bytes()
-        except OSError as error:
-            raise SegmentError(f"{path} cannot be read ({error.strerror})") from None
-        if hashlib.sha256(content).hexdigest() != segment.sha256:
-            raise SegmentError(f"{path} is damaged ({len(content):,} bytes, wrong checksum)")
+    def _fill(self, segment: Segment, content: bytes) -> None:
+        rows = segment.end - segment.start
         at, offset = np.arange(segment.start, segment.end) % self.capacity, 0
         for name, shape in self.shapes.items():
             size = self.num_seeds * rows * math.prod(shape)
@@ -204,6 +218,21 @@ class ReplayBuffer:
             values = values.reshape(self.num_seeds, rows, *shape).copy()
             self.fields[name][:, at] = torch.from_numpy(values).to(self.device)
             offset += 4 * size
+
+
+def read_segments(state: dict, folder: Path) -> Iterator[tuple[Segment, bytes]]:
+    """What the files hold that the ring of `state` needs. SegmentError for one that is damaged."""
+    for segment in (Segment(*each) for each in state["segments"]):
+        if segment.end <= state["added"] - state["capacity"]:
+            continue  # overwritten since
+        path = folder / segment.name
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise SegmentError(f"{path} cannot be read ({error.strerror})") from None
+        if hashlib.sha256(content).hexdigest() != segment.sha256:
+            raise SegmentError(f"{path} is damaged ({len(content):,} bytes, wrong checksum)")
+        yield segment, content
 
 
 def require_memory(needed: int, purpose: str) -> None:

@@ -1,7 +1,7 @@
 """What the numbers of a Config must keep to, with messages that say what to type."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 LARGEST = 3.4e38  # that float32 holds
 
@@ -40,6 +40,36 @@ def require_multiple(config: object, each: str, *names: str) -> None:
         if steps % size:
             near = max(1, round(steps / size)) * size
             raise ValueError(f"{name} is {steps}, no multiple of {each} {size}; use {near}")
+
+
+def require_choice(config: object, name: str, known: Collection[str]) -> None:
+    """It is one of the `known` words."""
+    value = getattr(config, name)
+    if value not in known:
+        raise ValueError(f"{name} {value!r} is unknown; use one of: {', '.join(known)}")
+
+
+def require_off_policy(config: object) -> None:
+    """What every Config keeps to that fills a replay buffer and learns from it."""
+    require_whole(config, "num_envs", "capacity", "batch_size", "policy_delay")
+    require_whole(config, "total_steps", "steps_per_iteration", "hidden")
+    require_multiple(config, "num_envs", "steps_per_iteration")
+    require_multiple(config, "steps_per_iteration", "total_steps", "warm_up")
+    require_positive(config, "updates_per_step", "actor_lr", "critic_lr", "temperature")
+    require_within(config, 0, 1, "discount", "polyak")
+    last = config.total_steps - config.steps_per_iteration
+    if not 0 <= config.warm_up <= last:
+        steps = f"warm_up is {config.warm_up} of {config.total_steps} steps"
+        raise ValueError(f"{steps}, which leaves none to learn in; use 0 to {last}")
+    if config.capacity < config.num_envs:
+        envs = f"{config.num_envs} environments"
+        raise ValueError(f"capacity is {config.capacity}, less than one step of {envs}")
+    updates = round(config.updates_per_step * config.steps_per_iteration, 6)
+    if updates % config.policy_delay or updates < 1:
+        raise ValueError(
+            f"updates_per_step {config.updates_per_step:g} makes {updates:g} gradient steps of "
+            f"{config.steps_per_iteration} steps, no multiple of policy_delay {config.policy_delay}"
+        )
 
 
 def require_bounded(low: Sequence[float], high: Sequence[float], remedy: str) -> None:
