@@ -10,6 +10,7 @@ ALGORITHMS = {
     "mdpo": "rlsuite.algorithms.on_policy.mdpo",
     "fixpo": "rlsuite.algorithms.on_policy.fixpo",
     "sac": "rlsuite.algorithms.off_policy.sac",
+    "mdpo_off": "rlsuite.algorithms.off_policy.mdpo_off",
     "bc": "rlsuite.algorithms.offline.bc",
     "td3_bc": "rlsuite.algorithms.offline.td3_bc",
     "iql": "rlsuite.algorithms.offline.iql",

@@ -81,13 +81,11 @@ class ReplayBuffer:
         self.states: list[int] = []  # `added` at each of the last states, oldest first
 
     @staticmethod
-    def of_transitions(
-        num_seeds: int, capacity: int, obs_size: int, action_size: int, rng: Chance
-    ) -> "ReplayBuffer":
-        """One whose rows are those of a `Minibatch`."""
-        shapes = ((obs_size,), (action_size,), (), (obs_size,), ())
+    def of_transitions(envs, capacity: int, rng: Chance) -> "ReplayBuffer":
+        """One for what happens in `envs`: its rows are those of a `Minibatch`."""
+        shapes = ((envs.obs_size,), (envs.action_size,), (), (envs.obs_size,), ())
         fields = dict(zip(Minibatch._fields, shapes, strict=True))
-        return ReplayBuffer(num_seeds, capacity, fields, rng)
+        return ReplayBuffer(len(envs.seeds), capacity, fields, rng)
 
     @property
     def nbytes(self) -> int:

@@ -4,6 +4,7 @@ import math
 from collections.abc import Collection, Sequence
 
 LARGEST = 3.4e38  # that float32 holds
+LOG_STD = {"clip": (-20.0, 2.0), "tanh": (-5.0, 2.0)}  # what maps an output to log sigma: its range
 
 
 def require_positive(config: object, *names: str) -> None:
@@ -49,14 +50,18 @@ def require_choice(config: object, name: str, known: Collection[str]) -> None:
         raise ValueError(f"{name} {value!r} is unknown; use one of: {', '.join(known)}")
 
 
-def require_off_policy(config: object) -> None:
-    """What every Config keeps to that fills a replay buffer and learns from it."""
-    require_whole(config, "num_envs", "capacity", "batch_size", "policy_delay")
+def require_off_policy(config: object, *periods: str) -> None:
+    """What every Config keeps to that fills a replay buffer and learns from it.
+
+    `periods` are further counts of environment steps, after which something happens.
+    """
+    require_whole(config, "num_envs", "capacity", "batch_size", "policy_delay", *periods)
     require_whole(config, "total_steps", "steps_per_iteration", "hidden")
-    require_multiple(config, "num_envs", "steps_per_iteration")
+    require_multiple(config, "num_envs", "steps_per_iteration", *periods)
     require_multiple(config, "steps_per_iteration", "total_steps", "warm_up")
     require_positive(config, "updates_per_step", "actor_lr", "critic_lr", "temperature")
     require_within(config, 0, 1, "discount", "polyak")
+    require_choice(config, "log_std_map", LOG_STD)
     last = config.total_steps - config.steps_per_iteration
     if not 0 <= config.warm_up <= last:
         steps = f"warm_up is {config.warm_up} of {config.total_steps} steps"

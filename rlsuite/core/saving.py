@@ -22,7 +22,8 @@ from safetensors.torch import save_file
 from rlsuite.core.actors import BoundedActor
 from rlsuite.core.beta import BetaActorCritic
 from rlsuite.core.networks import ACTIVATIONS, ActorCritic, Layout
-from rlsuite.core.squashed import LOG_STD, SquashedActor
+from rlsuite.core.ranges import LOG_STD
+from rlsuite.core.squashed import SquashedActor
 
 KINDS = {
     "actor-critic": ActorCritic,

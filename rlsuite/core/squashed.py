@@ -12,8 +12,7 @@ from torch.nn import functional as F
 from rlsuite.core.actors import BoundedActor, BoundedSnapshot
 from rlsuite.core.distributions import LOG_SQRT_2PI, DiagGaussian
 from rlsuite.core.policies import Bound
-
-LOG_STD = {"clip": (-20.0, 2.0), "tanh": (-5.0, 2.0)}  # what maps an output to log sigma: its range
+from rlsuite.core.ranges import LOG_STD
 
 
 @dataclass

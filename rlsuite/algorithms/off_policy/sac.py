@@ -42,9 +42,9 @@ from rlsuite.core.chance import Chance
 from rlsuite.core.collectors import ReplayCollector
 from rlsuite.core.critics import Critics
 from rlsuite.core.optim import Loss, Metrics, Net, descend, polyak
-from rlsuite.core.ranges import require_choice, require_off_policy, require_within
+from rlsuite.core.ranges import require_off_policy, require_within
 from rlsuite.core.replay import Minibatch
-from rlsuite.core.squashed import LOG_STD, SquashedActor
+from rlsuite.core.squashed import SquashedActor
 
 # ------------------------------------------------------------------------------------- 2. Config
 
@@ -70,7 +70,6 @@ class Config:
 
     def __post_init__(self) -> None:
         require_off_policy(self)
-        require_choice(self, "log_std_map", LOG_STD)
         require_within(self, 0, 1, "temperature_lr")
 
     @property
@@ -158,8 +157,9 @@ def initial_state(config: Config, policy, critics: Critics, rngs) -> State:
     """What training begins with: targets are copies."""
     actor = Net.of(policy.theta)
     critic = Net.of(critics.initial(rngs).to(policy.theta))
-    start = policy.theta.new_full((len(rngs), 1), math.log(config.temperature))
-    return State(actor, critic, critic.theta.clone(), Net.of(start))
+    start = math.log(config.temperature)
+    log_temperature = policy.theta.new_full((len(rngs), 1), start)
+    return State(actor, critic, critic.theta.clone(), Net.of(log_temperature))
 
 
 def iterate(config: Config, learner: Learner, collector, rngs, update) -> Metrics:
@@ -167,87 +167,96 @@ def iterate(config: Config, learner: Learner, collector, rngs, update) -> Metric
     steps, cycles = config.steps_of_each, config.cycles
     for i in range(steps):
         collector.step(rngs)  # (1)
-        for _ in range((i + 1) * cycles // steps - i * cycles // steps):
+        due = (i + 1) * cycles // steps - i * cycles // steps
+        for _ in range(due):
             learner.state, metrics = update(learner.state)
         learner.policy.theta.copy_(learner.state.actor.theta)
     return metrics
 
 
 def draw(config: Config, learner: Learner) -> tuple[Minibatch, Tensor]:
-    """Transitions of D gradient steps, and standard normal numbers [S, 2 D, B, A] for them."""
+    """Transitions of D gradient steps, and standard normal numbers [S, 2 D, B, A]."""
     count, size = config.policy_delay, config.batch_size
-    batch = Minibatch(*learner.buffer.sample(count * size))  # (2)
-    return batch, learner.noise.normal(2 * count, size, batch.action.shape[2])
+    rows = learner.buffer.sample(count * size)  # (2)
+    actions = learner.policy.action_size
+    noise = learner.noise.normal(2 * count, size, actions)
+    return Minibatch(*rows), noise
 
 
-def soft_target(policy, critics, config: Config, state: State, batch, noise) -> Tensor:
+def soft_target(
+    policy: SquashedActor, critics: Critics, config: Config, state: State, batch, noise
+) -> Tensor:
     """Y [S, B], from standard normal `noise` [S, B, A]."""
     pi = policy.distribution(state.actor.theta, batch.next_obs)
     action, log_prob = pi.sample(noise)  # (3)
-    temperature = state.log_temperature.theta.exp()
+    alpha = state.log_temperature.theta.exp()
     values = critics.values(state.critic_target, batch.next_obs, action)
-    future = values.amin(1) - temperature * log_prob
-    return batch.reward + config.discount * (1 - batch.terminated) * future  # (4)
-
-
-def critic_error(theta: Tensor, critics, batch, target: Tensor) -> Loss:
-    """The errors of both critics to `target` [S, B]."""
-    first, second = critics.values(theta, batch.obs, batch.action).unbind(1)
-    error = critic_loss(first, target) + critic_loss(second, target)
-    return error, {"critic_loss": error, "value": first.mean(1)}
-
-
-def actor_error(theta: Tensor, policy, critics, state: State, obs, noise) -> Loss:
-    """pi's loss at `obs` [S, B, O], and its entropy there."""
-    pi = policy.distribution(theta, obs)
-    action, log_prob = pi.sample(noise)
-    temperature = state.log_temperature.theta.exp()
-    value = critics.values(state.critic.theta, obs, action).amin(1)
-    loss = actor_loss(log_prob, value, temperature)
-    return loss, {"actor_loss": loss, "entropy": -log_prob.mean(1)}
-
-
-def temperature_error(theta: Tensor, entropy: Tensor, target: float) -> Loss:
-    """log alpha's loss, and alpha before the step."""
-    loss = temperature_loss(theta, entropy[:, None], target)
-    return loss, {"temperature": theta.exp()[:, 0]}
+    future = values.amin(1) - alpha * log_prob
+    discount = config.discount * (1 - batch.terminated)
+    return batch.reward + discount * future  # (4)
 
 
 def critic_step(
-    policy, critics, config: Config, state: State, batch, noise
+    critics: Critics, config: Config, state: State, batch: Minibatch, target: Tensor
 ) -> tuple[State, Metrics]:
-    """A step of the critics and of their targets."""
-    y = soft_target(policy, critics, config, state, batch, noise)
-    lr = config.critic_lr
-    critic, metrics = descend(state.critic, lr, critic_error, critics, batch, y)  # (5)
-    target = polyak(state.critic_target, critic.theta, config.polyak)  # (6)
-    return state._replace(critic=critic, critic_target=target), metrics
+    """A step of the critics to `target` [S, B], and of their own targets."""
+
+    def loss(theta: Tensor) -> Loss:
+        values = critics.values(theta, batch.obs, batch.action)
+        first, second = values.unbind(1)
+        total = critic_loss(first, target) + critic_loss(second, target)
+        return total, {"critic_loss": total, "value": first.mean(1)}
+
+    critic, metrics = descend(state.critic, config.critic_lr, loss)  # (5)
+    moved = polyak(state.critic_target, critic.theta, config.polyak)  # (6)
+    return state._replace(critic=critic, critic_target=moved), metrics
 
 
-def actor_step(policy, critics, config: Config, state: State, obs, noise) -> tuple[State, Metrics]:
-    """A step of the actor and, if it is learned, of the temperature."""
-    lr, old = config.actor_lr, state.log_temperature
-    given = policy, critics, state, obs, noise
-    actor, metrics = descend(state.actor, lr, actor_error, *given)  # (7)
-    lr = config.temperature_lr
-    if lr > 0:
-        entropy, target = metrics["entropy"], -policy.action_size
-        new, more = descend(old, lr, temperature_error, entropy, target)  # (8)
-        return state._replace(actor=actor, log_temperature=new), metrics | more
+def actor_step(
+    policy: SquashedActor, critics: Critics, config: Config, state: State, obs, noise
+) -> tuple[State, Metrics]:
+    """A step of the actor at `obs` [S, B, O]."""
+    alpha = state.log_temperature.theta.exp()
+
+    def loss(theta: Tensor) -> Loss:
+        pi = policy.distribution(theta, obs)
+        action, log_prob = pi.sample(noise)
+        value = critics.values(state.critic.theta, obs, action).amin(1)
+        total = actor_loss(log_prob, value, alpha)
+        return total, {"actor_loss": total, "entropy": -log_prob.mean(1)}
+
+    actor, metrics = descend(state.actor, config.actor_lr, loss)  # (7)
     return state._replace(actor=actor), metrics
 
 
-def sac_cycle(
-    policy, critics, config: Config, state: State, batch: Minibatch, noise: Tensor
+def temperature_step(config: Config, state: State, entropy, target) -> tuple[State, Metrics]:
+    """A step of log alpha, if it is learned, from the actor's `entropy` [S]."""
+
+    def loss(theta: Tensor) -> Loss:
+        total = temperature_loss(theta, entropy[:, None], target)
+        return total, {"temperature": theta.exp()[:, 0]}
+
+    if config.temperature_lr == 0:
+        return state, {}
+    new, metrics = descend(state.log_temperature, config.temperature_lr, loss)  # (8)
+    return state._replace(log_temperature=new), metrics
+
+
+def soft_cycle(
+    policy: SquashedActor, critics: Critics, config: Config, state: State, batch, noise
 ) -> tuple[State, Metrics]:
     """D steps of the critics, then D of actor and temperature. Pure."""
-    critics_noise, actor_noise = (x.unbind(1) for x in noise.chunk(2, 1))
-    batches = batch.chunks(config.policy_delay)
-    for part, draws in zip(batches, critics_noise, strict=True):
-        state, metrics = critic_step(policy, critics, config, state, part, draws)
-    for draws in actor_noise:
+    first, second = (x.unbind(1) for x in noise.chunk(2, 1))
+    # critics
+    for part, draws in zip(batch.chunks(len(first)), first, strict=True):
+        y = soft_target(policy, critics, config, state, part, draws)
+        state, metrics = critic_step(critics, config, state, part, y)
+    # actor and temperature
+    for draws in second:
         state, more = actor_step(policy, critics, config, state, part.obs, draws)
-    return state, metrics | more
+        entropy, target = more["entropy"], -policy.action_size
+        state, most = temperature_step(config, state, entropy, target)
+    return state, metrics | more | most
 
 
 # -------------------------------------------------------------------------------------- 7. Train
@@ -255,24 +264,29 @@ def sac_cycle(
 
 def train(config: Config, run) -> None:
     """Train on `run.task` for all `run.seeds`; `run` logs, evaluates, saves and resumes."""
-    envs, rngs = run.environments(config.num_envs), run.streams["init"]
+    envs = run.environments(config.num_envs)
+    rngs = run.streams["init"]
     shape = {"hidden": config.hidden, "log_std_map": config.log_std_map}
     policy = SquashedActor.for_envs(envs, run.device, rngs=rngs, **shape)
-    critics = Critics(envs.obs_size, policy.action_size, config.hidden)
+    critics = Critics(envs.obs_size, envs.action_size, config.hidden)
     state = initial_state(config, policy, critics, rngs)
     rows, noise = run.chance("batch"), run.chance("action")
-    capacity, sizes = min(config.capacity, config.total_steps), (envs.obs_size, envs.action_size)
-    buffer = ReplayBuffer.of_transitions(len(rngs), capacity, *sizes, rows)
+    capacity = min(config.capacity, config.total_steps)
+    buffer = ReplayBuffer.of_transitions(envs, capacity, rows)
     learner = Learner(policy, state, buffer, rows, noise)
     collector = ReplayCollector(envs, policy, buffer)
-    step = partial(sac_cycle, policy, critics, config)
-    count = config.iterations * config.cycles * config.policy_delay
-    update = run.turn(partial(draw, config, learner), step, count, [rows, noise])
-    for k in run.iterations(config.iterations, config.steps_per_iteration, learner):
+    step = partial(soft_cycle, policy, critics, config)
+    drawing = partial(draw, config, learner)
+    updates = config.iterations * config.cycles * config.policy_delay
+    update = run.turn(drawing, step, updates, [rows, noise])
+    acting = run.streams["action"]
+    steps = config.steps_per_iteration
+    for k in run.iterations(config.iterations, steps, learner):
         if run.at_boundary:  # a checkpoint cuts episodes, and is no end to them
-            collector.restart(run.streams.integers("environment", config.num_envs))
-        if k * config.steps_per_iteration < config.warm_up:
-            collector.explore(config.steps_of_each, run.streams["action"])
+            seeds = run.streams.integers("environment", config.num_envs)
+            collector.restart(seeds)
+        if k * steps < config.warm_up:
+            collector.explore(config.steps_of_each, acting)
             continue
-        metrics = iterate(config, learner, collector, run.streams["action"], update)
+        metrics = iterate(config, learner, collector, acting, update)
         run.log(metrics, collector.seconds() | update.seconds())
