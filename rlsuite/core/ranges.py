@@ -73,7 +73,8 @@ def require_off_policy(config: object, *periods: str) -> None:
     if updates % config.policy_delay or updates < 1:
         raise ValueError(
             f"updates_per_step {config.updates_per_step:g} makes {updates:g} gradient steps of "
-            f"{config.steps_per_iteration} steps, no multiple of policy_delay {config.policy_delay}"
+            f"{config.steps_per_iteration} steps, no multiple of policy_delay "
+            f"{config.policy_delay}; use policy_delay 1, or another updates_per_step"
         )
 
 
