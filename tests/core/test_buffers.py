@@ -174,6 +174,22 @@ def test_a_damaged_segment_is_refused_by_name(damage, tmp_path) -> None:
         ring().load(states[0], tmp_path)
 
 
+def test_the_state_of_another_capacity_is_refused(tmp_path) -> None:
+    _, states = filled(tmp_path, saves=1)
+    with pytest.raises(ValueError, match="capacity is 5, it was 4"):
+        ring(capacity=5).load(states[0], tmp_path)
+
+
+def test_the_name_of_a_segment_is_on_disk_before_a_state_counts_it(tmp_path, monkeypatch) -> None:
+    calls = []
+    for name in ("fsync", "replace"):
+        real = getattr(buffers.os, name)
+        record = lambda *a, _n=name, _r=real: (calls.append(_n), _r(*a))[1]  # noqa: E731
+        monkeypatch.setattr(buffers.os, name, record)
+    filled(tmp_path, saves=1)
+    assert calls == ["fsync", "replace", "fsync"]  # content, name, folder
+
+
 def test_a_full_disk_loses_nothing(tmp_path, monkeypatch) -> None:
     buffer, states = filled(tmp_path, saves=2)
     buffer.add(**step(6))
