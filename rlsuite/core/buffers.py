@@ -64,7 +64,8 @@ class ReplayBuffer:
         self.num_seeds, self.capacity, self.shapes = num_seeds, capacity, dict(fields)
         self.rng, self.device = rng, rng.device
         self.Rows = namedtuple("Rows", fields)  # what `sample` returns: [S, B, ...] by name
-        require_memory(self.nbytes, f"a replay buffer of {capacity:,} rows for {num_seeds} seeds")
+        seeds = "1 seed" if num_seeds == 1 else f"{num_seeds} seeds"
+        require_memory(self.nbytes, f"a replay buffer of {capacity:,} rows for {seeds}")
         self.fields = {name: self._zeros(shape) for name, shape in self.shapes.items()}
         self.seed_index = torch.arange(num_seeds, device=self.device)[:, None]
         self.base, self.logged = None, 0

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 Metrics = dict[str, Tensor]  # name -> [S]
-Loss = Callable[..., tuple[Tensor, Metrics]]  # (theta, ...) -> ([S], metrics)
+Loss = tuple[Tensor, Metrics]  # what a loss function returns: the loss [S], and metrics of it
 
 BETA_1, BETA_2 = 0.9, 0.999  # decay of the moments: Kingma & Ba's, which every paper here keeps
 
@@ -45,7 +45,7 @@ class Net(NamedTuple):
 def descend(
     net: Net,
     lr: float | Tensor,
-    loss: Loss,
+    loss: Callable[..., Loss],
     *given,
     max_norm: float | None = None,
     active: Tensor | None = None,
@@ -67,15 +67,13 @@ def polyak(target: Tensor, theta: Tensor, tau: float) -> Tensor:
     return target + tau * (theta - target)
 
 
-def gradient(
-    loss: Callable[[Tensor], tuple[Tensor, Metrics]], theta: Tensor
-) -> tuple[Tensor, Metrics]:
+def gradient(loss: Callable[[Tensor], Loss], theta: Tensor) -> tuple[Tensor, Metrics]:
     """Per-seed gradient [S, P] of `loss(theta) -> (loss [S], metrics)`, and the metrics.
 
     Seeds share no parameter, so the gradient of the sum holds each seed's own gradient in its row.
     """
 
-    def total(theta: Tensor) -> tuple[Tensor, Metrics]:
+    def total(theta: Tensor) -> Loss:
         per_seed, metrics = loss(theta)
         return per_seed.sum(), {name: value.detach() for name, value in metrics.items()}
 
