@@ -22,11 +22,12 @@ setup(
     # The published values lie in results/ in a checkout and in rlsuite/published once installed.
     package_dir={"rlsuite.published": "results/published"},
     package_data={"rlsuite.published": ["*.csv"], "rlsuite.datasets.recipes": ["*.toml"]},
-    entry_points={"console_scripts": ["rlsuite = rlsuite.cli:main"]},
+    entry_points={"console_scripts": ["rlsuite = rlsuite.cli.main:main"]},
     # The lowest versions that the tests were run with; older ones may work, nobody has tried.
     install_requires=[
         "torch>=2.13.0",
         "numpy>=2.0.2",
+        "scipy>=1.17.1",  # linear programs: the optima of tabular tasks
         "gymnasium>=1.2.0",
         "pygame-ce>=2.5.2",  # with it Gymnasium draws CartPole and its like
         # EnvPool holds MuJoCo 3.6.0; from 3.8.1 on the two engines' physics differ

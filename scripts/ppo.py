@@ -2,7 +2,7 @@
 
 import sys
 
-from rlsuite.cli import main
+from rlsuite.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main(["train", "ppo", *sys.argv[1:]]))

@@ -11,8 +11,8 @@ import re
 from pathlib import Path
 from urllib.parse import quote
 
-from rlsuite.experiments import readme as generated
-from rlsuite.experiments.tabular import NONE, markdown_text
+from rlsuite.evidence import readme as generated
+from rlsuite.evidence.tables.tabular import NONE, markdown_text
 
 ROOT = Path(__file__).parents[1]
 # a report is made, not committed; README.md, where there is one, is written by hand

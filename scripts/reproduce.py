@@ -14,8 +14,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from rlsuite import cli
-from rlsuite.experiments.sweep import settle
+from rlsuite.cli import main as cli
+from rlsuite.runs.sweep import settle
 
 # How the work is divided. The batch of an iteration is NUM_ENVS x NUM_STEPS = 2048 transitions.
 SEEDS = (0, 1, 2, 3, 4)

@@ -24,14 +24,20 @@ import torch
 
 from rlsuite import algorithms, envs
 from rlsuite.envs import faults
-from rlsuite.experiments import run as runs
-from rlsuite.experiments.settings import Settings, preset
+from rlsuite.runs import run as runs
+from rlsuite.runs.settings import Settings, preset
 
 torch.set_num_threads(1)  # as in training; each core has a process of its own
 # New processes are forked from one that has imported all of this and has only one thread
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(
-    ["pytest", "envpool", "gymnasium.envs.mujoco", "rlsuite.cli", *algorithms.ALGORITHMS.values()]
+    [
+        "pytest",
+        "envpool",
+        "gymnasium.envs.mujoco",
+        "rlsuite.cli.main",
+        *algorithms.ALGORITHMS.values(),
+    ]
 )
 
 

@@ -23,7 +23,7 @@ import numpy as np
 from conftest import ShortRuns
 
 from rlsuite.core.saving import load_policy
-from rlsuite.experiments import run as runs
+from rlsuite.runs import run as runs
 
 TASK = "InvertedPendulum-v4"
 OTHER_TYPES = ("text", 7, -1.5, True, [], {}, [1, "a"], {"a": 1}, None)
@@ -99,7 +99,8 @@ def actions(folder: Path) -> object:
     """What a policy does in a few states."""
     policy, _ = load_policy(folder)
     obs = np.random.default_rng(0).standard_normal((len(policy.theta), 5, policy.spec["obs_size"]))
-    return policy.actor()(policy.normalizer.normalize(obs), 0.0).tobytes()
+    raw, applied = policy.behaviour().act(obs)
+    return raw.tobytes(), applied.tobytes()
 
 
 def judge(folder: Path, outcome: Callable[[Path], object], expected: object) -> str | None:

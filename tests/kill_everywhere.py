@@ -31,9 +31,9 @@ from safetensors import SafetensorError
 from rlsuite import algorithms, envs
 from rlsuite.core import saving
 from rlsuite.core.saving import load_policy  # noqa: F401  (imported before the forks)
-from rlsuite.experiments import run as runs
-from rlsuite.experiments.checkpoint import CheckpointError
-from rlsuite.experiments.settings import Settings, preset
+from rlsuite.runs import run as runs
+from rlsuite.runs.checkpoint import CheckpointError
+from rlsuite.runs.settings import Settings, preset
 
 TASK = "InvertedPendulum-v4"
 SHORT = {  # four iterations, two checkpoints, two evaluations

@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 
 from rlsuite.core.actors import BoundedActor
-from rlsuite.core.buffers import ReplayBuffer
+from rlsuite.core.buffers import ReplayBuffer, ReplayCollector
 from rlsuite.core.chance import Chance
-from rlsuite.core.collectors import ReplayCollector
 from rlsuite.core.networks import ActorCritic
 from rlsuite.core.normalizers import RewardScaler
 from rlsuite.core.policies import Snapshot
@@ -18,8 +17,8 @@ from rlsuite.core.rollouts import Collector
 from rlsuite.core.saving import save_policy
 from rlsuite.core.squashed import SquashedActor
 from rlsuite.envs.engines import Environments, make
-from rlsuite.experiments import recording
-from rlsuite.experiments.evaluation import evaluate
+from rlsuite.runs import recording
+from rlsuite.runs.evaluation import evaluate
 
 TASK, SIZES, BOUNDS = "InvertedPendulum-v4", (4, 1), ([-3.0], [3.0])  # the pole falls soon
 

@@ -8,11 +8,12 @@ from pathlib import Path
 import gymnasium
 import numpy as np
 import pytest
+from safetensors import SafetensorError
 
 from rlsuite.algorithms.on_policy import ppo
-from rlsuite.experiments import checkpoint, logs
-from rlsuite.experiments import folder as folders
-from rlsuite.experiments import run as runs
+from rlsuite.runs import checkpoint, logs
+from rlsuite.runs import folder as folders
+from rlsuite.runs import run as runs
 
 
 class Faulty(gymnasium.Env):
@@ -121,6 +122,18 @@ def test_a_full_disk_while_logging_is_one_line_and_the_run_can_go_on(
     assert (run.folder / "finished").exists()
 
 
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "full"), SafetensorError("full")])
+def test_a_full_disk_where_an_algorithm_writes_is_one_line(error, short_runs, monkeypatch) -> None:
+    run = short_runs.create("run", "ppo", "Faulty-v0", seeds=(0,))
+
+    def train(config, run) -> None:
+        raise error
+
+    monkeypatch.setattr(ppo, "train", train)
+    with pytest.raises(runs.RunError, match=r"cannot write .*run \(full\); there is no checkpoint"):
+        runs.execute(run)
+
+
 def test_full_disk_at_the_first_checkpoint_promises_no_earlier_one(short_runs, monkeypatch) -> None:
     monkeypatch.setattr(Faulty, "broken_from", 10**9)
     run = short_runs.create("run", "ppo", "Faulty-v0", seeds=(0,))
@@ -172,7 +185,7 @@ def test_folder_that_exists_is_refused_and_left_alone(short_runs) -> None:
     folder = short_runs.root / "taken"
     folder.mkdir()
     (folder / "thesis.txt").write_text("precious")
-    with pytest.raises(runs.RunError, match=r"taken exists; add --resume"):
+    with pytest.raises(runs.RunError, match=r"taken exists; .* rlsuite train ppo --resume"):
         short_runs.create("taken", "ppo", "Faulty-v0")
     assert [p.name for p in folder.iterdir()] == ["thesis.txt"]
 

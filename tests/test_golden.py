@@ -22,8 +22,8 @@ import torch
 from conftest import ShortRuns, needs_a_box, start_of
 
 from rlsuite import algorithms
-from rlsuite.experiments import checkpoint
-from rlsuite.experiments.settings import learning_rates
+from rlsuite.runs import checkpoint
+from rlsuite.runs.settings import learning_rates
 
 GOLDEN = Path(__file__).parent / "golden"
 ENVS = ("InvertedPendulum-v4", "CartPole-v1")

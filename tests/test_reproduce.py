@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from rlsuite.experiments import rows
+from rlsuite.evidence import rows
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "reproduce.py"
 SHORT = ("--total-steps", "512", "--evaluations", "2", "--evaluation-episodes", "1")

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rlsuite.core.networks import ACTIVATIONS, Layout, linear, mlp_shapes, uniform
+from rlsuite.core.layers import ACTIVATIONS, Layout, linear, mlp_shapes, uniform
 from rlsuite.core.policies import Bound, Snapshot
 from rlsuite.core.ranges import require_bounded
 
@@ -85,6 +85,17 @@ class BoundedActor(nn.Module):
         self.theta = nn.Parameter(theta, requires_grad=False)
         if self.stochastic:
             self.layout.views(self.theta)["log_std"].fill_(log_std)
+
+    @classmethod
+    def for_data(cls, data, standardize: bool, device: str, **others) -> "BoundedActor":
+        """One for the observations and action bounds of `data`; `others` as of the class.
+
+        `standardize`: observations, by their mean and standard deviation in the data.
+        """
+        policy = cls(data.obs_size, *data.box(), **others).to(device)
+        if standardize:
+            policy.normalizer.fit(*data.obs_statistics())
+        return policy
 
     def mean(self, theta: Tensor, obs: Tensor, dropout: Sequence[Tensor] | None = None) -> Tensor:
         """Action [S, B, A] at standardised observations [S, B, O].

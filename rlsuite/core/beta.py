@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from rlsuite.core.networks import ActorCritic, mlp, mlp_shapes
+from rlsuite.core.layers import mlp, mlp_shapes
+from rlsuite.core.networks import ActorCritic
 from rlsuite.core.policies import Bound, Rngs, Snapshot
 
 EDGE = 1e-6  # actions are kept this far from 0 and 1, where float32 has no finite log density

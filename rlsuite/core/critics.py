@@ -7,7 +7,13 @@ import torch
 from torch import Tensor
 
 from rlsuite.core.actors import dense, initial
-from rlsuite.core.networks import Layout, mlp, mlp_shapes
+from rlsuite.core.layers import Layout, mlp, mlp_shapes
+from rlsuite.core.optim import Loss
+
+
+def critic_loss(value: Tensor, target: Tensor) -> Tensor:
+    """Squared error of one critic. [S, B] -> [S]."""
+    return (value - target).square().mean(1)
 
 
 class Critics:
@@ -36,6 +42,12 @@ class Critics:
         weights = dense(self.layout, theta.reshape(seeds * count, -1))
         q = mlp(weights, "q", x.reshape(seeds * count, rows, -1), self.depth, "relu")
         return q.view(seeds, count, rows)
+
+    def error(self, theta: Tensor, batch, target: Tensor) -> Loss:
+        """The sum of all critics' squared errors to `target` [S, B], of a batch's states."""
+        values = self.values(theta, batch.obs, batch.action).unbind(1)
+        total = sum(critic_loss(value, target) for value in values)
+        return total, {"critic_loss": total, "value": values[0].mean(1)}
 
 
 class StateValue:

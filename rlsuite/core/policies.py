@@ -20,7 +20,7 @@ Layers = Sequence[tuple[np.ndarray, np.ndarray]]  # (weight [..., in, out], bias
 Bound = np.ndarray | None  # of actions, [A]
 Actions = tuple[np.ndarray, np.ndarray]  # (raw, applied)
 
-SQUASH: dict[str, Callable] = {  # activations, squash(x, out=x)
+SQUASH: dict[str, Callable] = {  # activations, squash(x, out)
     "tanh": np.tanh,
     "relu": lambda x, out: np.maximum(x, 0, out=out),
 }
@@ -31,7 +31,7 @@ def hidden_layers(x: np.ndarray, layers: Layers, squash: Callable) -> np.ndarray
     for weight, bias in layers:
         x = x @ weight
         x += bias
-        squash(x, out=x)
+        squash(x, x)
     return x
 
 

@@ -4,7 +4,45 @@ import math
 from collections.abc import Collection, Sequence
 
 LARGEST = 3.4e38  # that float32 holds
-LOG_STD = {"clip": (-20.0, 2.0), "tanh": (-5.0, 2.0)}  # what maps an output to log sigma: its range
+
+
+def require_offline(config: object, *stages: str) -> None:
+    """What every Config that learns from data keeps to; `stages` are step counts, 0 for none."""
+    require_whole(config, "batch_size", "total_steps", "steps_per_iteration", "hidden")
+    require_multiple(config, "steps_per_iteration", "total_steps", *stages)
+    require_within(config, 0, math.inf, *stages)
+
+
+def require_on_policy(config: object, *minibatches: str, least: int = 2) -> None:
+    """What every Config that collects rollouts keeps to.
+
+    Each count of `minibatches` has to split a rollout into parts of `least` transitions or more.
+    Two make a standard deviation, and a seed's result on a single one may depend on the number of
+    seeds (see `core.layers.linear`).
+    """
+    require_whole(config, "num_envs", "num_steps", *minibatches)
+    if config.hidden:  # a linear policy has none
+        require_whole(config, "hidden")
+    require_within(config, 0, 1, "discount", "gae_lambda")
+    require_choice(config, "activation", ("tanh", "relu"))
+    size = config.num_envs * config.num_steps
+    if size < least:
+        raise ValueError(f"num_steps {config.num_steps} makes a rollout of {size}; use {least}")
+    if config.total_steps < size:
+        raise ValueError(f"total_steps {config.total_steps} is less than one rollout; use {size}")
+    for name in minibatches:
+        count = getattr(config, name)
+        if size % count or size // count < least:
+            fitting = [n for n in range(size // least, 0, -1) if size % n == 0]
+            near = min(fitting, key=lambda n: abs(n - count))
+            raise ValueError(f"{name} {count} splits {size} transitions badly; use {near}")
+
+
+def require_choice(config: object, name: str, known: Collection[str]) -> None:
+    """It is one of the `known` words."""
+    value = getattr(config, name)
+    if value not in known:
+        raise ValueError(f"{name} {value!r} is unknown; use one of: {', '.join(known)}")
 
 
 def require_positive(config: object, *names: str) -> None:
@@ -24,6 +62,13 @@ def require_within(config: object, low: float, high: float, *names: str) -> None
             raise ValueError(f"{name} is {value}; it must {bound}")
 
 
+def require_between(config: object, low: float, high: float, name: str) -> None:
+    """It lies between these, neither of which is allowed itself."""
+    value = getattr(config, name)
+    if not low < value < high:
+        raise ValueError(f"{name} is {value}; it must lie between {low:g} and {high:g}")
+
+
 def require_whole(config: object, *names: str) -> None:
     """Each of these, a count or a tuple of widths, is 1 or more."""
     for name in names:
@@ -41,41 +86,6 @@ def require_multiple(config: object, each: str, *names: str) -> None:
         if steps % size:
             near = max(1, round(steps / size)) * size
             raise ValueError(f"{name} is {steps}, no multiple of {each} {size}; use {near}")
-
-
-def require_choice(config: object, name: str, known: Collection[str]) -> None:
-    """It is one of the `known` words."""
-    value = getattr(config, name)
-    if value not in known:
-        raise ValueError(f"{name} {value!r} is unknown; use one of: {', '.join(known)}")
-
-
-def require_off_policy(config: object, *periods: str) -> None:
-    """What every Config keeps to that fills a replay buffer and learns from it.
-
-    `periods` are further counts of environment steps, after which something happens.
-    """
-    require_whole(config, "num_envs", "capacity", "batch_size", "policy_delay", *periods)
-    require_whole(config, "total_steps", "steps_per_iteration", "hidden")
-    require_multiple(config, "num_envs", "steps_per_iteration", *periods)
-    require_multiple(config, "steps_per_iteration", "total_steps", "warm_up")
-    require_positive(config, "updates_per_step", "actor_lr", "critic_lr", "temperature")
-    require_within(config, 0, 1, "discount", "polyak")
-    require_choice(config, "log_std_map", LOG_STD)
-    last = config.total_steps - config.steps_per_iteration
-    if not 0 <= config.warm_up <= last:
-        steps = f"warm_up is {config.warm_up} of {config.total_steps} steps"
-        raise ValueError(f"{steps}, which leaves none to learn in; use 0 to {last}")
-    if config.capacity < config.num_envs:
-        envs = f"{config.num_envs} environments"
-        raise ValueError(f"capacity is {config.capacity}, less than one step of {envs}")
-    updates = round(config.updates_per_step * config.steps_per_iteration, 6)
-    if updates % config.policy_delay or updates < 1:
-        raise ValueError(
-            f"updates_per_step {config.updates_per_step:g} makes {updates:g} gradient steps of "
-            f"{config.steps_per_iteration} steps, no multiple of policy_delay "
-            f"{config.policy_delay}; use policy_delay 1, or another updates_per_step"
-        )
 
 
 def require_bounded(low: Sequence[float], high: Sequence[float], remedy: str) -> None:

@@ -4,8 +4,10 @@
 |---|---|---|
 | obs, next_obs | [S, T, N, O] | normalised s_t and the true s_{t+1} (an episode's last, too) |
 | action | [S, T, N, A] or [S, T, N] | the raw sample; the environment gets it clipped |
-| reward, cost | [S, T, N] | scaled reward for training; raw cost |
+| reward | [S, T, N] | scaled for training |
+| cost, margin | [S, T, N, C], [S, T, N, K] | raw, of the task's constraints; margin None: no such |
 | terminated, truncated | [S, T, N] | how step t ended the episode; no row is fake, none is masked |
+| episodes | | those that ended in the rollout: raw returns, costs [C] and lengths |
 """
 
 from dataclasses import dataclass
@@ -18,6 +20,7 @@ from torch import Tensor
 
 from rlsuite.core.networks import ActorCritic
 from rlsuite.core.normalizers import RewardScaler
+from rlsuite.core.returns import gae
 
 
 @dataclass
@@ -30,6 +33,8 @@ class Rollout:
     truncated: np.ndarray
     next_obs: np.ndarray
     seconds: dict[str, float]  # wall time of the collection: physics, inference
+    episodes: list
+    margin: np.ndarray | None = None
 
 
 class Collector:
@@ -52,7 +57,8 @@ class Collector:
         take in each observation before the policy acts on it.
         """
         envs, normalizer, behaviour = self.envs, self.policy.normalizer, self.behaviour
-        began, physics, rows = perf_counter(), 0.0, []
+        began, physics, rows, margins = perf_counter(), 0.0, [], []
+        finished = envs.finished
         behaviour.refresh(self.policy)
         noise = behaviour.noise(rngs, steps, self.obs.shape[1])  # of all steps: fewer, larger draws
         for t in range(steps):
@@ -69,40 +75,15 @@ class Collector:
                 next_obs = np.where(ended[..., None], final_obs, self.obs)
             ends = (step.terminated, step.truncated)
             rows.append((obs, action, step.reward, step.cost, *ends, next_obs))
+            margins.append(step.margin)
         columns = [np.stack(column, 1) for column in zip(*rows, strict=True)]
         obs, action, reward, cost, terminated, truncated, next_obs = columns
         reward = self.scaler.scale(reward, terminated | truncated)
+        margin = None if margins[0] is None else np.stack(margins, 1)
+        episodes = envs.episodes(finished)
         seconds = {"physics": physics, "inference": perf_counter() - began - physics}
-        return Rollout(obs, action, reward, cost, terminated, truncated, next_obs, seconds)
-
-
-def gae(
-    reward: np.ndarray,
-    value: np.ndarray,
-    next_value: np.ndarray,
-    terminated: np.ndarray,
-    truncated: np.ndarray,
-    discount: float,
-    lam: float,
-    bootstrap_on_truncation: bool = True,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Generalised advantage estimates and value targets (Schulman et al. 2016), all [S, T, N].
-
-    `next_value` is V of the true next observation. A termination has no future; a truncation has
-    one, unless `bootstrap_on_truncation` is off (baselines and CleanRL treat it as death).
-    """
-    no_future = terminated if bootstrap_on_truncation else terminated | truncated
-    # delta_t = r_t + discount V(s_{t+1}) - V(s_t)
-    delta = reward + discount * next_value * ~no_future - value
-    # A_t = delta_t + discount lam A_{t+1}, cut at every end of an episode
-    carry = (discount * lam * ~(terminated | truncated)).astype(np.float32)
-    advantage = np.empty_like(delta)
-    running = np.zeros_like(delta[:, 0])
-    for t in reversed(range(delta.shape[1])):
-        running = delta[:, t] + carry[:, t] * running
-        advantage[:, t] = running
-    # R_t = A_t + V(s_t), the TD(lam) target
-    return advantage, advantage + value
+        ends = (terminated, truncated)
+        return Rollout(obs, action, reward, cost, *ends, next_obs, seconds, episodes, margin)
 
 
 class Batch(NamedTuple):
@@ -128,6 +109,18 @@ class Batch(NamedTuple):
         return 1 - (self.target - self.old_value).var(1) / self.target.var(1).clamp(min=1e-8)
 
 
+def factors(
+    terminated: np.ndarray, truncated: np.ndarray, bootstrap: bool = True
+) -> tuple[np.ndarray, np.ndarray]:
+    """PPO's (future, carry) for `gae`: no advantage is carried past the end of an episode.
+
+    A termination has no future. A truncation has one, unless `bootstrap` is off: baselines and
+    CleanRL treat it as death.
+    """
+    carry = ~(terminated | truncated)
+    return ~terminated if bootstrap else carry, carry
+
+
 def experience(
     policy: ActorCritic, rollout: Rollout, discount: float, lam: float, bootstrap: bool, scale=1.0
 ) -> Batch:
@@ -135,7 +128,7 @@ def experience(
 
     `policy` has the parameters that collected it. Its critic predicts returns divided by `scale`
     (float32 [S, 1, 1], or 1): `old_value` is what it predicts, advantages and targets have the
-    rewards' unit. `bootstrap`: whether a truncated episode has a future, as in `gae`.
+    rewards' unit. `bootstrap`: whether a truncated episode has a future, as in `factors`.
     """
 
     def flat(x: np.ndarray) -> Tensor:  # [S, T, N, ...] -> [S, M, ...]
@@ -146,9 +139,9 @@ def experience(
     value, next_value = (
         policy.value(policy.theta, x).view(rollout.reward.shape).numpy() for x in (obs, next_obs)
     )
-    ends = (rollout.terminated, rollout.truncated)
+    future, carry = factors(rollout.terminated, rollout.truncated, bootstrap)
     scaled = (scale * v for v in (value, next_value))
-    advantage, target = gae(rollout.reward, *scaled, *ends, discount, lam, bootstrap)
+    advantage, target = gae(rollout.reward, *scaled, future, carry, discount, lam)
     return Batch(obs, action, old_log_prob, *map(flat, (value, advantage, target)))
 
 
@@ -161,8 +154,13 @@ def standardise(advantage: Tensor) -> Tensor:
 
 def value_loss(value: Tensor, old_value: Tensor, target: Tensor, clip: float | None) -> Tensor:
     """L_V = mean max((V - R)^2, (V_old + clip(V - V_old) - R)^2) / 2, as ppo2. [S, B] -> [S]."""
+    return 0.5 * squared_error(value, old_value, target, clip)
+
+
+def squared_error(value: Tensor, old_value: Tensor, target: Tensor, clip: float | None) -> Tensor:
+    """mean max((V - R)^2, (V_old + clip(V - V_old) - R)^2). [S, B] -> [S]."""
     error = (value - target) ** 2
     if clip is not None:
         clipped = old_value + (value - old_value).clamp(-clip, clip)
         error = torch.maximum(error, (clipped - target) ** 2)
-    return 0.5 * error.mean(1)
+    return error.mean(1)

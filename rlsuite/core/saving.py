@@ -11,7 +11,7 @@ range and the sizes of the tensors before anything is built, and nothing that it
 import json
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -21,9 +21,9 @@ from safetensors.torch import save_file
 
 from rlsuite.core.actors import BoundedActor
 from rlsuite.core.beta import BetaActorCritic
-from rlsuite.core.networks import ACTIVATIONS, ActorCritic, Layout
-from rlsuite.core.ranges import LOG_STD
-from rlsuite.core.squashed import SquashedActor
+from rlsuite.core.layers import ACTIVATIONS
+from rlsuite.core.networks import ActorCritic
+from rlsuite.core.squashed import LOG_STD, SquashedActor
 
 KINDS = {
     "actor-critic": ActorCritic,
@@ -220,47 +220,3 @@ def select_seed(policy: ActorCritic, slot: int) -> ActorCritic:
     statistics = policy.normalizer.state_dict()
     alone.normalizer.load_state_dict({k: v[slot : slot + 1] for k, v in statistics.items()})
     return alone.eval()
-
-
-def save_rows(
-    path: Path, layout: Layout, theta: torch.Tensor, seeds: Sequence[int], about: dict[str, str]
-) -> None:
-    """Write a network that is no policy, theta [S, P], by layer; `about` must match at loading."""
-    tensors = {name: view.clone() for name, view in layout.views(theta.cpu()).items()}
-    partial = path.with_suffix(".partial")
-    save_file(tensors, partial, {"seeds": json.dumps(list(seeds)), **about})
-    os.replace(partial, path)
-
-
-def load_rows(
-    path: Path, layout: Layout, seeds: Sequence[int], about: dict[str, str]
-) -> torch.Tensor:
-    """Theta [S, P] of `seeds` from what `save_rows` wrote; a file of one seed serves every seed.
-
-    Raises ValueError for a file that is missing, damaged, of other data or lacks one of the seeds.
-    """
-    try:
-        with safe_open(path, "pt") as file:
-            found = file.metadata() or {}
-            there = json.loads(found["seeds"])
-            if not _are(there, lambda seed: _is_count(seed, 0)):
-                raise ValueError(f"its seeds are {_short(there)}")
-            named = {name: file.get_tensor(name) for name in layout.shapes}
-    except (OSError, SafetensorError, LookupError, ValueError, RecursionError) as error:
-        raise ValueError(
-            f"{path} cannot be read ({error}); name a run folder that has it"
-        ) from None
-    for key, value in about.items():
-        if found.get(key) != value:
-            raise ValueError(f"{path} was fitted with {key} {found.get(key)}, not {value}")
-    for name, tensor in named.items():
-        shape = (len(there), *layout.shapes[name])
-        if tensor.shape != shape:
-            raise ValueError(f"{path}: {name} is {list(tensor.shape)}, not {list(shape)}")
-    theta = torch.cat([tensor.flatten(1) for tensor in named.values()], 1)
-    if len(there) == 1:
-        return theta.repeat(len(seeds), 1)
-    absent = sorted(set(seeds) - set(there))
-    if absent:
-        raise ValueError(f"{path} has seeds {there}, not {absent}; train those, too")
-    return theta[[there.index(seed) for seed in seeds]]

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
+from rlsuite.core.caches import root
 from rlsuite.datasets.transitions import DatasetError, Transitions
 
 LAYOUT = 2  # one more whenever the readers come to give other arrays for the same source
@@ -25,12 +26,6 @@ FIELDS = [field.name for field in fields(Transitions) if field.name != "about"]
 # A clock of files may tick so slowly (nanoseconds): what changed just now may change unseen again
 SETTLED = 2 * 10**9
 FAULTS = (OSError, EOFError, ValueError, LookupError, TypeError)  # of what was written by halves
-
-
-def root() -> Path:
-    """The cache's folder: RLSUITE_CACHE, or `rlsuite/datasets` where the user's caches lie."""
-    caches = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
-    return Path(os.environ.get("RLSUITE_CACHE", caches / "rlsuite" / "datasets"))
 
 
 def digest(source: Path) -> str:

@@ -60,8 +60,8 @@ def load(
     are not installed. `about["clipped_rows"]` counts the rows that were cut, `about["remarks"]`
     tells what is unusual; `say` is told, too. No module is imported because a set names it.
 
-    Raises DatasetError, without a try at the network, for an unknown name, and for whatever the set
-    should not hold; ValueError for an unknown task.
+    Raises DatasetError for an unknown name and for what a set should not hold, without a try at the
+    network; ValueError for an unknown task.
     """
     path, kind = locate(name)
     path = path.absolute()  # so that it is found again from another folder
@@ -76,15 +76,9 @@ def load(
     def build() -> Transitions:
         say(f"reading {path} once; from then on it is mapped from {cache.root()}")
         envs = _environments(wish["task"], said)
-        if kind == "minari":
-            data = minari.read(path, wish["timeouts"], skip_damaged)
-        else:
-            limit = envs.time_limit if envs else None
-            data = d4rl.read(path, wish["timeouts"], limit, skip_damaged)
-        data = _with_box(data, envs)
+        data = _with_box(_read(path, kind, wish, envs), envs)
         data = check(_clipped(data) if clip_actions else data)
-        if _digest(source) != sha256:
-            raise DatasetError(f"{path} changed while it was read; try again")
+        _require_unchanged(source, sha256)
         more = {"sha256": sha256, "misfit": _misfit(data, envs)}
         more["remarks"] = data.about["remarks"] + one_row_ends(data)
         return replace(data, about=data.about | more)
@@ -93,8 +87,7 @@ def load(
     about = data.about | {"path": str(path), "task": task or said}
     if kind == "d4rl":
         about["name"] = path.stem  # the arrays may have been built from a copy of another name
-    misfit = about.pop("misfit")
-    if task is not None and misfit:
+    if (misfit := about.pop("misfit")) and task is not None:
         raise DatasetError(misfit)
     if named.unlike(said, task):
         unlike = f"collected in {said}, used with {task}: other returns, maybe another task"
@@ -123,6 +116,18 @@ def _say_once(about: dict, say: Callable[[str], None]) -> None:
         if (about["path"], remark) not in _said:
             say(f"{about['name']}: {remark}")
         _said.add((about["path"], remark))
+
+
+def _require_unchanged(source: Path, sha256: str) -> None:
+    if _digest(source) != sha256:
+        raise DatasetError(f"{source} changed while it was read; try again")
+
+
+def _read(path: Path, kind: str, wish: dict, envs) -> Transitions:
+    if kind == "minari":
+        return minari.read(path, wish["timeouts"], wish["skip_damaged"])
+    limit = envs.time_limit if envs else None
+    return d4rl.read(path, wish["timeouts"], limit, wish["skip_damaged"])
 
 
 def locate(name: str) -> tuple[Path, str]:

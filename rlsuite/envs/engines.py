@@ -10,52 +10,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rlsuite.envs.faults import EnvironmentFault, PolicyFault, RowFault, warn_once
-from rlsuite.envs.tasks import TASKS, choose_engine, physics_mismatch
+from rlsuite.envs.steps import Episode, Rows, Step
+from rlsuite.envs.tasks import TASKS, choose_engine, costs_of, engine_id, physics_mismatch
 
 _SEED_LIMIT = 2**31  # EnvPool's seeds are C++ ints
-
-
-class Step(NamedTuple):
-    """One step of all environments: arrays [S, N] or [S, N, O], all real transitions.
-
-    obs        float64 [S, N, O]  what to act on next: the reset observation where an episode ended
-    reward     float32 [S, N]
-    cost       float32 [S, N]     zero for tasks without costs
-    terminated bool    [S, N]     the task ended the episode: bootstrap with zero
-    truncated  bool    [S, N]     the time limit cut the episode: bootstrap from `final_obs`
-    final_obs  float64 [S, N, O]  the true next state; the same object as `obs` when nothing ended
-    """
-
-    obs: NDArray[np.float64]
-    reward: NDArray[np.float32]
-    cost: NDArray[np.float32]
-    terminated: NDArray[np.bool_]
-    truncated: NDArray[np.bool_]
-    final_obs: NDArray[np.float64]
-
-
-class Episode(NamedTuple):
-    """A finished episode: raw undiscounted return and cost (float64 sums), length in steps."""
-
-    slot: int
-    copy: int
-    ret: float
-    cost: float
-    length: int
 
 
 class Environments:
     """S x N environments of one task: `make` builds it, `reset` must come before `step`.
 
     `first_action` is the environment's own number of discrete action 0. `seeded` says whether equal
-    seeds give equal first observations, `reports_cost` whether a step has had a cost so far, and
-    `finished` counts all episodes that have ended since this object was built.
+    seeds give equal first observations, `reports_cost` whether there are costs (a task outside the
+    table shows it by the first one), and `finished` counts all episodes that have ended since this
+    object was built. `constraints` are the task's, in the order of its costs.
 
     Returned arrays are never overwritten by later steps; `cost` and `truncated` may be read-only.
     """
@@ -73,7 +45,9 @@ class Environments:
         self.first_action: int = physics.first_action
         self.time_limit: int | None = physics.time_limit
         self.seeded: bool = physics.seeded
-        self.reports_cost = False
+        self._costs = costs_of(task)
+        self.constraints = self._costs.constraints
+        self.reports_cost = bool(self.constraints) and self._costs.known
         self._physics = physics
         self._shape = (len(self.seeds), copies)
         self._count = len(self.seeds) * copies
@@ -84,7 +58,7 @@ class Environments:
             self._low = physics.action_low.astype(physics.action_dtype)
             self._high = physics.action_high.astype(physics.action_dtype)
         self._limit = math.inf if self.time_limit is None else self.time_limit
-        self._no_cost = _constant(np.zeros(self._shape, dtype=np.float32))
+        self._no_cost = _constant(np.zeros((*self._shape, len(self.constraints)), np.float32))
         self._no_truncation = _constant(np.zeros(self._count, dtype=bool))
         self._episodes: list[Episode] = []
         self._forgotten = 0  # episodes that ended before the last reset
@@ -111,7 +85,7 @@ class Environments:
         self._forgotten = self.finished
         self._episodes = []
         self._return = np.zeros(self._count)
-        self._cost = np.zeros(self._count)
+        self._cost = np.zeros((self._count, len(self.constraints)))
         # Lengths are differences to the step at which each episode began: nothing to count.
         self._began = np.zeros(self._count, dtype=np.int64)
         self._oldest = 0
@@ -120,10 +94,14 @@ class Environments:
         except RowFault as fault:
             raise self._fault([fault.row], str(fault)) from fault.__cause__
         self._require_finite(obs, "reset observation", np.arange(self._count))
+        self._obs = obs
         return obs.reshape(self._obs_shape)
 
-    def step(self, action: NDArray) -> Step:
+    def step(self, action: NDArray, active: NDArray[np.bool_] | None = None) -> Step:
         """Act with `action` (float32 [S, N, A], clipped to the box; int64 [S, N] if discrete).
+
+        Environments that are not `active` [S, N] stand idle: no reward, no cost, no end, the same
+        observation, and the step does not count in their episodes. Their actions go nowhere.
 
         Raises ValueError for another shape or a discrete action out of range, PolicyFault for a NaN
         in the action, EnvironmentFault where an environment raises, returns something else than an
@@ -133,29 +111,29 @@ class Environments:
         # tenth of the methods `sum` and `any`, and arrays that are constant are not computed.
         action = self._rows(action)
         self._steps += 1
-        try:
-            obs, reward, terminated, truncated, cost = self._physics.step(action)
-        except RowFault as fault:
-            raise self._fault([fault.row], str(fault)) from fault.__cause__
+        if active is None:
+            rows = self._play(action, self._obs)
+        else:
+            rows = self._play_some(action, self._active(active))
+        obs, reward, terminated, truncated, cost, margin = rows
         self._return += reward
         if cost is None:
             cost = self._no_cost
         else:
             self.reports_cost = True
             self._cost += cost
-            cost = cost.astype(np.float32).reshape(self._shape)
-        # One sum finds every NaN and infinity; the culprit is looked up only then.
-        if not math.isfinite(np.add.reduce(obs, None) + np.add.reduce(reward)):
-            every = np.arange(self._count)
-            self._require_finite(obs, "observation", every)
-            self._require_finite(reward, "reward", every)
+            cost = cost.astype(np.float32).reshape(*self._shape, -1)
+        if margin is not None:
+            margin = margin.astype(np.float32).reshape(*self._shape, -1)
         if truncated is None:
             truncated = self._no_truncation
         if self._steps - self._oldest >= self._limit:
             truncated = truncated | (self._steps - self._began >= self._limit)
         final_obs = next_obs = obs.reshape(self._obs_shape)
+        self._obs = obs
         if np.count_nonzero(terminated) or np.count_nonzero(truncated):
-            next_obs = self._restart(obs, terminated | truncated).reshape(self._obs_shape)
+            self._obs = self._restart(obs, terminated | truncated)
+            next_obs = self._obs.reshape(self._obs_shape)
         return Step(
             next_obs,
             reward.astype(np.float32, copy=False).reshape(self._shape),
@@ -163,7 +141,50 @@ class Environments:
             terminated.reshape(self._shape),
             truncated.reshape(self._shape),
             final_obs,
+            margin,
         )
+
+    def _play(self, action: NDArray, before: NDArray, rows: NDArray | None = None) -> Rows:
+        """Step all, or `rows` [K] alone, which stood at `before` [K, O]. Raises as `step`."""
+        try:
+            obs, reward, terminated, truncated, signals = self._physics.step(action, rows)
+        except RowFault as fault:
+            raise self._fault([fault.row], str(fault)) from fault.__cause__
+        # One sum finds every NaN and infinity; the culprit is looked up only then.
+        if not math.isfinite(np.add.reduce(obs, None) + np.add.reduce(reward)):
+            stepped = np.arange(self._count) if rows is None else rows
+            self._require_finite(obs, "observation", stepped)
+            self._require_finite(reward, "reward", stepped)
+        if not self.constraints:
+            return Rows(obs, reward, terminated, truncated, None, None)
+        cost, margin = self._costs.of(before, action, obs, reward, signals)
+        for quantity, values in (("cost", cost), ("margin", margin)):
+            if values is not None and not math.isfinite(np.add.reduce(values, None)):
+                stepped = np.arange(self._count) if rows is None else rows
+                self._require_finite(values, quantity, stepped)
+        return Rows(obs, reward, terminated, truncated, cost, margin)
+
+    def _play_some(self, action: NDArray, active: NDArray[np.bool_]) -> Rows:
+        """Step the `active` [E] environments; the others stay as they are."""
+        self._began[~active] += 1  # so that their episodes are no longer than before
+        rows = np.flatnonzero(active)
+        if len(rows) == self._count:
+            return self._play(action, self._obs)
+        obs, idle = self._obs.copy(), np.zeros(self._count, bool)
+        if len(rows) == 0:
+            return Rows(obs, np.zeros(self._count), idle, None, None, None)
+        played = self._play(action[rows], obs[rows], rows)
+        obs[rows] = played.obs
+        rest = (_among_zeros(part, rows, self._count) for part in played[1:])
+        return Rows(obs, *rest)
+
+    def _active(self, active: NDArray) -> NDArray[np.bool_]:
+        if active.shape != self._shape or active.dtype != bool:
+            raise ValueError(
+                f"active must be bool of shape {self._shape} (seeds, copies), "
+                f"got {active.dtype} of shape {active.shape}"
+            )
+        return active.reshape(-1)
 
     @property
     def finished(self) -> int:
@@ -239,7 +260,7 @@ class Environments:
 
     def _episode(self, row: int) -> Episode:
         length = self._steps - int(self._began[row])
-        ret, cost = float(self._return[row]), float(self._cost[row])
+        ret, cost = float(self._return[row]), tuple(self._cost[row].tolist())
         return Episode(*divmod(row, self.copies), ret, cost, length)
 
     def _require_finite(
@@ -278,6 +299,15 @@ class Environments:
         )
 
 
+def _among_zeros(part: NDArray | None, rows: NDArray, count: int) -> NDArray | None:
+    """[count, ...] with `part` [K, ...] in `rows` and zeros elsewhere; None stays None."""
+    if part is None:
+        return None
+    whole = np.zeros((count, *part.shape[1:]), part.dtype)
+    whole[rows] = part
+    return whole
+
+
 def _constant(array: NDArray) -> NDArray:
     array.flags.writeable = False
     return array
@@ -288,7 +318,7 @@ def is_seeded(task: str) -> bool:
 
     Raises as `make`.
     """
-    if task in TASKS:
+    if engine_id(task) in TASKS:
         return True
     environments = make(task, [0], 1)
     environments.close()

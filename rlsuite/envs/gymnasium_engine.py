@@ -22,7 +22,7 @@ from gymnasium.wrappers import (
 from numpy.typing import NDArray
 
 from rlsuite.envs.faults import RowFault, explained, warn_once
-from rlsuite.envs.tasks import TASKS
+from rlsuite.envs.tasks import TASKS, engine_id, find
 from rlsuite.envs.variants import split
 
 # Pictures have at least so many rows and columns; a stack of four vectors is none.
@@ -40,7 +40,10 @@ class GymnasiumPhysics:
         self, task: str, count: int, wrap: Callable | None = None, **options: object
     ) -> None:
         """`wrap` goes around each environment, `options` are those of its constructor."""
-        self._task = task
+        known = find(task)
+        self._task, self._id = task, engine_id(task)
+        self._signals = known.signals if known else ()
+        self._reported = known is None  # whether info["cost"] is the task's cost
         self._count = count
         self._wrap, self._options = wrap, options
         env, self.time_limit = self._build()
@@ -63,7 +66,7 @@ class GymnasiumPhysics:
             self.action_high = action.high.astype(np.float32).reshape(-1)
             self._action_shape = action.shape
         self._fresh = [env]
-        self.seeded = task in TASKS or self._follows_its_seed()
+        self.seeded = self._id in TASKS or self._follows_its_seed()
 
     def open(self, seeds: NDArray[np.int64]) -> NDArray[np.float64]:
         """Create the environments anew from `seeds` [E]; return the first observations [E, O]."""
@@ -78,34 +81,38 @@ class GymnasiumPhysics:
             obs[row] = self._first(env, row, int(seed)).reshape(-1)
         return obs
 
-    def step(self, action: NDArray) -> tuple[NDArray, NDArray, NDArray, NDArray, NDArray | None]:
-        """Step all; return obs [E, O], reward, terminated, truncated [E] and cost [E].
+    def step(
+        self, action: NDArray, rows: NDArray[np.integer] | None = None
+    ) -> tuple[NDArray, NDArray, NDArray, NDArray, dict[str, NDArray]]:
+        """Step all, or `rows` [K] alone by their actions; return what `Environments` asks for:
 
-        The cost is `info["cost"]`; None where no environment reports one. Raises RowFault where one
-        of them raises, or returns something else than its spaces say.
+        obs [E, O], reward, terminated, truncated [E], signals {name: [E]}. A task outside the table
+        has the signal "cost", info["cost"], where an environment reports one. Raises RowFault where
+        one of them raises, or returns something else than its spaces say.
         """
-        count = self._count
+        asked = range(self._count) if rows is None else rows.tolist()
+        count = len(asked)
         obs = np.empty((count, *self._obs_shape))
         reward = np.empty(count)
         terminated = np.empty(count, dtype=bool)
         truncated = np.empty(count, dtype=bool)
-        cost = None
+        signals = {name: np.empty(count) for name in self._signals}
         actions = action.tolist() if self.discrete else action.reshape(count, *self._action_shape)
         shape, row, result = self._obs_shape, 0, _NOTHING
         try:
-            for row, step in enumerate(self._steps):
+            for index, row in enumerate(asked):
                 result = _NOTHING  # of this row alone: a fault is read off it
-                result = step(actions[row])
-                observation, reward[row], terminated[row], truncated[row], info = result
+                result = self._steps[row](actions[index])
+                observation, reward[index], terminated[index], truncated[index], info = result
                 if np.shape(observation) != shape:  # NumPy would stretch a single number over it
                     break
-                obs[row] = observation
-                if "cost" in info:
-                    if cost is None:
-                        cost = np.zeros(count)
-                    cost[row] = info["cost"]
+                obs[index] = observation
+                for name in self._signals:
+                    signals[name][index] = info[name]
+                if self._reported and "cost" in info:
+                    signals.setdefault("cost", np.zeros(count))[index] = info["cost"]
             else:
-                return obs.reshape(count, -1), reward, terminated, truncated, cost
+                return obs.reshape(count, -1), reward, terminated, truncated, signals
         except Exception as error:  # of the user's own code, or of unpacking what it returned
             raise RowFault(row, self._stated("step", result, error)) from error
         raise RowFault(row, self._stated("step", result))
@@ -146,11 +153,14 @@ class GymnasiumPhysics:
         for name, value in zip(parts[1:-1], result[1:-1], strict=True):
             if np.ndim(value):
                 return f"{call} returned a {name} of shape {np.shape(value)}, not a single value"
+        for name in self._signals if call == "step" else ():
+            if name not in result[-1]:
+                return f"{call} returned an info without {name!r}, which the task's costs ask for"
         return f"{call} returned {', '.join(parts)} that cannot be used: {explained(error)}"
 
     def _follows_its_seed(self) -> bool:
         """Whether two resets with one seed agree; asked once of each task, of a throwaway copy."""
-        key = (self._task, gymnasium.spec(split(self._task)[0].rpartition(":")[2]).entry_point)
+        key = (self._id, gymnasium.spec(split(self._id)[0].rpartition(":")[2]).entry_point)
         if key not in _seeded:
             (env,), self._fresh = self._fresh, []  # those that train start as new ones do
             try:
@@ -168,7 +178,7 @@ class GymnasiumPhysics:
         return _seeded[key]
 
     def _build(self) -> tuple[gymnasium.Env, int | None]:
-        env, limit = _build(self._task, self._options)
+        env, limit = _build(self._id, self._options)
         return (self._wrap(env) if self._wrap else env), limit
 
     def close(self) -> None:

@@ -12,12 +12,14 @@ import difflib
 import functools
 import importlib
 import sys
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
-from rlsuite.envs import dm_control
+from rlsuite.envs import costs, dm_control
+from rlsuite.envs.costs import Constraint
 from rlsuite.envs.variants import split
 
 ENGINES = ("envpool", "gymnasium")
@@ -31,14 +33,21 @@ _typed: set[str] = set()  # modules that the user named to this process
 class Task(NamedTuple):
     """A known task: time limit in steps, engines that run it, why not both, EnvPool's options.
 
-    `fillers` are keys of EnvPool's observations that are no part of the task.
+    `fillers` are keys of EnvPool's observations that are no part of the task. A task with
+    `constraints` may be another one, its `base`, to the engines; what it costs is computed by
+    `cost` or `margin` (see `costs`) from `signals`, the engine's info arrays of these names.
     """
 
-    time_limit: int
+    time_limit: int | None
     engines: tuple[str, ...] = ENGINES
     note: str = ""
     envpool_options: tuple[tuple[str, bool], ...] = ()
     fillers: tuple[str, ...] = ()
+    base: str | None = None
+    constraints: tuple[Constraint, ...] = ()
+    cost: costs.Function | None = None
+    margin: costs.Function | None = None
+    signals: tuple[str, ...] = ()
 
 
 _CLASSIC_LIMITS = {
@@ -90,6 +99,88 @@ TASKS: dict[str, Task] = {
         for name in dm_control.NAMES
     },
 }
+ADDED: dict[str, Task] = {}  # by modules of the user's, with `constrain`
+
+
+def _locomotion_under_constraints() -> dict[str, Task]:
+    """HalfCheetahVelocity-v4 and its like: thresholds of Safety-Gymnasium, observations uncut.
+
+    HalfCheetahSpeed-v4 and its like have the dense cost of FOCOPS and CAL. CAL cuts Humanoid's
+    observations to the first 45; here they stay whole, since no published value is compared there.
+    """
+    found = {}
+    for task in (f"{name}-{number}" for name in costs.SPEED_LIMITS for number in ("v4", "v5")):
+        name, number = task.split("-")
+        planar = name in costs.PLANAR
+        signals = ("x_velocity", "y_velocity") if planar else ("x_velocity",)
+        known = TASKS[task]._replace(base=task, signals=signals)
+        velocity = Constraint("velocity", costs.VELOCITY_LIMIT, "episode")
+        margin = costs.velocity_margin(name)
+        found[f"{name}Velocity-{number}"] = known._replace(constraints=(velocity,), margin=margin)
+        speed = Constraint("speed", costs.SPEED_LIMITS[name], "discounted")
+        found[f"{name}Speed-{number}"] = known._replace(constraints=(speed,), cost=costs.speed)
+    return found
+
+
+TASKS |= _locomotion_under_constraints()
+
+
+def constrain(
+    name: str,
+    base: str,
+    cost: costs.Function | None,
+    *constraints: Constraint,
+    margin: costs.Function | None = None,
+    signals: Sequence[str] = (),
+) -> None:
+    """Add the task `name`: `base` under constraints of your own, on the engines of `base`.
+
+    `cost` returns [E, C] for E transitions; see `costs` for its arguments and for `margin`, which
+    makes costs of its own where `cost` is None. `signals` are the info arrays that they ask for.
+    Called in a module of yours, the task is MODULE:NAME. Raises ValueError for what cannot be.
+    """
+    if not name or name in TASKS or ":" in name:
+        raise ValueError(f"task {name!r}: give it a name of its own, such as HopperGently-v4")
+    if not constraints or (cost is None and margin is None):
+        raise ValueError(f"{name}: give it a function, and a Constraint(NAME, LIMIT, KIND)")
+    costs.check(name, constraints)
+    known = TASKS.get(base) or Task(None, engines=("gymnasium",))
+    ADDED[name] = known._replace(
+        base=known.base or base,
+        constraints=constraints,
+        cost=cost,
+        margin=margin,
+        signals=tuple(signals),
+    )
+
+
+def find(task: str) -> Task | None:
+    """What is known of `task`: of the table, or added by MODULE of MODULE:NAME, once imported.
+
+    Of a task with settings of its own nothing is known but its constraints, and Gymnasium runs it.
+    """
+    name, comma, settings = task.partition(",")
+    known = TASKS.get(name) or ADDED.get(name.rpartition(":")[2])
+    if known is None or not comma:
+        return known
+    if known.base is None:
+        return None
+    note = "EnvPool takes no settings after a comma."
+    return known._replace(engines=("gymnasium",), note=note, base=f"{known.base},{settings}")
+
+
+def engine_id(task: str) -> str:
+    """The id by which the engines know `task`: its base, if it has one."""
+    known = find(task)
+    return (known and known.base) or task
+
+
+def costs_of(task: str) -> costs.Costs:
+    """What `task` costs: a task outside the table has the cost that its environments report."""
+    known = find(task)
+    if known is None:
+        return costs.Costs(task, [costs.REPORTED], costs.reported)
+    return costs.Costs(task, known.constraints, known.cost, known.margin)
 
 
 def remember_typed(task: str) -> None:
@@ -120,13 +211,13 @@ def require_typed(task: str, source: str) -> None:
 
 
 def find_modules() -> None:
-    """Let modules of the current folder be imported, as `python -m` does and a script does not."""
+    """Let modules of the current folder be imported, after all that is installed."""
     if "" not in sys.path:
-        sys.path.insert(0, "")
+        sys.path.append("")  # last: a file that lies there hides no installed package
 
 
 def _memory() -> Path:
-    from rlsuite.datasets.cache import root  # on demand: most tasks name no module
+    from rlsuite.core.caches import root
 
     return root() / "typed_modules.txt"
 
@@ -149,14 +240,16 @@ def choose_engine(task: str, environments: int, engine: str = "auto") -> str:
     """
     if engine not in ("auto", *ENGINES):
         raise ValueError(f"unknown engine {engine!r}: choose 'auto', 'envpool' or 'gymnasium'")
-    known = TASKS.get(task)
+    known = find(task)
     if known is None:
         _require_registered(task)
+        known = find(task)  # its module may have added it
+    if known is None:
         if engine == "envpool":
             raise ValueError(
                 f"the EnvPool engine does not run {task!r}: use engine='gymnasium'. "
-                f"EnvPool runs {', '.join(n for n, t in TASKS.items() if t.engines == ENGINES)}, "
-                "and dm_control's tasks by names like WalkerWalk-v1"
+                f"EnvPool runs {', '.join(_plain_of_both())}, and by names like HopperVelocity-v4 "
+                "and WalkerWalk-v1 tasks with constraints and dm_control's"
             )
         return "gymnasium"
     if engine == "auto":
@@ -175,6 +268,11 @@ def choose_engine(task: str, environments: int, engine: str = "auto") -> str:
     return engine
 
 
+def _plain_of_both() -> list[str]:
+    """The tasks that both engines run, those without constraints."""
+    return [n for n, t in TASKS.items() if t.engines == ENGINES and t.base is None]
+
+
 def _envpool_installed() -> bool:
     try:
         import envpool  # noqa: F401
@@ -185,8 +283,8 @@ def _envpool_installed() -> bool:
 
 def physics_mismatch(task: str) -> str | None:
     """Say so if the two engines compute `task` with different versions of MuJoCo."""
-    known = TASKS.get(task)
-    if known is None or known.engines != ENGINES or task.split("-")[0] not in _MUJOCO_LIMITS:
+    known, name = find(task), engine_id(task).split("-")[0]
+    if known is None or known.engines != ENGINES or name not in _MUJOCO_LIMITS:
         return None
     try:
         installed = version("mujoco")
@@ -232,7 +330,7 @@ def _require_registered(task: str) -> None:
             ) from error
     # Gymnasium still lists the -v2 and -v3 of these tasks, but refuses to build them.
     retired = {known for known in gymnasium.registry if known.split("-")[0] in _MUJOCO_LIMITS}
-    usable = {*TASKS, *gymnasium.registry} - (retired - {*TASKS})
+    usable = {*TASKS, *ADDED, *gymnasium.registry} - (retired - {*TASKS})
     if name in usable:
         return
     lower = {known.lower(): known for known in sorted(usable)}

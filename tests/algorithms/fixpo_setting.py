@@ -15,7 +15,7 @@ from rlsuite.core.beta import Beta, BetaActorCritic
 from rlsuite.core.distributions import DiagGaussian
 from rlsuite.core.networks import ActorCritic
 from rlsuite.core.normalizers import RewardScaler, RunningStatistics
-from rlsuite.core.optim import AdamState
+from rlsuite.core.optim import Net
 from rlsuite.core.rollouts import Batch, Collector
 from rlsuite.core.streams import Streams
 from rlsuite.envs import make
@@ -47,27 +47,30 @@ class Recorder:
     def __init__(self, step) -> None:
         self.step, self.calls = step, []
 
-    def __call__(self, state, lr, old, part):
-        before = tuple(copy.deepcopy(x) for x in state)
-        after, metrics = self.step(state, lr, old, part)
-        kept = SimpleNamespace(state=before, lr=lr.item(), old=old, part=part, metrics=metrics)
+    def __call__(self, actor, critic, lr, old, part):
+        nets = {"actor": copy.deepcopy(actor), "critic": copy.deepcopy(critic)}
+        *after, metrics = self.step(actor, critic, lr, old, part)
+        kept = SimpleNamespace(**nets, lr=lr.item(), old=old, part=part, metrics=metrics)
         self.calls.append(kept)
-        return after, metrics
+        return *after, metrics
 
 
 def learner_of(policy: ActorCritic, config: Config) -> Learner:
     beta = torch.full((len(policy.theta), 1), config.multiplier_init).to(policy.theta.dtype)
     actor, critic = policy.theta.tensor_split([policy.actor_size], 1)
-    adams = AdamState.zeros(torch.cat((actor, beta), 1)), AdamState.zeros(critic)
+    nets = Net.of(torch.cat((actor, beta), 1)), Net.of(critic)
     scaler = RewardScaler(len(beta), config.num_envs, config.discount, enabled=False)
-    return Learner(policy, beta, *adams, RunningStatistics(len(beta), 1), scaler)
+    return Learner(policy, *nets, RunningStatistics(len(beta), 1), scaler)
 
 
-def policy_of(kind: str, sizes: tuple, config: Config, rngs: list) -> ActorCritic:
-    """`sizes`: observations, actions, whether they are discrete."""
-    network = BetaActorCritic if kind == "beta" else ActorCritic
-    options = {"hidden": config.hidden, "activation": config.activation}
-    return network(*sizes, rngs=rngs, log_std_init=config.log_std_init, **options)
+def theta_of(actor: Net, critic: Net) -> torch.Tensor:
+    """The policy's parameters [S, P], without the multiplier."""
+    return torch.cat((actor.theta[:, :-1], critic.theta), 1)
+
+
+def follow(m: SimpleNamespace) -> None:
+    """Let the policy be what the learner's networks are."""
+    m.policy.theta.copy_(theta_of(m.learner.actor, m.learner.critic))
 
 
 def setting(kind="gaussian", seeds=(0, 1), **changes) -> SimpleNamespace:
@@ -75,8 +78,8 @@ def setting(kind="gaussian", seeds=(0, 1), **changes) -> SimpleNamespace:
     config = Config(**SMALL | {"learning_rate": 1e-2, "max_kl": 0.02} | changes)
     streams = Streams(seeds)
     envs = make("CartPole-v1" if kind == "categorical" else "Drift-v0", seeds, config.num_envs)
-    sizes = (envs.obs_size, envs.action_size, envs.discrete)
-    policy = policy_of(kind, sizes, config, streams["init"])
+    network = BetaActorCritic if kind == "beta" else ActorCritic
+    policy = network.of(envs, config, streams["init"])
     learner = learner_of(policy, config)
     collector = Collector(envs, policy, learner.scaler)
     collector.restart(streams.integers("environment", config.num_envs))
@@ -99,7 +102,9 @@ def made_up(kind="gaussian", seeds=(0, 1), double=False, **changes) -> SimpleNam
     """A policy of each seed, 64 transitions that it might have made, and a learner at its start."""
     config = Config(**SMALL | changes)
     rngs = [np.random.default_rng(seed) for seed in seeds]
-    policy = policy_of(kind, (5, 3, kind == "categorical"), config, rngs)
+    network = BetaActorCritic if kind == "beta" else ActorCritic
+    options = {"rngs": rngs, "hidden": config.hidden, "log_std_init": config.log_std_init}
+    policy = network(5, 3, kind == "categorical", **options)
     policy.theta += torch.stack([0.2 * draw(50 + seed, policy.layout.size) for seed in seeds])
     obs = torch.stack([draw(100 + seed, 64, 5) for seed in seeds])
     behaviour = policy.behaviour()
@@ -129,22 +134,27 @@ def constant(kind: str, old: list[float], new: list[float], **changes) -> Simple
     place[: len(old)] = torch.tensor(old)
     m.old = m.policy.theta[:, : m.policy.actor_size].clone()
     place[: len(new)] = torch.tensor(new)
+    m.learner = learner_of(m.policy, m.config)
     return m
 
 
 def displace(m: SimpleNamespace, slot: int, by: float = 0.1) -> None:
     """Move the actor of one slot away from pi_old, at random."""
-    m.policy.theta[slot, : m.policy.actor_size] += by * draw(400 + slot, m.policy.actor_size)
+    m.learner.actor.theta[slot, :-1] += by * draw(400 + slot, m.policy.actor_size)
+    follow(m)
 
 
 def repair(m: SimpleNamespace) -> torch.Tensor:
     """Phase two alone: [2, S], steps taken and bisections."""
-    return fixup(m.config, m.learner, m.batch, m.old, m.lr, m.rngs)
+    repairs = fixup(m.config, m.learner, m.batch, m.old, m.lr, m.rngs)
+    follow(m)
+    return repairs
 
 
 def everything(m: SimpleNamespace, slot: int) -> list[torch.Tensor]:
     """Copies of all that an update may change of one slot."""
-    parts = (m.policy.theta, m.learner.beta, *m.learner.adam, *m.learner.critic_adam)
+    actor, critic = m.learner.actor, m.learner.critic
+    parts = (actor.theta[:, :-1], actor.theta[:, -1:], *actor.adam, critic.theta, *critic.adam)
     return [x[slot].clone() for x in parts]
 
 
@@ -159,7 +169,7 @@ class PlainFixPO:
         self.config, self.kind, self.fixup_steps = m.config, m.kind, 0
         views = m.policy.layout.views(m.policy.theta)
         self.p = {name: view[slot].clone().requires_grad_() for name, view in views.items()}
-        self.beta = m.learner.beta[slot].clone().requires_grad_()
+        self.beta = m.learner.actor.theta[slot, -1:].clone().requires_grad_()
         self.critic = [p for name, p in self.p.items() if name.startswith("critic")]
         self.actor = [p for name, p in self.p.items() if not name.startswith("critic")]
         lr = self.config.learning_rate

@@ -12,13 +12,14 @@ from torch import Tensor, nn
 
 from rlsuite.core.actors import BoundedActor
 from rlsuite.core.chance import Chance
-from rlsuite.core.networks import Layout
+from rlsuite.core.layers import Layout
+from rlsuite.core.optim import Net
 from rlsuite.core.replay import Minibatch
 from rlsuite.core.streams import Streams
 from rlsuite.datasets.transitions import Transitions
 from rlsuite.envs import make
-from rlsuite.experiments import machine
-from rlsuite.experiments.turns import HostTurn
+from rlsuite.runs import machine
+from rlsuite.runs.steps import HostTurn
 
 OBS, ACTIONS = 3, 2
 LOW, HIGH = [-2.0, 0.0], [2.0, 1.0]  # centre (0, 1/2), half widths (2, 1/2)
@@ -68,6 +69,11 @@ def batch_of(seeds, rows: int, dtype: torch.dtype = torch.float32) -> Minibatch:
 def normals(seeds, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
     """Standard normal [S, *shape], the same alone and in company."""
     return torch.stack([draw(200 + seed, *shape) for seed in seeds]).to(dtype)
+
+
+def thetas(state) -> list[Tensor]:
+    """The parameters of a state: of its networks in training, and its targets."""
+    return [x.theta if isinstance(x, Net) else x for x in state]
 
 
 def tensors(state) -> list[Tensor]:

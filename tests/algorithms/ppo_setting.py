@@ -13,7 +13,7 @@ import torch
 from rlsuite.algorithms.on_policy.ppo import Config, Learner, iterate, minibatch_steps
 from rlsuite.core.networks import ActorCritic
 from rlsuite.core.normalizers import RewardScaler
-from rlsuite.core.optim import AdamState
+from rlsuite.core.optim import Net
 from rlsuite.core.rollouts import Collector
 from rlsuite.core.streams import Streams
 from rlsuite.envs import make
@@ -57,14 +57,14 @@ class Recorder:
     def __init__(self, step, kl=()) -> None:
         self.step, self.kl, self.calls = step, list(kl), []
 
-    def __call__(self, theta, adam, lr, active, part):
-        self.calls.append(
-            SimpleNamespace(theta=theta.clone(), lr=lr.item(), active=active.clone(), part=part)
-        )
-        theta, adam, metrics = self.step(theta, adam, lr, active, part)
+    def __call__(self, net, lr, active, part):
+        theta = net.theta.clone()
+        kept = SimpleNamespace(theta=theta, lr=lr.item(), active=active.clone(), part=part)
+        self.calls.append(kept)
+        net, metrics = self.step(net, lr, active, part)
         if self.kl:
             metrics = metrics | {"kl": torch.tensor(self.kl.pop(0))}
-        return theta, adam, metrics
+        return net, metrics
 
 
 def setting(seeds=(0, 1), kl=(), **changes) -> SimpleNamespace:
@@ -76,7 +76,7 @@ def setting(seeds=(0, 1), kl=(), **changes) -> SimpleNamespace:
     network = {"hidden": config.hidden, "activation": config.activation}
     policy = ActorCritic(3, 2, False, rngs=streams["init"], **network)
     scaler = RewardScaler(len(seeds), config.num_envs, config.discount)
-    learner = Learner(policy, AdamState.zeros(policy.theta), scaler)
+    learner = Learner(policy, Net.of(policy.theta), scaler)
     collector = Collector(envs, policy, scaler)
     collector.restart(streams.integers("environment", config.num_envs))
     step = Recorder(partial(minibatch_steps, policy, config), kl)

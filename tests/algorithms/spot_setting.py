@@ -15,6 +15,7 @@ from offline_setting import (
     follow,
     normals,
     plain_mlp,
+    thetas,
 )
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss
@@ -23,14 +24,14 @@ from rlsuite.algorithms.offline.spot import (
     Config,
     Density,
     Noise,
-    Parameters,
+    State,
     actor_cycle,
     draw_noise,
 )
 from rlsuite.core.actors import BoundedActor, initial
 from rlsuite.core.chance import Chance
 from rlsuite.core.critics import Critics
-from rlsuite.core.optim import AdamState
+from rlsuite.core.optim import Net
 from rlsuite.core.replay import Minibatch
 from rlsuite.core.streams import Streams
 
@@ -49,7 +50,7 @@ def setting(seeds=(0, 1), rows=32, dtype=torch.float64, **changes) -> SimpleName
     online = policy.theta.detach().clone(), critics.initial(rngs).to(dtype)
     fitted = initial(density.layout, rngs).to(dtype)
     targets = [x + 0.05 * normals(seeds, x.shape[1], dtype=dtype) for x in online]
-    state = (Parameters(*online, *targets), *(AdamState.zeros(x) for x in online))
+    state = State(*map(Net.of, online), *targets)
     batch, noise = batch_of(seeds, rows * config.policy_freq, dtype), noise_of(locals())
     weight = torch.tensor(config.penalty)
     cycle = partial(actor_cycle, policy, critics, density, config, fitted)
@@ -59,7 +60,7 @@ def setting(seeds=(0, 1), rows=32, dtype=torch.float64, **changes) -> SimpleName
 def noise_of(s: dict) -> Noise:
     """The next cycle's noise of every seed."""
     drawn = draw_noise(s["config"], s["policy"], Chance(s["streams"]["action"]))
-    drops = drawn.dropout and tuple(x.to(s["dtype"]) for x in drawn.dropout)
+    drops = [masks and tuple(x.to(s["dtype"]) for x in masks) for masks in drawn.dropout]
     return Noise(drawn.target.to(s["dtype"]), drawn.latent.to(s["dtype"]), drops)
 
 
@@ -86,7 +87,7 @@ class PlainSPOT:
     """One seed as section 2 of the sheet has it, with given noise and dropout masks."""
 
     def __init__(self, s: SimpleNamespace, slot: int) -> None:
-        actor, critic, actor_target, critic_target = (x[slot] for x in s.state[0])
+        actor, critic, actor_target, critic_target = (x[slot] for x in thetas(s.state))
         self.config, self.reach, self.slot = s.config, s.policy.reach, slot
         self.low, self.high = (torch.tensor(x) for x in (LOW, HIGH))
         self.actor, self.actor_target = (PlainActor(s.policy, x) for x in (actor, actor_target))
@@ -97,7 +98,7 @@ class PlainSPOT:
         self.critic_adam = torch.optim.Adam(self.critic.parameters(), s.config.critic_lr)
 
     def masks(self, noise: Noise, step: int) -> list[Tensor]:
-        return [layer[step, self.slot] for layer in noise.dropout or ()]
+        return [mask[self.slot] for mask in noise.dropout[step] or ()]
 
     def cycle(self, batch: Minibatch, noise: Noise, lam: float) -> None:
         normal = noise.target[self.slot]

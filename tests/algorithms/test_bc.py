@@ -30,7 +30,7 @@ from rlsuite.algorithms.offline.bc import (
 )
 from rlsuite.core.actors import BoundedActor, Standardizer
 from rlsuite.core.chance import Chance
-from rlsuite.core.optim import AdamState
+from rlsuite.core.optim import Net
 from rlsuite.core.replay import Sampler
 from rlsuite.core.streams import Streams
 
@@ -46,8 +46,8 @@ def setting(seeds=(0, 1), rows=32, dtype=torch.float64, **changes) -> SimpleName
     policy = BoundedActor(OBS, LOW, HIGH, rngs=Streams(seeds)["init"], hidden=config.hidden).to(
         dtype
     )
-    theta, batch = policy.theta.detach().clone(), batch_of(seeds, rows, dtype)
-    adam, step = AdamState.zeros(theta), partial(clone_step, policy, config)
+    actor, batch = Net.of(policy.theta), batch_of(seeds, rows, dtype)
+    step = partial(clone_step, policy, config)
     return SimpleNamespace(**locals())
 
 
@@ -62,22 +62,22 @@ def test_loss_by_hand():
 
 def test_8_bc_zero_loss_on_its_own_outputs():
     s = setting()
-    own = s.batch._replace(action=s.policy.mean(s.theta, s.batch.obs))
-    theta, adam, metrics = s.step(s.theta, s.adam, own)
+    own = s.batch._replace(action=s.policy.mean(s.actor.theta, s.batch.obs))
+    actor, metrics = s.step(s.actor, own)
     assert metrics["imitation"].tolist() == [0, 0]
-    assert torch.equal(theta, s.theta)
-    assert not adam.first.any()
-    assert s.step(s.theta, s.adam, s.batch)[2]["imitation"].min() > 0.1
+    assert torch.equal(actor.theta, s.actor.theta)
+    assert not actor.adam.first.any()
+    assert s.step(s.actor, s.batch)[1]["imitation"].min() > 0.1
 
 
 def test_steps_are_those_of_one_seed_in_plain_torch():
     s = setting(learning_rate=2**-8)
-    plain = [PlainActor(s.policy, s.theta[slot]) for slot in (0, 1)]
+    plain = [PlainActor(s.policy, s.actor.theta[slot]) for slot in (0, 1)]
     adams = [torch.optim.Adam(actor.parameters(), 2**-8) for actor in plain]
-    theta, adam = s.theta, s.adam
+    net = s.actor
     for k in range(5):
         batch = batch_of((10 * k, 10 * k + 1), 32, torch.float64)
-        theta, adam, metrics = s.step(theta, adam, batch)
+        net, metrics = s.step(net, batch)
         for slot in (0, 1):
             error = mse_loss(plain[slot](batch.obs[slot]), batch.action[slot])
             adams[slot].zero_grad()
@@ -85,8 +85,8 @@ def test_steps_are_those_of_one_seed_in_plain_torch():
             adams[slot].step()
             torch.testing.assert_close(metrics["imitation"][slot], error.detach())
     for slot in (0, 1):
-        torch.testing.assert_close(theta[slot], flat(plain[slot]), rtol=0, atol=1e-9)
-    assert (theta - s.theta).abs().max() > 0.01
+        torch.testing.assert_close(net.theta[slot], flat(plain[slot]), rtol=0, atol=1e-9)
+    assert (net.theta - s.actor.theta).abs().max() > 0.01
 
 
 @pytest.mark.parametrize("width", [32, 256])
@@ -94,13 +94,13 @@ def test_a_seed_moves_to_the_same_bits_alone_and_in_company(width):
     changes = {"hidden": (width, width), "rows": width, "dtype": torch.float32}
     with as_in_a_run(width):
         alone, company = (setting(seeds, **changes) for seeds in ((3,), range(5)))
-        mine, theirs = (alone.theta, alone.adam), (company.theta, company.adam)
+        mine, theirs = alone.actor, company.actor
         for _ in range(3):
-            *mine, _ = alone.step(*mine, alone.batch)
-            *theirs, _ = company.step(*theirs, company.batch)
+            mine, _ = alone.step(mine, alone.batch)
+            theirs, _ = company.step(theirs, company.batch)
     for a, b in zip(tensors(mine), tensors(theirs), strict=True):
         assert torch.equal(a[0], b[3])
-    assert not torch.equal(theirs[0][2], theirs[0][3])
+    assert not torch.equal(theirs.theta[2], theirs.theta[3])
 
 
 # ----------------------------------------------------------------------------- the best episodes
@@ -158,9 +158,9 @@ def trained(**changes) -> MemoryRun:
 def test_train_draws_from_the_best_episodes_and_standardises_by_all(monkeypatch):
     drawn, step = [], bc.clone_step
 
-    def recorded(policy, config, theta, adam, batch):
+    def recorded(policy, config, actor, batch):
         drawn.append(batch)
-        return step(policy, config, theta, adam, batch)
+        return step(policy, config, actor, batch)
 
     monkeypatch.setattr(bc, "clone_step", recorded)
     run = trained(best_fraction=0.3)
@@ -179,7 +179,7 @@ def test_train_draws_from_the_best_episodes_and_standardises_by_all(monkeypatch)
 def test_train_imitates_and_saves_what_it_learned():
     run = trained(total_steps=300, steps_per_iteration=150, learning_rate=1e-2)
     last = run.states[-1]
-    assert last.adam.steps.flatten().tolist() == [300, 300]
+    assert last.actor.adam.steps.flatten().tolist() == [300, 300]
     obs = last.policy.normalizer.standardize(torch.from_numpy(DATA.obs).expand(2, -1, -1))
     error = imitation_loss(
         last.policy.mean(last.policy.theta, obs), torch.from_numpy(DATA.action).expand(2, -1, -1)

@@ -2,7 +2,6 @@
 
 import copy
 import math
-from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -13,19 +12,21 @@ from fixpo_setting import (
     constant,
     displace,
     everything,
+    follow,
     made_up,
     reference_kl,
     repair,
     run,
     same,
     setting,
+    theta_of,
     whole,
 )
 from ppo_setting import drift_registered
 
 from rlsuite.algorithms.on_policy import fixpo
-from rlsuite.algorithms.on_policy.fixpo import descend, loss, minibatch_step, state_kl
-from rlsuite.core.optim import AdamState, gradient
+from rlsuite.algorithms.on_policy.fixpo import loss, minibatch_step, primal_dual_step, state_kl
+from rlsuite.core.optim import AdamState, Net, gradient
 
 EVERY_KIND = pytest.mark.parametrize("kind", KINDS)
 
@@ -48,6 +49,15 @@ def batch_kl(s) -> torch.Tensor:
 
 def kl_of(m) -> torch.Tensor:
     return reference_kl(m.policy, m.old, m.policy.theta, m.batch.obs)
+
+
+def step(m, part, lr: torch.Tensor) -> dict[str, torch.Tensor]:
+    """A minibatch's step of what was made up; its metrics."""
+    nets = m.learner.actor, m.learner.critic
+    *nets, metrics = minibatch_step(m.policy, m.config, *nets, lr, m.old, part)
+    m.learner.actor, m.learner.critic = nets
+    follow(m)
+    return metrics
 
 
 # --------------------------------------------------------------------------------- objectives
@@ -101,12 +111,8 @@ def test_invariant_02_a_violation_is_repaired_in_finitely_many_steps(kind, how):
         displace(m, 0)
         displace(m, 1)
     else:
-        learner = m.learner
-        state = (m.policy.theta, learner.beta, learner.adam, learner.critic_adam)
         for part in m.batch.chunks(4):
-            state, _ = minibatch_step(m.policy, m.config, state, torch.tensor(0.1), m.old, part)
-        m.policy.theta.copy_(state[0])
-        learner.beta, learner.adam, learner.critic_adam = state[1:]
+            step(m, part, torch.tensor(0.1))
     assert kl_of(m).amax(1).min() > 0.04
     steps, bisections = repair(m)
     assert kl_of(m).amax(1).max() <= 0.02 + 1e-6
@@ -117,7 +123,9 @@ def test_invariant_02_a_violation_is_repaired_in_finitely_many_steps(kind, how):
 @EVERY_KIND
 def test_invariant_03_without_a_violation_nothing_moves(kind):
     m = made_up(kind, seeds=(0, 1), max_kl=0.02)
-    m.learner.adam = AdamState(*(x + 1 for x in m.learner.adam))  # momentum that could move it
+    actor = m.learner.actor
+    moving = AdamState(*(x + 1 for x in actor.adam))  # momentum that could move it
+    m.learner.actor = actor._replace(adam=moving)
     displace(m, 1)
     before, streams = [everything(m, slot) for slot in (0, 1)], copy.deepcopy(m.rngs)
     steps, _ = repair(m)
@@ -136,44 +144,38 @@ def test_invariant_04_the_multiplier_follows_its_sign():
     # eps 0.5, C 2: d L_beta / d beta = 0.5 - 2 max KL = 0.5, -0.5, 0 at KL 0, 2 eps/C, eps/C; the
     # first Adam steps of lr 0.01 in an unchanging direction are 0.01 each, whatever its length
     config = made_up(max_kl=0.5, target_coef=2.0).config
-    actor, beta = torch.zeros(3, 4), torch.full((3, 1), 0.025)
-    adam = AdamState.zeros(torch.zeros(3, 5))
+    actor = Net.of(torch.tensor([[0.0, 0, 0, 0, 0.025]] * 3))
     kl, seen = torch.tensor([0.0, 0.5, 0.25]), []
     for _ in range(5):
-        pair = (torch.zeros(3, 4), kl)
-        actor, beta, adam = descend(config, actor, beta, adam, *pair, torch.tensor(0.1), kl + 1)
-        seen.append(beta[:, 0])
+        actor = primal_dual_step(config, actor, torch.zeros(3, 4), kl, torch.tensor(0.1))
+        seen.append(actor.theta[:, -1])
     falling, rising, still = torch.stack(seen, 1)
     torch.testing.assert_close(falling, torch.tensor([0.015, 0.005, 0.0, 0.0, 0.0]))
     assert falling[2:].tolist() == [0, 0, 0]
     torch.testing.assert_close(rising, torch.tensor([0.035, 0.045, 0.055, 0.065, 0.075]))
     assert torch.equal(still, torch.full((5,), 0.025))
-    assert not actor.any()
+    assert not actor.theta[:, :-1].any()
 
 
 @EVERY_KIND
 def test_invariant_05_fixup_leaves_the_critic_and_its_adam_alone(kind):
     m = made_up(kind, max_kl=0.02)
-    parts, adam = m.batch.chunks(1), m.learner.adam
-    state = (m.policy.theta, m.learner.beta, adam, m.learner.critic_adam)
-    state, _ = minibatch_step(m.policy, m.config, state, m.lr, m.old, parts[0])  # some momentum
-    m.policy.theta.copy_(state[0])
-    m.learner.beta, m.learner.adam, m.learner.critic_adam = state[1:]
+    step(m, m.batch, m.lr)  # some momentum
     displace(m, 0)
-    theta, critic_adam = m.policy.theta.clone(), [x.clone() for x in m.learner.critic_adam]
+    before, theta = copy.deepcopy(m.learner.critic), m.learner.actor.theta.clone()
     assert repair(m)[0, 0] > 0
-    actor, critic = (theta[0] != m.policy.theta[0]).tensor_split([m.policy.actor_size])
-    assert actor.any()
-    assert not critic.any()
-    assert same(list(m.learner.critic_adam), critic_adam)
-    assert critic_adam[0].abs().max() > 0
+    assert (theta[0] != m.learner.actor.theta[0]).any()
+    assert torch.equal(m.learner.critic.theta, before.theta)
+    assert same(list(m.learner.critic.adam), list(before.adam))
+    assert before.adam.first.abs().max() > 0
 
 
 def test_invariant_05_log_sigma_is_repaired_and_beta_never_negative():
     # Only log sigma moved, by 1 in each of 3 dimensions: KL = 3 (1 + e^-2/2 - 1/2) = 1.7030
     m = made_up(seeds=(0,), max_kl=0.5, multiplier_init=0.0)
-    log_std = m.policy.layout.views(m.policy.theta)["log_std"]
+    log_std = m.policy.actor_layout.views(m.learner.actor.theta[:, :-1])["log_std"]
     log_std += 1
+    follow(m)
     torch.testing.assert_close(kl_of(m), torch.full((1, 64), 1.70300292))
     repair(m)
     assert (log_std < 0.5).all()
@@ -181,7 +183,7 @@ def test_invariant_05_log_sigma_is_repaired_and_beta_never_negative():
     # A limit that is never met drives beta to 0, step by step, and no further
     s = setting(max_kl=100.0, multiplier_init=0.05, multiplier_lr=0.02)
     run(s)
-    seen = torch.stack([call.state[1][:, 0] for call in s.step.calls])
+    seen = torch.stack([call.actor.theta[:, -1] for call in s.step.calls])
     torch.testing.assert_close(seen[:3, 0], torch.tensor([0.05, 0.03, 0.01]))
     assert seen[3:].tolist() == [[0, 0]] * 5
 
@@ -191,12 +193,12 @@ def test_invariant_06_the_first_gradient_is_the_policy_gradient(kind):
     s = setting(kind, value_coef=0.0)
     run(s)
     first, last = s.step.calls[0], s.step.calls[-1]
-    theta, beta, part = first.state[0], first.state[1], first.part
+    theta, beta, part = theta_of(first.actor, first.critic), first.actor.theta[:, -1], first.part
     pi = s.policy.distribution(theta, part.obs)
     assert ((pi.log_prob(part.action) - part.old_log_prob).exp() - 1).abs().max() < 1e-5
     assert state_kl(s.policy, first.old, theta, part.obs).abs().max() < 1e-6
-    assert state_kl(s.policy, last.old, last.state[0], last.part.obs).amax(1).min() > 1e-4
-    ours, parts = gradient(partial(loss, s.policy, s.config, part, first.old, beta), theta)
+    assert state_kl(s.policy, last.old, last.actor.theta, last.part.obs).amax(1).min() > 1e-4
+    ours, parts = gradient(lambda x: loss(x, s.policy, s.config, part, first.old, beta), theta)
     torch.testing.assert_close(parts["policy_loss"], -part.advantage.mean(1))
 
     def log_prob_form(theta):
@@ -211,16 +213,15 @@ def test_invariant_06_the_first_gradient_is_the_policy_gradient(kind):
 def test_invariant_07_without_limit_and_multiplier_it_is_an_importance_weighted_gradient():
     free = {"max_kl": 1e9, "multiplier_init": 0.0, "multiplier_lr": 0.0}
     m = made_up(double=True, learning_rate=2**-7, **free)
-    learner, plain = m.learner, [PlainFixPO(m, slot) for slot in (0, 1)]
-    state = (m.policy.theta, learner.beta, learner.adam, learner.critic_adam)
+    start, plain = m.policy.theta.clone(), [PlainFixPO(m, slot) for slot in (0, 1)]
     for part in 2 * m.batch.chunks(4):
-        state, metrics = minibatch_step(m.policy, m.config, state, m.lr, m.old, part)
+        metrics = step(m, part, m.lr)
         for slot in (0, 1):
             rows = [x[slot] for x in part]
             plain[slot].step(plain[slot].loss(rows), torch.zeros(1))
     for slot in (0, 1):
-        torch.testing.assert_close(state[0][slot], plain[slot].flat(), rtol=0, atol=1e-9)
-    assert (state[0] - m.policy.theta).abs().max() > 0.02
+        torch.testing.assert_close(m.policy.theta[slot], plain[slot].flat(), rtol=0, atol=1e-9)
+    assert (m.policy.theta - start).abs().max() > 0.02
     assert metrics["value_loss"].min() > 0.1
     # Through whole iterations the second phase is never entered
     s, off = setting(**free), setting(**free, fixup="off")
@@ -236,16 +237,17 @@ def test_invariant_08_the_penalty_is_the_mean_of_torchs_kl(kind):
     m = made_up(kind, value_coef=0.7)
     displace(m, 0)
     displace(m, 1)
-    kl, beta = state_kl(m.policy, m.old, m.policy.theta, m.batch.obs), torch.tensor([[2.0], [3.0]])
+    kl, beta = state_kl(m.policy, m.old, m.policy.theta, m.batch.obs), torch.tensor([2.0, 3.0])
     assert kl.shape == (2, 64)
     torch.testing.assert_close(kl, kl_of(m), rtol=1e-3, atol=1e-5)
-    total, parts = loss(m.policy, m.config, m.batch, m.old, beta, m.policy.theta)
+    total, parts = loss(m.policy.theta, m.policy, m.config, m.batch, m.old, beta)
     penalty = total - parts["policy_loss"] - 0.7 * parts["value_loss"]
-    torch.testing.assert_close(penalty, beta[:, 0] * kl.mean(1), rtol=1e-3, atol=1e-5)
+    torch.testing.assert_close(penalty, beta * kl.mean(1), rtol=1e-3, atol=1e-5)
     torch.testing.assert_close(parts["kl_stat"], kl.amax(1))
     assert kl.mean(1).min() > 0.01
 
 
+@pytest.mark.slow
 def test_invariant_09_fixup_is_cheap_after_warm_up_and_cheaper_the_larger_c_is():
     # Of 32 gradient steps an iteration; recorded over all 10: 0.39, 0.13 and 0.06 more of them
     size = {"num_envs": 4, "num_steps": 64, "num_minibatches": 8, "epochs": 4}
@@ -262,7 +264,8 @@ def test_invariant_09_fixup_is_cheap_after_warm_up_and_cheaper_the_larger_c_is()
 # A drift `d` of a Gaussian's mean at sigma 1 has KL d^2/2: 8 at d = 4, and eps = 1/2 at d = 1
 def drifted(**changes) -> SimpleNamespace:
     m = constant("gaussian", [0.0], [0.0], max_kl=0.5, max_sweeps=3, **changes)
-    m.policy.layout.views(m.policy.theta)["actor.2.bias"][0, 0, 1] = 4.0
+    m.policy.actor_layout.views(m.learner.actor.theta[:, :-1])["actor.2.bias"][0, 0, 1] = 4.0
+    follow(m)
     m.lr = torch.tensor(0.0)
     return m
 
@@ -277,16 +280,16 @@ def test_invariant_10_the_guard_returns_the_largest_step_that_is_allowed():
     assert 1 - 5e-6 < d[1] <= 1
     assert (state_kl(m.policy, m.old, m.policy.theta, m.batch.obs) <= 0.5).all()
     # beta and its Adam keep what six steps made of them: 1 + 6 * 0.01
-    torch.testing.assert_close(m.learner.beta, torch.tensor([[1.06]]))
-    assert m.learner.adam.steps.item() == 6
+    torch.testing.assert_close(m.learner.actor.theta[:, -1], torch.tensor([1.06]))
+    assert m.learner.actor.adam.steps.item() == 6
 
 
 @EVERY_KIND
 def test_invariant_10_the_guard_leaves_other_seeds_alone_bit_for_bit(kind):
     m, alone = (made_up(kind, x, max_kl=0.02, learning_rate=3e-3) for x in ((0, 1, 2), (1,)))
     displace(m, 1)
-    alone.policy.theta.copy_(m.policy.theta[1:2])
-    m.policy.theta[0, : m.policy.actor_size] = math.nan
+    alone.learner.actor.theta.copy_(m.learner.actor.theta[1:2])
+    m.learner.actor.theta[0, :-1] = math.nan
     third = everything(m, 2)
     (steps, bisections), alone_steps = repair(m), repair(alone)[0]
     assert bisections.tolist() == [1, 0, 0]
@@ -296,7 +299,7 @@ def test_invariant_10_the_guard_leaves_other_seeds_alone_bit_for_bit(kind):
     assert same(everything(m, 1), everything(alone, 0))
     assert same(everything(m, 2), third)
     # A single NaN at one end of the network is no less one
-    m.policy.theta[0, m.policy.actor_size - 1] = math.nan
+    m.learner.actor.theta[0, -2] = math.nan
     assert repair(m).tolist() == [[0, 0, 0], [1, 0, 0]]
     assert torch.equal(m.policy.theta[0, : m.policy.actor_size], m.old[0])
 
@@ -359,12 +362,12 @@ def test_invariant_12_every_switch_changes_what_is_learnt(change):
 )
 def test_invariant_12_the_second_phase_comes_when_it_is_asked_for(fixup, order, monkeypatch):
     s, seen = setting(fixup=fixup), []
-    original, step = fixpo.fixup, s.step
+    original, taken = fixpo.fixup, s.step
     monkeypatch.setattr(fixpo, "fixup", lambda *args: seen.append("F") or original(*args))
-    s.step = lambda *args: seen.append("1") or step(*args)
+    s.step = lambda *args: seen.append("1") or taken(*args)
     metrics = run(s)
     assert "".join(seen) == order  # 2 epochs of 4 minibatches
-    extra = (s.learner.adam.steps - s.learner.critic_adam.steps)[:, 0]
+    extra = (s.learner.actor.adam.steps - s.learner.critic.adam.steps)[:, 0]
     assert extra.tolist() == (8 * metrics["fixup_share"]).tolist()
     assert (extra > 0).all() == (fixup != "off")
 

@@ -9,7 +9,7 @@ import pytest
 from rlsuite.algorithms.on_policy import fixpo
 from rlsuite.algorithms.on_policy.fixpo import PRESETS, Config
 from rlsuite.core.networks import ActorCritic
-from rlsuite.experiments.settings import field_comments, preset
+from rlsuite.runs.settings import field_comments, preset
 
 # Section 3, column MuJoCo, in its order and its units: launcher and experiments
 CODE = {
@@ -68,7 +68,7 @@ def test_derived_sizes():
 def test_the_last_layers_start_smaller_than_in_the_code_and_the_file_says_so():
     # The code: gain sqrt 2 = 1.41421 in every layer, the policy's last one times 0.01 = 0.0141421.
     # Here 0.01 and 1: an orthogonal row of gain g has norm g
-    policy = ActorCritic(3, 2, False, [np.random.default_rng(0)], Config().hidden)
+    policy = ActorCritic(3, 2, False, rngs=[np.random.default_rng(0)], hidden=Config().hidden)
     views = policy.layout.views(policy.theta)
     head, value = views["actor.2.weight"][0], views["critic.2.weight"][0]
     assert head.norm(dim=1).tolist() == pytest.approx([0.01, 0.01])
@@ -91,15 +91,15 @@ NAN, INF = float("nan"), float("inf")
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"num_envs": 0}, "num_envs=0.* must be 1 or more"),
-        ({"num_steps": -4}, "num_steps=-4.* must be 1 or more"),
-        ({"epochs": 0}, "epochs=0.* must be 1 or more"),
-        ({"max_sweeps": 0}, "max_sweeps=0.* must be 1 or more"),
-        ({"num_minibatches": 0}, "num_minibatches=0.* must be 1 or more"),
-        ({"fixup_minibatches": 0}, "fixup_minibatches=0.* must be 1 or more"),
-        ({"hidden": (64, 0)}, r"hidden=\(64, 0\).* must be 1 or more"),
-        ({"num_minibatches": 8}, "8 minibatches must split 12 steps; use 4"),
-        ({"fixup_minibatches": 9}, "9 minibatches must split 12 steps; use 3"),
+        ({"num_envs": 0}, "num_envs is 0; it must be 1 or more"),
+        ({"num_steps": -4}, "num_steps is -4; it must be 1 or more"),
+        ({"epochs": 0}, "epochs is 0; it must be 1 or more"),
+        ({"max_sweeps": 0}, "max_sweeps is 0; it must be 1 or more"),
+        ({"num_minibatches": 0}, "num_minibatches is 0; it must be 1 or more"),
+        ({"fixup_minibatches": 0}, "fixup_minibatches is 0; it must be 1 or more"),
+        ({"hidden": (64, 0)}, r"hidden is \(64, 0\); it must be 1 or more"),
+        ({"num_minibatches": 8}, "num_minibatches 8 splits 12 transitions badly; use 6"),
+        ({"fixup_minibatches": 9}, "fixup_minibatches 9 splits 12 transitions badly; use 12"),
         ({"total_steps": 11}, "total_steps 11 is less than one rollout; use 12"),
         ({"max_kl": 0.0}, "max_kl is 0.0; it must be greater than 0"),
         ({"max_kl": INF}, "max_kl is inf; it must be"),
@@ -114,10 +114,10 @@ NAN, INF = float("nan"), float("inf")
         ({"value_coef": -0.1}, "value_coef is -0.1; it must be 0 or greater"),
         ({"discount": 1.01}, r"discount is 1.01; it must lie in \[0, 1\]"),
         ({"gae_lambda": NAN}, r"gae_lambda is nan; it must lie in \[0, 1\]"),
-        ({"kl_stat": "median"}, "kl_stat 'median' is unknown; use one of .'max', 'mean'."),
-        ({"fixup": "never"}, "fixup 'never' is unknown; use one of .'epoch', 'last', 'off'."),
-        ({"distribution": "normal"}, "distribution 'normal' is unknown; use one of .'gaussian', "),
-        ({"activation": "gelu"}, "activation 'gelu' is unknown; use one of .'tanh', 'relu'."),
+        ({"kl_stat": "median"}, "kl_stat 'median' is unknown; use one of: max, mean"),
+        ({"fixup": "never"}, "fixup 'never' is unknown; use one of: epoch, last, off"),
+        ({"distribution": "normal"}, "distribution 'normal' is unknown; use one of: gaussian, "),
+        ({"activation": "gelu"}, "activation 'gelu' is unknown; use one of: tanh, relu"),
     ],
     ids=lambda x: next(iter(x)) if isinstance(x, dict) else "",
 )

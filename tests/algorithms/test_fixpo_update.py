@@ -10,7 +10,7 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
-from fixpo_setting import KINDS, PlainFixPO, made_up, run, same, setting, whole
+from fixpo_setting import KINDS, PlainFixPO, made_up, run, same, setting, theta_of, whole
 from ppo_setting import Drift, drift_registered
 
 from rlsuite.algorithms.on_policy import fixpo
@@ -39,7 +39,7 @@ def task():
 def test_two_iterations_equal_plain_torch_seed_by_seed(kind, changes, monkeypatch):
     """In float64, with learning rates that float32 holds exactly, so that little tolerance is due.
 
-    The shared AdamState of actor and multiplier, and its masks, against three torch.optim.Adam.
+    The shared network of actor and multiplier, and its masks, against three torch.optim.Adam.
     """
     how = {"learning_rate": 2**-7, "multiplier_lr": 2**-6, "max_kl": 0.02, "total_steps": 64}
     m = made_up(kind, seeds=(0, 1, 2), double=True, **how | changes)
@@ -63,12 +63,13 @@ def test_two_iterations_equal_plain_torch_seed_by_seed(kind, changes, monkeypatc
         steps += 8 * metrics["fixup_share"]  # 2 epochs of 4 minibatches
         for slot in range(3):
             plain[slot].update([x[slot] for x in given[-1]], rngs[slot])
-            theta, multiplier = m.policy.theta[slot], m.learner.beta[slot]
+            theta, multiplier = m.policy.theta[slot], m.learner.actor.theta[slot, -1:]
             torch.testing.assert_close(theta, plain[slot].flat(), rtol=0, atol=1e-9)
             torch.testing.assert_close(multiplier, plain[slot].beta.detach(), rtol=0, atol=1e-9)
     assert steps.tolist() == [x.fixup_steps for x in plain]
     assert steps.min() >= 1
-    assert (m.learner.adam.steps - m.learner.critic_adam.steps).flatten().tolist() == steps.tolist()
+    extra = m.learner.actor.adam.steps - m.learner.critic.adam.steps
+    assert extra.flatten().tolist() == steps.tolist()
 
 
 @EVERY_KIND
@@ -84,10 +85,10 @@ def test_a_seed_iterates_to_the_same_bits_alone_and_in_company(kind):
     for ours, all_of_them in zip(alone.step.calls, company.step.calls, strict=True):
         assert same([x[0] for x in ours.part], [x[1] for x in all_of_them.part])
     assert torch.equal(alone.policy.theta[0], company.policy.theta[1])
-    assert torch.equal(alone.learner.beta[0], company.learner.beta[1])
-    for name in ("adam", "critic_adam"):
-        pair = zip(getattr(alone.learner, name), getattr(company.learner, name), strict=True)
-        assert all(torch.equal(x[0], y[1]) for x, y in pair)
+    for name in ("actor", "critic"):
+        mine, theirs = (getattr(x.learner, name) for x in (alone, company))
+        assert torch.equal(mine.theta[0], theirs.theta[1])
+        assert all(torch.equal(x[0], y[1]) for x, y in zip(mine.adam, theirs.adam, strict=True))
 
 
 @pytest.mark.parametrize("bootstrap", [True, False])
@@ -98,7 +99,7 @@ def test_advantages_are_raw_and_targets_in_units_of_the_previous_sigma(bootstrap
     for k in range(3):
         s.step.calls.clear()
         run(s, k)
-        rollout, theta = kept[-1], s.step.calls[0].state[0]
+        rollout, theta = kept[-1], theta_of(s.step.calls[0].actor, s.step.calls[0].critic)
         # sigma is 1 to begin with, then the deviation of all targets before this iteration's
         sigma = seen.std(1)[:, None, None] if k else np.ones((2, 1, 1))
         obs, next_obs, action = (
@@ -146,21 +147,23 @@ def test_the_learning_rate_falls_linearly_and_fixup_steps_do_not_count():
 def test_beta_and_the_adams_persist_and_pi_old_is_kept_for_an_iteration():
     s = setting()
     run(s)
-    end = [s.learner.beta.clone(), *(x.clone() for x in s.learner.adam), s.policy.theta.clone()]
+    end = [copy.deepcopy(x) for x in (s.learner.actor, s.learner.critic)]
+    assert torch.equal(theta_of(*end), s.policy.theta)
     s.step.calls.clear()
     run(s, 1)
-    theta, beta, adam, _ = s.step.calls[0].state
-    assert same([beta, *adam, theta], end)
+    first = s.step.calls[0]
+    for net, before in zip((first.actor, first.critic), end, strict=True):
+        assert same([net.theta, *net.adam], [before.theta, *before.adam])
     for call in s.step.calls:
-        assert torch.equal(call.old, theta[:, : s.policy.actor_size])
-    assert not torch.equal(s.step.calls[4].state[0], theta)  # in the second epoch
+        assert torch.equal(call.old, first.actor.theta[:, :-1])
+    assert not torch.equal(s.step.calls[4].actor.theta, first.actor.theta)  # in the second epoch
 
 
 def test_metrics_of_an_iteration():
     s = setting(num_minibatches=1, fixup_minibatches=1, epochs=1, max_grad_norm=0.01)
     metrics, call = run(s), s.step.calls[0]
-    args = (s.policy, s.config, call.part, call.old, call.state[1])
-    grad, parts = gradient(partial(loss, *args), call.state[0])
+    args = (s.policy, s.config, call.part, call.old, call.actor.theta[:, -1])
+    grad, parts = gradient(lambda x: loss(x, *args), theta_of(call.actor, call.critic))
     for name in ("policy_loss", "value_loss", "entropy"):
         torch.testing.assert_close(metrics[name], parts[name])
     torch.testing.assert_close(metrics["grad_norm"], grad.norm(dim=1))  # before clipping
@@ -169,7 +172,7 @@ def test_metrics_of_an_iteration():
     batch = call.part
     explained = 1 - (batch.target - batch.old_value).var(1) / batch.target.var(1)
     torch.testing.assert_close(metrics["explained_variance"], explained)
-    torch.testing.assert_close(metrics["multiplier"], s.learner.beta[:, 0])
+    torch.testing.assert_close(metrics["multiplier"], s.learner.actor.theta[:, -1])
     assert metrics.keys() == {
         *("policy_loss", "value_loss", "entropy", "grad_norm", "kl", "max_kl", "multiplier"),
         *("states_above_limit", "fixup_share", "bisections", "explained_variance"),

@@ -24,15 +24,15 @@ from offline_setting import (
     normals,
     plain_mlp,
     tensors,
+    thetas,
 )
 from torch.distributions import Normal
 from torch.nn.functional import mse_loss
 
 from rlsuite.algorithms.offline import iql
 from rlsuite.algorithms.offline.iql import (
-    Adams,
     Config,
-    Parameters,
+    State,
     actor_loss,
     advantage_weight,
     critic_loss,
@@ -44,7 +44,7 @@ from rlsuite.algorithms.offline.iql import (
 )
 from rlsuite.core.actors import BoundedActor
 from rlsuite.core.critics import Critics, StateValue
-from rlsuite.core.optim import AdamState, gradient
+from rlsuite.core.optim import Net, gradient
 from rlsuite.core.replay import Minibatch
 from rlsuite.core.streams import Streams
 
@@ -66,8 +66,7 @@ def setting(seeds=(0, 1), rows=32, dtype=torch.float64, **changes) -> SimpleName
     critics, values = Critics(OBS, ACTIONS, config.hidden), StateValue(OBS, config.hidden)
     value, critic = (x.initial(rngs).to(dtype) for x in (values, critics))
     target = critic + 0.5 * normals(seeds, critic.shape[1], dtype=dtype)
-    parameters = Parameters(policy.theta.detach().clone(), value, critic, target)
-    adams = Adams(*(AdamState.zeros(x) for x in parameters[:3]))
+    state = State(Net.of(policy.theta), Net.of(value), Net.of(critic), target)
     batch, lr = batch_of(seeds, rows, dtype), torch.tensor(config.learning_rate)
     step = partial(iql_step, policy, critics, values, config)
     return SimpleNamespace(**locals())
@@ -77,7 +76,7 @@ class PlainIQL:
     """One seed as section 4 of the sheet has it."""
 
     def __init__(self, s: SimpleNamespace, slot: int) -> None:
-        actor, value, critic, target = (x[slot] for x in s.parameters)
+        actor, value, critic, target = (x[slot] for x in thetas(s.state))
         self.config, self.actor = s.config, PlainActor(s.policy, actor)
         self.value = plain_mlp(s.values.layout, value, "v")
         self.critic, self.target = (PlainCritics(s.critics.layout, x) for x in (critic, target))
@@ -134,14 +133,14 @@ def test_objectives_by_hand():
 
 def test_8_iql_expectile_half_is_regression():
     s = setting(expectile=0.5, learning_rate=STILL)
-    _, adams, _ = s.step(s.parameters, s.adams, s.batch, s.lr)
+    after, _ = s.step(s.state, s.batch, s.lr)
     for slot in (0, 1):
         plain = PlainIQL(s, slot)
         obs, action = s.batch.obs[slot], s.batch.action[slot]
         q = torch.min(*plain.target(obs, action)).detach()
         (0.5 * mse_loss(plain.value(obs)[:, 0], q)).backward()
         grad = torch.cat([p.grad.flatten() for p in plain.value.parameters()])
-        torch.testing.assert_close(10 * adams.value.first[slot], grad, rtol=0, atol=1e-12)
+        torch.testing.assert_close(10 * after.value.adam.first[slot], grad, rtol=0, atol=1e-12)
         assert grad.abs().max() > 1e-3
 
 
@@ -161,11 +160,11 @@ def test_8_iql_v_increases_with_tau():
     means, q = [], None
     for tau in (0.5, 0.75, 0.95):
         s = setting(expectile=tau, polyak=0.0, learning_rate=0.02, dtype=torch.float32)
-        parameters, adams = s.parameters, s.adams
+        state = s.state
         for _ in range(80):
-            parameters, adams, metrics = s.step(parameters, adams, batch, s.lr)
+            state, metrics = s.step(state, batch, s.lr)
         means.append(metrics["value"])
-        q = s.critics.values(s.parameters.critic_target, batch.obs, batch.action).amin(1)
+        q = s.critics.values(s.state.critic_target, batch.obs, batch.action).amin(1)
     means = torch.stack(means)
     assert (means.diff(dim=0) > 0.1 * q.std(1)).all()
     torch.testing.assert_close(means[0], q.mean(1), rtol=0, atol=0.05 * q.std(1).min().item())
@@ -174,23 +173,24 @@ def test_8_iql_v_increases_with_tau():
 
 def test_8_iql_no_policy_action_enters_a_target():
     s = setting()
-    before, after = s.parameters, []
-    for actor in (before.actor, before.actor + 3 * normals((5, 6), before.actor.shape[1])):
-        parameters, adams = before._replace(actor=actor), s.adams
+    actor, after = s.state.actor.theta, []
+    for theta in (actor, actor + 3 * normals((5, 6), actor.shape[1])):
+        state = s.state._replace(actor=Net.of(theta))
         for _ in range(3):
-            parameters, adams, _ = s.step(parameters, adams, s.batch, s.lr)
-        after.append(parameters)
-    assert not torch.equal(after[0].actor, after[1].actor)
-    for name in ("value", "critic", "critic_target"):
-        assert torch.equal(*(getattr(x, name) for x in after)), name
+            state, _ = s.step(state, s.batch, s.lr)
+        after.append(thetas(state))
+    (first, *others), (second, *same) = after
+    assert not torch.equal(first, second)
+    assert all(torch.equal(*pair) for pair in zip(others, same, strict=True))
 
 
-def equal_advantages(s: SimpleNamespace, advantage: float) -> Parameters:
+def equal_advantages(s: SimpleNamespace, advantage: float) -> State:
     """V = 0 everywhere and, by its biases alone, min Q_target = `advantage`."""
-    critic = torch.zeros_like(s.parameters.critic_target)
+    critic = torch.zeros_like(s.state.critic_target)
     for one, more in zip(critic.chunk(2, 1), (0.0, 1.0), strict=True):
         s.critics.layout.views(one)["q.2.bias"].fill_(advantage + more)
-    return s.parameters._replace(critic_target=critic, value=torch.zeros_like(s.parameters.value))
+    value = Net.of(torch.zeros_like(s.state.value.theta))
+    return s.state._replace(critic_target=critic, value=value)
 
 
 @pytest.mark.parametrize(
@@ -199,21 +199,22 @@ def equal_advantages(s: SimpleNamespace, advantage: float) -> Parameters:
 )
 def test_8_iql_equal_advantages_are_cloning_with_one_weight_of_at_most_100(advantage, weight):
     s = setting(learning_rate=STILL)  # exp(3 * 0.4) = exp(1.2)
-    _, adams, metrics = s.step(equal_advantages(s, advantage), s.adams, s.batch, s.lr)
+    after, metrics = s.step(equal_advantages(s, advantage), s.batch, s.lr)
     torch.testing.assert_close(metrics["weight"], torch.full((2,), weight, dtype=torch.float64))
 
     def cloning(actor):
         pi = distribution(s.policy, s.config, actor, s.batch.obs)
         return -pi.log_prob(s.batch.action).mean(1), {}
 
-    grad, _ = gradient(cloning, s.parameters.actor)
-    torch.testing.assert_close(10 * adams.actor.first, weight * grad, rtol=1e-9, atol=1e-12)
+    grad, _ = gradient(cloning, s.state.actor.theta)
+    first = after.actor.adam.first
+    torch.testing.assert_close(10 * first, weight * grad, rtol=1e-9, atol=1e-12)
     assert grad.abs().max() > 0.1
 
 
 def test_without_temperature_every_action_weighs_the_same():
     s = setting(temperature=0.0)
-    _, _, metrics = s.step(s.parameters, s.adams, s.batch, s.lr)
+    _, metrics = s.step(s.state, s.batch, s.lr)
     assert metrics["weight"].tolist() == [1, 1]
 
 
@@ -222,22 +223,22 @@ def test_without_temperature_every_action_weighs_the_same():
 
 def test_6_4_v_and_actor_take_the_smaller_target_and_the_actor_the_new_v():
     s = setting(learning_rate=0.05)
-    moved, _, metrics = s.step(s.parameters, s.adams, s.batch, torch.tensor(STILL))
+    moved, metrics = s.step(s.state, s.batch, torch.tensor(STILL))
     obs, action = s.batch.obs, s.batch.action
-    both = s.critics.values(s.parameters.critic_target, obs, action)
+    both = s.critics.values(s.state.critic_target, obs, action)
     q = both.amin(1)
     assert (q < both[:, 0]).any()
     assert (q < both[:, 1]).any()
-    old, new = (s.values.values(x.value, obs) for x in (s.parameters, moved))
+    old, new = (s.values.values(x.value.theta, obs) for x in (s.state, moved))
     torch.testing.assert_close(metrics["value_loss"], expectile_loss(old, q, 0.7))
     weight = (3 * (q - new)).exp().clamp(max=100)
     torch.testing.assert_close(metrics["weight"], weight.mean(1))
-    log_prob = distribution(s.policy, s.config, s.parameters.actor, obs).log_prob(action)
+    log_prob = distribution(s.policy, s.config, s.state.actor.theta, obs).log_prob(action)
     torch.testing.assert_close(metrics["actor_loss"], -(weight * log_prob).mean(1))
     # ... and Q is fitted to the new V
-    future = (1 - s.batch.terminated) * s.values.values(moved.value, s.batch.next_obs)
+    future = (1 - s.batch.terminated) * s.values.values(moved.value.theta, s.batch.next_obs)
     y = s.batch.reward + 0.99 * future
-    values = s.critics.values(s.parameters.critic, obs, action)
+    values = s.critics.values(s.state.critic.theta, obs, action)
     error = (values - y[:, None]).square().mean(2).sum(1)
     torch.testing.assert_close(metrics["critic_loss"], error)
     assert (new - old).abs().min() > 1e-6
@@ -249,35 +250,36 @@ def test_6_4_v_and_actor_take_the_smaller_target_and_the_actor_the_new_v():
 @pytest.mark.parametrize(("tau", "beta"), [(0.75, 3.0), (0.875, 10.0)])
 def test_steps_are_those_of_one_seed_in_plain_torch(tau, beta):
     s = setting(expectile=tau, temperature=beta, learning_rate=2**-8)
-    plain, parameters, adams = [PlainIQL(s, slot) for slot in (0, 1)], s.parameters, s.adams
+    plain, state = [PlainIQL(s, slot) for slot in (0, 1)], s.state
     for k in range(6):
         batch, lr = batch_of((10 * k, 10 * k + 1), 32, torch.float64), 2.0 ** (-8 - k)
-        parameters, adams, _ = s.step(parameters, adams, batch, torch.tensor(lr))
+        state, _ = s.step(state, batch, torch.tensor(lr))
         for slot in (0, 1):
             plain[slot].step(Minibatch(*(x[slot] for x in batch)), lr)
     for slot in (0, 1):
-        for ours, network in zip(parameters, plain[slot].networks(), strict=True):
+        for ours, network in zip(thetas(state), plain[slot].networks(), strict=True):
             torch.testing.assert_close(ours[slot], flat(network), rtol=0, atol=1e-9)
     for name in ("actor", "value", "critic"):
-        assert (getattr(parameters, name) - getattr(s.parameters, name)).abs().max() > 5e-3
-    log_std = (s.policy.layout.views(x.actor)["log_std"] for x in (parameters, s.parameters))
+        new, old = (getattr(x, name).theta for x in (state, s.state))
+        assert (new - old).abs().max() > 5e-3
+    log_std = (s.policy.layout.views(x.actor.theta)["log_std"] for x in (state, s.state))
     assert (next(log_std) != next(log_std)).all()
 
 
 def test_float32_does_as_float64():
     s, double = setting(dtype=torch.float32), setting()
-    state, exact = (s.parameters, s.adams), (double.parameters, double.adams)
+    state, exact = s.state, double.state
     for _ in range(5):
-        state = s.step(*state, s.batch, s.lr)[:2]
-        exact = double.step(*exact, double.batch, double.lr)[:2]
-    for ours, theirs in zip(state[0], exact[0], strict=True):
+        state, _ = s.step(state, s.batch, s.lr)
+        exact, _ = double.step(exact, double.batch, double.lr)
+    for ours, theirs in zip(thetas(state), thetas(exact), strict=True):
         torch.testing.assert_close(ours.double(), theirs, rtol=0, atol=2e-6)
 
 
 def test_log_sigma_is_bounded_and_the_mean_is_inside_the_box():
     s = setting()
     for given, used in ((-9.0, -5.0), (-0.5, -0.5), (7.0, 2.0)):
-        actor = 9 * s.parameters.actor
+        actor = 9 * s.state.actor.theta
         s.policy.layout.views(actor)["log_std"].fill_(given)
         pi = distribution(s.policy, s.config, actor, s.batch.obs)
         assert pi.log_std.unique().tolist() == [used]
@@ -290,14 +292,14 @@ def test_a_seed_moves_to_the_same_bits_alone_and_in_company(width):
     changes = {"hidden": (width, width), "rows": width, "dtype": torch.float32}
     with as_in_a_run(width):
         alone, company = (setting(seeds, **changes) for seeds in ((3,), range(5)))
-        mine, theirs = (alone.parameters, alone.adams), (company.parameters, company.adams)
+        mine, theirs = alone.state, company.state
         for _ in range(3):
-            *mine, my_metrics = alone.step(*mine, alone.batch, alone.lr)
-            *theirs, metrics = company.step(*theirs, company.batch, company.lr)
+            mine, my_metrics = alone.step(mine, alone.batch, alone.lr)
+            theirs, metrics = company.step(theirs, company.batch, company.lr)
     for a, b in zip(tensors(mine), tensors(theirs), strict=True):
         assert torch.equal(a[0], b[3])
     assert all(torch.equal(my_metrics[name][0], metrics[name][3]) for name in metrics)
-    assert not torch.equal(theirs[0].actor[2], theirs[0].actor[3])
+    assert not torch.equal(theirs.actor.theta[2], theirs.actor.theta[3])
 
 
 # -------------------------------------------------------------------------------------- train
@@ -310,9 +312,9 @@ def trained(monkeypatch, data=DATA, **changes) -> tuple[MemoryRun, list]:
     """The run, and (batch, actor's learning rate) of every step."""
     calls, step = [], iql.iql_step
 
-    def recorded(policy, critics, values, config, parameters, adams, batch, actor_lr):
+    def recorded(policy, critics, values, config, state, batch, actor_lr):
         calls.append((batch, actor_lr.item()))
-        return step(policy, critics, values, config, parameters, adams, batch, actor_lr)
+        return step(policy, critics, values, config, state, batch, actor_lr)
 
     monkeypatch.setattr(iql, "iql_step", recorded)
     values = {"total_steps": 4, "steps_per_iteration": 2, "batch_size": 16, "hidden": (16, 8)}
@@ -365,12 +367,12 @@ def test_the_actors_learning_rate_falls_along_a_cosine(monkeypatch):
 def test_train_begins_with_equal_targets_and_saves_the_actor_alone(monkeypatch):
     run, calls = trained(monkeypatch)
     start, last = run.states[0], run.states[-1]
-    assert torch.equal(start.parameters.critic, start.parameters.critic_target)
-    assert torch.equal(start.parameters.actor, start.policy.theta)
+    assert torch.equal(start.state.critic.theta, start.state.critic_target)
+    assert torch.equal(start.state.actor.theta, start.policy.theta)
     assert start.policy.layout.views(start.policy.theta)["log_std"].unique().tolist() == [0]
-    assert torch.equal(last.policy.theta, last.parameters.actor)
-    for adam in (last.actor_adam, last.value_adam, last.critic_adam):
-        assert adam.steps.flatten().tolist() == [4, 4]
+    assert torch.equal(last.policy.theta, last.state.actor.theta)
+    for net in (last.state.actor, last.state.value, last.state.critic):
+        assert net.adam.steps.flatten().tolist() == [4, 4]
     assert torch.equal(last.policy.normalizer.mean, torch.zeros(2, OBS))
     run, _ = trained(monkeypatch, normalize_obs=True)
     mean = run.states[-1].policy.normalizer.mean[1]

@@ -2,6 +2,7 @@
 against one seed's written with torch.nn, torch.distributions and torch.optim."""
 
 from functools import partial
+from itertools import pairwise
 from types import SimpleNamespace
 
 import numpy as np
@@ -24,7 +25,7 @@ from rlsuite.algorithms.on_policy.mdpo import (
 )
 from rlsuite.core.networks import ActorCritic
 from rlsuite.core.normalizers import RewardScaler
-from rlsuite.core.optim import AdamState, gradient
+from rlsuite.core.optim import Net, gradient
 from rlsuite.core.rollouts import Batch, Collector, standardise
 from rlsuite.core.streams import Streams
 from rlsuite.envs import make
@@ -40,15 +41,15 @@ def task():
 
 
 class Recorder:
-    """`policy_step` or `critic_steps` that keeps its arguments and theta at the time."""
+    """`policy_step` or `critic_steps` that keeps the parameters and the others it was given."""
 
-    def __init__(self, step, theta: torch.Tensor) -> None:
-        self.step, self.theta, self.calls = step, theta, []
+    def __init__(self, step) -> None:
+        self.step, self.calls = step, []
 
-    def __call__(self, columns, adam, *rest):
+    def __call__(self, net, *rest):
         kept = (x.clone() if isinstance(x, torch.Tensor) else x for x in rest)
-        self.calls.append((self.theta.detach().clone(), columns.clone(), *kept))
-        return self.step(columns, adam, *rest)
+        self.calls.append((net.theta.clone(), *kept))
+        return self.step(net, *rest)
 
 
 def setting(seeds=(0, 1), **changes) -> SimpleNamespace:
@@ -60,13 +61,13 @@ def setting(seeds=(0, 1), **changes) -> SimpleNamespace:
     policy = ActorCritic(3, 2, False, rngs=streams["init"], **network)
     scaler = RewardScaler(len(seeds), config.num_envs, config.discount)
     actor, critic = policy.theta.tensor_split([policy.actor_size], 1)
-    learner = Learner(policy, AdamState.zeros(actor), AdamState.zeros(critic), scaler)
+    learner = Learner(policy, Net.of(actor), Net.of(critic), scaler)
     collector, rollouts = Collector(envs, policy, scaler), []
     collector.restart(streams.integers("environment", config.num_envs))
     collect = collector.collect
     collector.collect = lambda *args: rollouts.append(collect(*args)) or rollouts[-1]
-    policy_phase = Recorder(partial(policy_step, policy, config), policy.theta)
-    critic_phase = Recorder(partial(critic_steps, policy, config), policy.theta)
+    policy_phase = Recorder(partial(policy_step, policy, config))
+    critic_phase = Recorder(partial(critic_steps, policy, config))
     return SimpleNamespace(**locals())
 
 
@@ -92,11 +93,11 @@ def made_up(discrete=False) -> SimpleNamespace:
 
 def moved(m: SimpleNamespace, penalty: float, steps: int, **changes):
     """`policy_step` taken `steps` times from pi_k: the actor, Adam's state, the last metrics."""
-    config, actor = Config(**{"max_grad_norm": 1e9, **changes}), m.actor
-    adam, penalty = AdamState.zeros(actor), torch.tensor(penalty)
+    config, actor = Config(**{"max_grad_norm": 1e9, **changes}), Net.of(m.actor)
+    rest = m.actor, torch.tensor(penalty), m.batch
     for _ in range(steps):
-        actor, adam, metrics = policy_step(m.policy, config, actor, adam, m.actor, penalty, m.batch)
-    return actor, adam, metrics
+        actor, metrics = policy_step(m.policy, config, actor, *rest)
+    return *actor, metrics
 
 
 def divergences(m: SimpleNamespace, actor: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -172,9 +173,8 @@ def test_invariant_03_the_kl_is_exact_and_of_the_new_policy_first(discrete):
     m = made_up(discrete)
     actor = m.actor + 0.5 * draw(5, *m.actor.shape)
     new, old = (m.policy.distribution(x, m.obs) for x in (actor, m.actor))
-    config, adam = Config(), AdamState.zeros(actor)
     rest = m.actor, torch.tensor(1.0), m.batch
-    kl = policy_step(m.policy, config, actor, adam, *rest)[2]["kl"]
+    kl = policy_step(m.policy, Config(), Net.of(actor), *rest)[1]["kl"]
     forward, backward = divergences(m, actor)
     torch.testing.assert_close(kl, forward)
     assert ((forward - backward).abs() > 0.1 * forward).all()  # the swapped one is another
@@ -250,7 +250,7 @@ def test_invariant_06_t_k_falls_from_one_towards_zero():
     s = setting(policy_steps=2)  # K = 256/64 = 4; 1/t_k is what the policy steps are given
     for k, expected in enumerate((0.8, 1.0, 1.333333, 2.0)):
         assert run(s, k)["penalty"].tolist() == [pytest.approx(expected, abs=1e-6)] * 2
-        given = [call[3].item() for call in s.policy_phase.calls[2 * k :]]
+        given = [call[2].item() for call in s.policy_phase.calls[2 * k :]]
         assert given == [pytest.approx(expected, abs=1e-6)] * 2
 
 
@@ -260,13 +260,13 @@ def test_invariant_07_the_old_policy_stays_until_the_iteration_ends():
         before = s.policy.theta.detach().clone()
         run(s, k)
         calls = s.policy_phase.calls[3 * k :]
-        actors = [call[1] for call in calls] + [s.policy.theta[:, : s.policy.actor_size]]
-        for _, _, old, _, batch in calls:
+        actors = [call[0] for call in calls] + [s.policy.theta[:, : s.policy.actor_size]]
+        for _, old, _, batch in calls:
             assert torch.equal(old, before[:, : s.policy.actor_size])
             log_prob = s.policy.distribution(before, batch.obs).log_prob(batch.action)
             torch.testing.assert_close(log_prob, batch.old_log_prob)
         # ... while the new one moves at every step, from the old one on
-        assert torch.equal(actors[0], calls[0][2])
+        assert torch.equal(actors[0], calls[0][1])
         assert all((a - b).abs().max() > 1e-4 for a, b in zip(actors, actors[1:], strict=False))
         # and the next rollout is the new one's: action = mean + std noise
         z = torch.from_numpy(s.policy.behaviour().noise(noise, 32, 2))
@@ -283,14 +283,14 @@ def test_every_policy_step_sees_all_transitions_standardised():
     s = setting()
     run(s)
     assert len(s.policy_phase.calls) == 3
-    for _, _, _, _, batch in s.policy_phase.calls:
+    for *_, batch in s.policy_phase.calls:
         assert batch.obs.shape == (2, 64, 3)
         assert batch.advantage.mean(1).abs().max() < 1e-6
         torch.testing.assert_close(batch.advantage.std(1), torch.ones(2))
     # The critic's: shuffled anew in both epochs, 2 calls each of 4 minibatches, the same rows
-    parts = [call[2] for call in s.critic_phase.calls]
+    parts = [call[1] for call in s.critic_phase.calls]
     assert [part.obs.shape[1] for part in parts] == [32] * 4
-    rows = s.policy_phase.calls[0][4].old_log_prob
+    rows = s.policy_phase.calls[0][3].old_log_prob
     epochs = [torch.cat([p.old_log_prob for p in parts[i : i + 2]], 1) for i in (0, 2)]
     for epoch in epochs:
         assert torch.equal(epoch.sort(1).values, rows.sort(1).values)
@@ -298,19 +298,19 @@ def test_every_policy_step_sees_all_transitions_standardised():
     assert len(orders) == 6
 
 
-def test_each_phase_moves_its_own_columns_only():
+def test_each_phase_moves_its_own_network_only():
     s = setting()
-    start = s.policy.theta.detach().clone()
+    size, start = s.policy.actor_size, s.policy.theta.detach().clone()
     run(s)
-    actor, critic = slice(0, s.policy.actor_size), slice(s.policy.actor_size, None)
-    during = [call[0] for call in s.policy_phase.calls]
-    between = s.critic_phase.calls[0][0]  # after the policy phase, before the critic's
-    assert all(torch.equal(theta[:, critic], start[:, critic]) for theta in (*during, between))
-    assert ((between - start)[:, actor].abs().amax(1) > 1e-4).all()
-    after = [call[0] for call in s.critic_phase.calls] + [s.policy.theta]
-    assert all(torch.equal(theta[:, actor], between[:, actor]) for theta in after)
-    assert ((s.policy.theta - between)[:, critic].abs().amax(1) > 1e-4).all()
-    steps = s.learner.actor_adam.steps, s.learner.critic_adam.steps
+    for phase, net, columns in (
+        (s.policy_phase, s.learner.actor, slice(0, size)),
+        (s.critic_phase, s.learner.critic, slice(size, None)),
+    ):
+        passed = [call[0] for call in phase.calls] + [net.theta]
+        assert torch.equal(passed[0], start[:, columns])
+        assert all(((a - b).abs().amax(1) > 1e-5).all() for a, b in pairwise(passed))
+        assert torch.equal(passed[-1], s.policy.theta[:, columns])
+    steps = s.learner.actor.adam.steps, s.learner.critic.adam.steps
     assert [x.flatten().tolist() for x in steps] == [[3, 3], [16, 16]]
 
 
@@ -322,8 +322,8 @@ def test_a_seed_iterates_to_the_same_bits_alone_and_in_company():
     assert torch.equal(alone.policy.theta[0], company.policy.theta[1])
     assert not torch.equal(company.policy.theta[0], company.policy.theta[1])
     states = zip(
-        (*alone.learner.actor_adam, *alone.learner.critic_adam),
-        (*company.learner.actor_adam, *company.learner.critic_adam),
+        (*alone.learner.actor.adam, *alone.learner.critic.adam),
+        (*company.learner.actor.adam, *company.learner.critic.adam),
         strict=True,
     )
     assert all(torch.equal(mine[0], theirs[1]) for mine, theirs in states)

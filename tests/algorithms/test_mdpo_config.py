@@ -8,7 +8,7 @@ import pytest
 
 from rlsuite.algorithms.on_policy import mdpo
 from rlsuite.algorithms.on_policy.mdpo import PRESETS, Config
-from rlsuite.experiments.settings import field_comments, preset
+from rlsuite.runs.settings import field_comments, preset
 
 # Section 4, column "official code": batches of 2048 from one environment, ten policy steps, five
 # passes of the value function over 2048/128 = 16 minibatches. This is the paper's "loaded"
@@ -81,18 +81,18 @@ SMALL = {"num_envs": 2, "num_steps": 4, "critic_minibatches": 2, "total_steps": 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"num_envs": 0}, "num_envs=0.* must be 1 or more"),
-        ({"num_steps": -4}, "num_steps=-4.* must be 1 or more"),
-        ({"policy_steps": 0}, "policy_steps=0.* must be 1 or more"),
-        ({"critic_epochs": 0}, "critic_epochs=0.* must be 1 or more"),
-        ({"critic_minibatches": 0}, "critic_minibatches=0.* must be 1 or more"),
-        ({"hidden": (64, 0)}, r"hidden=\(64, 0\).* must be 1 or more"),
-        ({"critic_minibatches": 6}, "critic_minibatches 6 splits 8 transitions badly; use 2"),
+        ({"num_envs": 0}, "num_envs is 0; it must be 1 or more"),
+        ({"num_steps": -4}, "num_steps is -4; it must be 1 or more"),
+        ({"policy_steps": 0}, "policy_steps is 0; it must be 1 or more"),
+        ({"critic_epochs": 0}, "critic_epochs is 0; it must be 1 or more"),
+        ({"critic_minibatches": 0}, "critic_minibatches is 0; it must be 1 or more"),
+        ({"hidden": (64, 0)}, r"hidden is \(64, 0\); it must be 1 or more"),
+        ({"critic_minibatches": 6}, "critic_minibatches 6 splits 8 transitions badly; use 4"),
         ({"critic_minibatches": 16}, "critic_minibatches 16 splits 8 transitions badly; use 4"),
-        ({"total_steps": 7}, "8 transitions a rollout; use 2 to total_steps 7"),
+        ({"total_steps": 7}, "total_steps 7 is less than one rollout; use 8"),
         (
             {"num_envs": 1, "num_steps": 1, "critic_minibatches": 1},
-            "1 transitions a rollout; use 2 to total_steps 8",
+            "num_steps 1 makes a rollout of 1; use 2",
         ),
         ({"policy_lr": 0.0}, "policy_lr is 0.0; it must be greater than 0"),
         ({"critic_lr": -1e-3}, "critic_lr is -0.001; it must be greater than 0"),
@@ -104,7 +104,7 @@ SMALL = {"num_envs": 2, "num_steps": 4, "critic_minibatches": 2, "total_steps": 
         ({"discount": 1.01}, r"discount is 1.01; it must lie in \[0, 1\]"),
         ({"discount": math.nan}, r"discount is nan; it must lie in \[0, 1\]"),
         ({"gae_lambda": -0.5}, r"gae_lambda is -0.5; it must lie in \[0, 1\]"),
-        ({"activation": "gelu"}, "activation 'gelu' is unknown; use 'tanh' or 'relu'"),
+        ({"activation": "gelu"}, "activation 'gelu' is unknown; use one of: tanh, relu"),
     ],
     ids=lambda x: next(iter(x)) if isinstance(x, dict) else "",
 )

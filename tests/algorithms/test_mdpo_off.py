@@ -21,7 +21,7 @@ from rlsuite.algorithms.off_policy.mdpo_off import (
 )
 from rlsuite.core.optim import Net
 from rlsuite.core.squashed import TanhGaussian
-from rlsuite.experiments.comparison import compare, counts
+from rlsuite.reading.comparison import compare, counts
 
 QS = pytest.mark.parametrize("q", [1.0, 1.4, 2.0])
 
@@ -195,7 +195,7 @@ class PlainMDPO(Plain):
             u = pi.mean + pi.stddev * noise[0]
             future = torch.min(*self.critic_target(next_obs, u.tanh())) - lam * self.log_q(pi, u)
             target = reward + 0.99 * (1 - done) * future
-        loss = 0.5 * sum(mse_loss(value, target) for value in self.critic(obs, y))
+        loss = sum(mse_loss(value, target) for value in self.critic(obs, y))
         self.critic_adam.zero_grad()
         loss.backward()
         self.critic_adam.step()

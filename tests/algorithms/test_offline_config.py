@@ -7,7 +7,7 @@ import re
 import pytest
 
 from rlsuite.algorithms.offline import bc, iql, spot, td3_bc
-from rlsuite.experiments.settings import field_comments, preset
+from rlsuite.runs.settings import field_comments, preset
 
 MODULES = (bc, td3_bc, iql, spot)
 
@@ -225,7 +225,7 @@ REFUSED = [
     (
         iql,
         {"log_std_min": 2.0},
-        "log_std_min 2.0, log_std_max 2.0: the first must be less than the second",
+        "log_std_min is 2.0; it must lie between -inf and 2",
     ),
     (spot, {"density_hidden": 0}, "density_hidden is 0; it must be 1 or more"),
     (spot, {"cooling_steps": 0}, "cooling_steps is 0; it must be 1 or more"),
@@ -251,8 +251,8 @@ REFUSED = [
     (spot, {"penalty": -0.1}, "penalty is -0.1; it must be 0 or greater"),
     (spot, {"policy_noise": -0.1}, "policy_noise is -0.1; it must be 0 or greater"),
     (spot, {"exploration_noise": math.inf}, "exploration_noise is inf; it must be 0 or greater"),
-    (spot, {"dropout": 1.0}, "dropout is 1.0; it must be 0 or more and less than 1"),
-    (spot, {"dropout": -0.1}, "dropout is -0.1; it must be 0 or more and less than 1"),
+    (spot, {"dropout": 1.0}, "dropout is 1.0; it must be less than 1"),
+    (spot, {"dropout": -0.1}, f"dropout is -0.1; {UNIT}"),
 ]
 
 

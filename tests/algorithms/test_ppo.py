@@ -1,7 +1,5 @@
 """PPO's objectives and the invariants of its update, numbered as in the fact sheet."""
 
-from functools import partial
-
 import numpy as np
 import pytest
 import torch
@@ -16,7 +14,8 @@ from rlsuite.algorithms.on_policy.ppo import (
 )
 from rlsuite.core.normalizers import ObservationNormalizer, RunningStatistics
 from rlsuite.core.optim import gradient
-from rlsuite.core.rollouts import Batch, gae, standardise
+from rlsuite.core.returns import gae
+from rlsuite.core.rollouts import Batch, factors, standardise
 
 
 @pytest.fixture(autouse=True)
@@ -78,7 +77,7 @@ def test_standardise_by_hand():
 def test_the_loss_is_the_weighted_sum_of_its_parts():
     s = setting(entropy_coef=0.3, value_coef=0.7)
     theta, batch = first_minibatch(s)
-    total, parts = loss(s.policy, s.config, batch, theta + 0.01)
+    total, parts = loss(theta + 0.01, s.policy, s.config, batch)
     expected = parts["policy_loss"] - 0.3 * parts["entropy"] + 0.7 * parts["value_loss"]
     torch.testing.assert_close(total, expected)
     pi = s.policy.distribution(theta + 0.01, batch.obs)
@@ -96,20 +95,20 @@ def test_invariant_01_first_minibatch_ratio_is_one():
     log_prob = s.policy.distribution(theta, batch.obs).log_prob(batch.action)
     assert ((log_prob - batch.old_log_prob).exp() - 1).abs().max() < 1e-5
     assert (batch.old_log_prob - log_prob).mean(1).abs().max() < 1e-6
-    _, parts = loss(s.policy, s.config, batch, theta)
+    _, parts = loss(theta, s.policy, s.config, batch)
     assert parts["kl"].abs().max() < 1e-6
     assert parts["clip_fraction"].tolist() == [0, 0]
     assert parts["policy_loss"].abs().max() < 1e-5
     # ... and no longer at the last one, or all of this would hold of anything
     last = s.step.calls[-1]
     batch = Batch(*(x[:, -8:] for x in last.part))
-    assert loss(s.policy, s.config, batch, last.theta)[1]["kl"].min() > 1e-5
+    assert loss(last.theta, s.policy, s.config, batch)[1]["kl"].min() > 1e-5
 
 
 def test_invariant_02_first_gradient_is_the_policy_gradient():
     s = setting(value_coef=0.0)
     theta, batch = first_minibatch(s)
-    ours, _ = gradient(partial(loss, s.policy, s.config, batch), theta)
+    ours, _ = gradient(lambda theta: loss(theta, s.policy, s.config, batch), theta)
 
     def log_prob_form(theta):
         log_prob = s.policy.distribution(theta, batch.obs).log_prob(batch.action)
@@ -155,24 +154,24 @@ def sequences(seed: int, shape=(2, 12, 3)) -> tuple[np.ndarray, ...]:
 def test_invariant_05_gae_at_its_limits():
     reward, value, next_value, never, _ = sequences(3)
     # lambda 1: the discounted return, bootstrapped from the last value, minus V
-    advantage, _ = gae(reward, value, next_value, never, never, discount=0.9, lam=1.0)
+    advantage, _ = gae(reward, value, next_value, *factors(never, never), discount=0.9, lam=1.0)
     to_go = next_value[:, -1].astype(float)
     for t in reversed(range(12)):
         to_go = reward[:, t] + 0.9 * to_go
         np.testing.assert_allclose(advantage[:, t], to_go - value[:, t], atol=1e-5)
     # lambda 0: the TD error
-    advantage, _ = gae(reward, value, next_value, never, never, discount=0.9, lam=0.0)
+    advantage, _ = gae(reward, value, next_value, *factors(never, never), discount=0.9, lam=0.0)
     np.testing.assert_allclose(advantage, reward + 0.9 * next_value - value, atol=1e-6)
     # Reward 1 for ever and V = 1/(1 - 0.9) = 10: nothing is better than expected
     one = np.ones((2, 12, 3), np.float32)
-    advantage, target = gae(one, 10 * one, 10 * one, never, never, discount=0.9, lam=0.95)
+    advantage, target = gae(one, 10 * one, 10 * one, *factors(never, never), discount=0.9, lam=0.95)
     np.testing.assert_allclose(advantage, 0, atol=1e-5)
     np.testing.assert_allclose(target, 10, atol=1e-5)
     # Environments side by side equal each alone
     ends = np.random.default_rng(5).random((2, *reward.shape)) < 0.2
-    together, _ = gae(reward, value, next_value, *ends, discount=0.9, lam=0.95)
+    together, _ = gae(reward, value, next_value, *factors(*ends), discount=0.9, lam=0.95)
     for n in range(3):
-        columns = (x[..., n : n + 1] for x in (reward, value, next_value, *ends))
+        columns = (x[..., n : n + 1] for x in (reward, value, next_value, *factors(*ends)))
         np.testing.assert_array_equal(gae(*columns, 0.9, 0.95)[0], together[..., n : n + 1])
 
 
@@ -180,9 +179,9 @@ def test_invariant_05_gae_at_its_limits():
 def test_invariant_06_an_end_splits_advantages(how):
     reward, value, next_value, terminated, truncated = sequences(6)
     {"terminated": terminated, "truncated": truncated}[how][:, 5] = True
-    before, _ = gae(reward, value, next_value, terminated, truncated, 0.9, 0.95)
+    before, _ = gae(reward, value, next_value, *factors(terminated, truncated), 0.9, 0.95)
     reward[:, 6:] += 100
-    after, _ = gae(reward, value, next_value, terminated, truncated, 0.9, 0.95)
+    after, _ = gae(reward, value, next_value, *factors(terminated, truncated), 0.9, 0.95)
     np.testing.assert_array_equal(after[:, :6], before[:, :6])
     assert (after[:, 6:] > before[:, 6:] + 99).all()
 
@@ -191,11 +190,11 @@ def test_invariant_06_truncation_is_worth_the_value_of_the_final_observation():
     reward, value, next_value, never, _ = sequences(7)
     end = never.copy()
     end[:, 5] = True
-    died, _ = gae(reward, value, next_value, end, never, 0.9, 0.95)
-    cut, _ = gae(reward, value, next_value, never, end, 0.9, 0.95)
+    died, _ = gae(reward, value, next_value, *factors(end, never), 0.9, 0.95)
+    cut, _ = gae(reward, value, next_value, *factors(never, end), 0.9, 0.95)
     np.testing.assert_allclose((cut - died)[:, 5], 0.9 * next_value[:, 5], atol=1e-5)
     np.testing.assert_array_equal(cut[:, 6:], died[:, 6:])
-    as_death, _ = gae(reward, value, next_value, never, end, 0.9, 0.95, False)
+    as_death, _ = gae(reward, value, next_value, *factors(never, end, False), 0.9, 0.95)
     np.testing.assert_array_equal(as_death, died)
 
 

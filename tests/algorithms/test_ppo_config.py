@@ -7,7 +7,7 @@ import pytest
 
 from rlsuite.algorithms.on_policy import ppo
 from rlsuite.algorithms.on_policy.ppo import PRESETS, Config
-from rlsuite.experiments.settings import field_comments, preset
+from rlsuite.runs.settings import field_comments, preset
 
 # Section 3.1, column CleanRL: 1 x 2048, 10 epochs of 32 minibatches (of 64)
 CLEANRL_CONTINUOUS = {
@@ -109,11 +109,11 @@ SMALL = {"num_envs": 2, "num_steps": 4, "num_minibatches": 2, "total_steps": 8}
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"num_envs": 0}, "num_envs=0.* must be 1 or more"),
-        ({"num_steps": -4}, "num_steps=-4.* must be 1 or more"),
-        ({"epochs": 0}, "epochs=0.* must be 1 or more"),
-        ({"num_minibatches": 0}, "num_minibatches=0.* must be 1 or more"),
-        ({"hidden": (64, 0)}, r"hidden=\(64, 0\).* must be 1 or more"),
+        ({"num_envs": 0}, "num_envs is 0; it must be 1 or more"),
+        ({"num_steps": -4}, "num_steps is -4; it must be 1 or more"),
+        ({"epochs": 0}, "epochs is 0; it must be 1 or more"),
+        ({"num_minibatches": 0}, "num_minibatches is 0; it must be 1 or more"),
+        ({"hidden": (64, 0)}, r"hidden is \(64, 0\); it must be 1 or more"),
         ({"num_minibatches": 3}, "num_minibatches 3 splits 8 transitions badly; use 4"),
         ({"num_minibatches": 7}, "num_minibatches 7 splits 8 transitions badly; use 4"),
         ({"num_minibatches": 8}, "num_minibatches 8 splits 8 transitions badly; use 4"),
@@ -129,7 +129,7 @@ SMALL = {"num_envs": 2, "num_steps": 4, "num_minibatches": 2, "total_steps": 8}
         ({"discount": 1.01}, r"discount is 1.01; it must lie in \[0, 1\]"),
         ({"discount": float("nan")}, r"discount is nan; it must lie in \[0, 1\]"),
         ({"gae_lambda": -0.5}, r"gae_lambda is -0.5; it must lie in \[0, 1\]"),
-        ({"activation": "gelu"}, "activation 'gelu' is unknown; use one of .'tanh', 'relu'."),
+        ({"activation": "gelu"}, "activation 'gelu' is unknown; use one of: tanh, relu"),
     ],
     ids=lambda x: next(iter(x)) if isinstance(x, dict) else "",
 )

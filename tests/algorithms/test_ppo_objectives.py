@@ -24,7 +24,7 @@ from rlsuite.algorithms.on_policy.ppo import (
 )
 from rlsuite.core.networks import ActorCritic
 from rlsuite.core.normalizers import RewardScaler
-from rlsuite.core.optim import AdamState
+from rlsuite.core.optim import Net
 from rlsuite.core.rollouts import Batch, Collector
 from rlsuite.core.streams import Streams
 from rlsuite.envs import make
@@ -199,8 +199,8 @@ def made_up(seed: int = 0) -> tuple[ActorCritic, Batch]:
 def updated(**changes) -> torch.Tensor:
     policy, batch = made_up()
     config = dataclasses.replace(CONFIG, **changes)
-    rest = AdamState.zeros(policy.theta), torch.tensor(1e-2), torch.ones(1), batch
-    return minibatch_steps(policy, config, policy.theta.clone(), *rest)[0]
+    rest = torch.tensor(1e-2), torch.ones(1), batch
+    return minibatch_steps(policy, config, Net.of(policy.theta), *rest)[0].theta
 
 
 def test_objectives_agree_on_the_first_step_and_on_none_after_it():
@@ -236,7 +236,7 @@ def test_a_heavier_penalty_keeps_the_policy_nearer():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"objective": "ppo"}, "objective 'ppo' is unknown; use one of .'clip', 'kl', 'drift'."),
+        ({"objective": "ppo"}, "objective 'ppo' is unknown; use one of: clip, kl, drift"),
         ({"kl_coef": 0.0}, "kl_coef is 0.0; it must be greater than 0"),
         ({"kl_coef": math.inf}, "kl_coef is inf; it must be greater than 0"),
     ],
@@ -262,7 +262,7 @@ def training(name: str, config: Config) -> SimpleNamespace:
     network = {"hidden": config.hidden, "normalize_obs": config.normalize_obs}
     policy = ActorCritic(*sizes, rngs=streams["init"], **network)
     scaler = RewardScaler(1, config.num_envs, config.discount, config.normalize_reward)
-    learner = Learner(policy, AdamState.zeros(policy.theta), scaler)
+    learner = Learner(policy, Net.of(policy.theta), scaler)
     collector = Collector(envs, policy, scaler)
     collector.restart(streams.integers("environment", config.num_envs))
     agent, rollouts, collect = Agent(policy, 0), [], collector.collect

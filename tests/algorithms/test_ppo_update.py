@@ -14,9 +14,9 @@ from torch import nn
 
 from rlsuite.algorithms.on_policy.ppo import Config, loss, minibatch_steps
 from rlsuite.core.networks import ActorCritic
-from rlsuite.core.optim import AdamState, gradient
+from rlsuite.core.optim import Net, gradient
 from rlsuite.core.rollouts import Batch, standardise
-from rlsuite.experiments import machine
+from rlsuite.runs import machine
 
 
 @pytest.fixture(autouse=True)
@@ -56,11 +56,11 @@ def batch_of(policy: ActorCritic, seeds) -> Batch:
 
 def updated(policy: ActorCritic, config: Config, batch: Batch, calls=1, step=None, active=None):
     step = step or partial(minibatch_steps, policy, config)
-    theta, adam = policy.theta.clone(), AdamState.zeros(policy.theta)
-    active = torch.ones(len(theta)) if active is None else active
+    net = Net.of(policy.theta)
+    active = torch.ones(len(net.theta)) if active is None else active
     for _ in range(calls):
-        theta, adam, metrics = step(theta, adam, torch.tensor(1e-2), active, batch)
-    return theta, adam, metrics
+        net, metrics = step(net, torch.tensor(1e-2), active, batch)
+    return *net, metrics
 
 
 class Agent(nn.Module):
@@ -151,11 +151,12 @@ def test_a_slot_gets_the_same_bits_alone_and_in_company():
     seeds = tuple(range(10))
     company = policy_of(seeds)
     batch = batch_of(company, seeds)
-    grad, parts = gradient(partial(loss, company, CONFIG, batch), company.theta)
+    grad, parts = gradient(lambda theta: loss(theta, company, CONFIG, batch), company.theta)
     theta, adam, metrics = updated(company, CONFIG, batch, calls=3)
     for s in seeds:
         alone, mine = policy_of((s,)), Batch(*(x[s : s + 1] for x in batch))
-        my_grad, my_parts = gradient(partial(loss, alone, CONFIG, mine), alone.theta)
+        own = partial(loss, policy=alone, config=CONFIG, batch=mine)
+        my_grad, my_parts = gradient(own, alone.theta)
         my_theta, my_adam, my_metrics = updated(alone, CONFIG, mine, calls=3)
         assert torch.equal(my_grad[0], grad[s])
         assert torch.equal(my_theta[0], theta[s])
@@ -202,7 +203,7 @@ def test_a_seed_over_its_kl_sits_out_the_rest_of_the_iteration_only():
     run(s)
     active = [call.active.tolist() for call in s.step.calls]
     assert active == [[1, 1]] * 2 + [[0, 1]] * 4
-    assert s.learner.adam.steps.flatten().tolist() == [8, 24]  # 1 and 3 epochs of 8
+    assert s.learner.net.adam.steps.flatten().tolist() == [8, 24]  # 1 and 3 epochs of 8
     run(s, 1)
     assert s.step.calls[6].active.tolist() == [1, 1]
 
@@ -210,7 +211,7 @@ def test_a_seed_over_its_kl_sits_out_the_rest_of_the_iteration_only():
 def test_without_a_target_every_seed_takes_every_step():
     s = setting(kl=[[9.0, 9.0]] * 4)
     run(s)
-    assert s.learner.adam.steps.flatten().tolist() == [16, 16]  # 2 epochs of 8
+    assert s.learner.net.adam.steps.flatten().tolist() == [16, 16]  # 2 epochs of 8
 
 
 def test_metrics_of_an_iteration():
@@ -219,7 +220,7 @@ def test_metrics_of_an_iteration():
     # Those of the last minibatch, here the whole batch, before its step and before clipping
     last = s.step.calls[-1]
     batch = last.part._replace(advantage=standardise(last.part.advantage))
-    grad, parts = gradient(partial(loss, s.policy, s.config, batch), last.theta)
+    grad, parts = gradient(lambda theta: loss(theta, s.policy, s.config, batch), last.theta)
     for name, value in {**parts, "grad_norm": grad.norm(dim=1)}.items():
         torch.testing.assert_close(metrics[name], value)
     assert (metrics["grad_norm"] > 0.01).all()

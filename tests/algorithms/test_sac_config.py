@@ -4,10 +4,10 @@ import dataclasses
 
 import pytest
 
-from rlsuite import flags
 from rlsuite.algorithms.off_policy import mdpo_off, sac
-from rlsuite.cli import main
-from rlsuite.experiments.settings import preset
+from rlsuite.cli import flags
+from rlsuite.cli.main import main
+from rlsuite.runs.settings import preset
 
 MODULES = pytest.mark.parametrize("module", [sac, mdpo_off])
 

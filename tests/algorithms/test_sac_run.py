@@ -11,11 +11,13 @@ from off_policy_setting import PENDULUM, run_of, setting
 from offline_setting import as_in_a_run, tensors
 
 from rlsuite.algorithms.off_policy import mdpo_off, sac
-from rlsuite.core.buffers import ReplayBuffer, read_segments
+from rlsuite.core import segments
+from rlsuite.core.buffers import ReplayBuffer
 from rlsuite.core.chance import Chance
-from rlsuite.experiments import checkpoint
-from rlsuite.experiments import run as runs
-from rlsuite.experiments.turns import GraphTurn
+from rlsuite.core.segments import read_segments
+from rlsuite.runs import checkpoint
+from rlsuite.runs import run as runs
+from rlsuite.runs.steps import GraphTurn
 
 MODULES = pytest.mark.parametrize("module", [sac, mdpo_off])
 NAMES = pytest.mark.parametrize("name", ["sac", "mdpo_off"])
@@ -237,7 +239,7 @@ def test_a_full_disk_while_rows_are_written_is_one_line_and_the_run_can_go_on(
 ):
     unbroken = whole("sac")
     run = short_runs.create("broken", "sac", PENDULUM, **SHORT)
-    monkeypatch.setattr(ReplayBuffer, "_write", once_full(ReplayBuffer._write, after=2))
+    monkeypatch.setattr(segments, "_write", once_full(segments._write, after=2))
     with pytest.raises(runs.RunError, match=r"No space left.*checkpoint at step 256 is intact"):
         runs.execute(run)
     monkeypatch.undo()

@@ -2,7 +2,8 @@
 
 Its order within a step is temperature, critics, actor, targets. The temperature's loss comes from
 an action that was drawn before the critics moved, and critics and actor see alpha as it was then.
-So whole steps have to agree, once its 1e-6 in log(1 - y^2 + 1e-6) is 0.
+So whole steps have to agree, once its 1e-6 in log(1 - y^2 + 1e-6) is 0. Its critics' loss is half
+of ours: the same steps of an Adam whose own epsilon is halved, too.
 """
 
 import math
@@ -40,6 +41,7 @@ class PlainSAC(Plain):
     def __init__(self, s, slot: int, epsilon: float = 0.0) -> None:
         super().__init__(s, slot)
         self.epsilon = epsilon
+        self.critic_adam.param_groups[0]["eps"] = 0.5e-8
         start = math.log(s.config.temperature)
         self.log_alpha = torch.full((1,), start, dtype=torch.float64, requires_grad=True)
         self.alpha_adam = torch.optim.Adam([self.log_alpha], s.config.temperature_lr)
@@ -67,7 +69,7 @@ class PlainSAC(Plain):
         actor_loss.backward()
         self.actor_adam.step()
         follow(self.critic_target, self.critic, 0.005)
-        return {"critic_loss": critic_loss.item(), "actor_loss": actor_loss.item()}
+        return {"critic_loss": 2 * critic_loss.item(), "actor_loss": actor_loss.item()}
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.05])

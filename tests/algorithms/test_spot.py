@@ -16,6 +16,7 @@ from offline_setting import (
     flat,
     logged,
     tensors,
+    thetas,
 )
 from spot_setting import STILL, PlainSPOT, noise_of, setting
 
@@ -30,6 +31,7 @@ from rlsuite.algorithms.offline.spot import (
     target_value,
 )
 from rlsuite.core.chance import Chance
+from rlsuite.core.optim import Net
 
 
 @pytest.fixture(autouse=True)
@@ -38,18 +40,18 @@ def one_thread():
         yield
 
 
-def actor_gradient(s: SimpleNamespace, fitted=None, **parameters) -> torch.Tensor:
+def actor_gradient(s: SimpleNamespace, fitted=None, **networks) -> torch.Tensor:
     """Gradient [S, P_actor] of the actor's loss, of a setting that stands STILL."""
-    state = (s.state[0]._replace(**parameters), *s.state[1:])
+    state = s.state._replace(**{name: Net.of(theta) for name, theta in networks.items()})
     fitted = s.fitted if fitted is None else fitted
     arguments = (s.policy, s.critics, s.density, s.config, fitted, state, s.batch, s.noise)
-    (_, adam, _), _ = actor_cycle(*arguments, s.weight)
-    return 10 * adam.first
+    after, _ = actor_cycle(*arguments, s.weight)
+    return 10 * after.actor.adam.first
 
 
 def scaled(s: SimpleNamespace, c: float) -> torch.Tensor:
     """Parameters of two critics whose values are `c` times those of the setting's."""
-    theta, last = s.state[0].critic.clone(), f"q.{s.critics.depth - 1}"
+    theta, last = s.state.critic.theta.clone(), f"q.{s.critics.depth - 1}"
     for one in theta.chunk(2, 1):
         views = s.critics.layout.views(one)
         views[f"{last}.weight"] *= c
@@ -79,8 +81,8 @@ def test_6_3_without_penalty_the_actors_gradient_is_td3s_over_the_size_of_q():
     s = setting(penalty=0.0, **STILL)
     grad, obs = actor_gradient(s), s.batch.obs[:, 32:]
     for slot in (0, 1):
-        actor = PlainActor(s.policy, s.state[0].actor[slot])
-        critics = PlainCritics(s.critics.layout, s.state[0].critic[slot])
+        actor = PlainActor(s.policy, s.state.actor.theta[slot])
+        critics = PlainCritics(s.critics.layout, s.state.critic.theta[slot])
         q = critics(obs[slot], actor(obs[slot]))[0]
         (-q.mean()).backward()
         td3 = torch.cat([p.grad.flatten() for p in actor.parameters()])
@@ -103,7 +105,7 @@ def test_6_4_the_scale_of_the_critic_is_irrelevant_unless_q_is_not_normalised(c)
 def test_6_5_the_penalty_moves_the_actor_through_encoder_and_decoder():
     # A critic of zeros has no gradient: what is left is the penalty's
     s = setting(penalty=1.0, **STILL)
-    nothing = torch.zeros_like(s.state[0].critic)
+    nothing = torch.zeros_like(s.state.critic.theta)
     grad = actor_gradient(s, critic=nothing)
     obs, xi = s.batch.obs[:, 32:], s.noise.latent
     for slot in (0, 1):
@@ -125,11 +127,11 @@ def test_6_5_the_penalty_moves_the_actor_through_encoder_and_decoder():
 def test_6_5_the_penaltys_gradient_vanishes_where_it_should():
     # The encoder ignores the action and the decoder says what the policy does, by biases alone
     s = setting(penalty=1.0, **STILL)
-    fitted, actor = torch.zeros_like(s.fitted), torch.zeros_like(s.state[0].actor)
+    fitted, actor = torch.zeros_like(s.fitted), torch.zeros_like(s.state.actor.theta)
     bias = torch.tensor([[0.3, -0.7]], dtype=torch.float64)
     s.density.layout.views(fitted)["decoder.2.bias"][:] = bias
     s.policy.layout.views(actor)["actor.2.bias"][:] = bias
-    nothing = torch.zeros_like(s.state[0].critic)
+    nothing = torch.zeros_like(s.state.critic.theta)
     assert not actor_gradient(s, fitted, actor=actor, critic=nothing).any()
     s.policy.layout.views(actor)["actor.2.bias"][:] += 0.01
     assert actor_gradient(s, fitted, actor=actor, critic=nothing).any()
@@ -168,10 +170,8 @@ def test_6_6_of_two_modes_spot_ends_in_one_and_td3_bc_between_them(tmp_path):
 
 def test_6_9_dropout_is_in_training_and_not_in_acting():
     s = setting(dropout=0.1, hidden=(64, 64))
-    obs, theta = s.batch.obs[:, :32], s.state[0].actor
-    one, two, last = (
-        s.policy.mean(theta, obs, [layer[i] for layer in s.noise.dropout]) for i in range(3)
-    )
+    obs, theta = s.batch.obs[:, :32], s.state.actor.theta
+    one, two, last = (s.policy.mean(theta, obs, masks) for masks in s.noise.dropout)
     calm = s.policy.mean(theta, obs)
     pairs = ((one, two), (two, last), (one, last), (one, calm))
     assert all((a - b).abs().amax((1, 2)).min() > 1e-2 for a, b in pairs)
@@ -183,7 +183,8 @@ def test_6_9_dropout_is_in_training_and_not_in_acting():
 
 def test_6_9_masks_keep_nine_tenths_and_their_mean():
     s = setting(dropout=0.1, rows=100, hidden=(64, 32), policy_freq=2)
-    layers = draw_noise(s.config, s.policy, Chance(s.streams["action"])).dropout
+    passes = draw_noise(s.config, s.policy, Chance(s.streams["action"])).dropout
+    layers = [torch.stack(masks) for masks in zip(*passes, strict=True)]
     assert [x.shape for x in layers] == [(3, 2, 100, 64), (3, 2, 100, 32)]
     for layer in layers:
         assert layer.unique().tolist() == [0, pytest.approx(1 / 0.9)]
@@ -192,14 +193,14 @@ def test_6_9_masks_keep_nine_tenths_and_their_mean():
         # Steps and seeds drop units of their own
         masks = layer.flatten(2).flatten(0, 1)
         assert len(masks.unique(dim=0)) == 6
-    assert draw_noise(setting().config, s.policy, Chance(s.streams["action"])).dropout is None
+    assert draw_noise(setting().config, s.policy, Chance(s.streams["action"])).dropout == [None] * 3
 
 
 def test_6_9_the_target_actor_has_dropout_too():
     s = setting(dropout=0.5)
     part, noise = s.batch.chunks(2)[0], s.noise.target[:, :32]
-    keeps = [None, *([layer[i] for layer in s.noise.dropout] for i in (0, 1))]
-    y = [target_value(s.policy, s.critics, s.config, s.state[0], part, noise, x) for x in keeps]
+    passes = [None, *s.noise.dropout[:2]]
+    y = [target_value(s.policy, s.critics, s.config, s.state, part, noise, x) for x in passes]
     alive = part.terminated == 0
     assert all((a - b)[alive].abs().max() > 1e-3 for a, b in ((y[0], y[1]), (y[1], y[2])))
 
@@ -209,23 +210,22 @@ def test_6_9_targets_do_not_move_until_the_cycle_ends(monkeypatch, policy_freq):
     size = {"steps_per_iteration": 6, "total_steps": 6, "density_steps": 6}
     s, seen = setting(policy_freq=policy_freq, dropout=0.1, **size), []
 
-    def recorded(policy, critics, config, parameters, part, noise, keep):
-        seen.append((parameters, keep))
-        return target_value(policy, critics, config, parameters, part, noise, keep)
+    def recorded(policy, critics, config, state, part, noise, masks):
+        seen.append((state, masks))
+        return target_value(policy, critics, config, state, part, noise, masks)
 
     monkeypatch.setattr(spot, "target_value", recorded)
-    (after, actor_adam, critic_adam), _ = s.cycle(s.state, s.batch, s.noise, s.weight)
-    before = s.state[0]
+    after, _ = s.cycle(s.state, s.batch, s.noise, s.weight)
+    before = s.state
     assert len(seen) == policy_freq
-    for step, (parameters, keep) in enumerate(seen):
-        assert torch.equal(parameters.actor_target, before.actor_target)
-        assert torch.equal(parameters.critic_target, before.critic_target)
-        masks = zip(keep, s.noise.dropout, strict=True)
-        assert all(torch.equal(mask, layer[step]) for mask, layer in masks)
-    assert actor_adam.steps.flatten().tolist() == [1, 1]
-    assert critic_adam.steps.flatten().tolist() == [policy_freq] * 2
+    for (state, masks), drawn in zip(seen, s.noise.dropout, strict=False):
+        assert torch.equal(state.actor_target, before.actor_target)
+        assert torch.equal(state.critic_target, before.critic_target)
+        assert all(torch.equal(*pair) for pair in zip(masks, drawn, strict=True))
+    assert after.actor.adam.steps.flatten().tolist() == [1, 1]
+    assert after.critic.adam.steps.flatten().tolist() == [policy_freq] * 2
     for name in ("actor", "critic"):
-        old, new = getattr(before, f"{name}_target"), getattr(after, name)
+        old, new = getattr(before, f"{name}_target"), getattr(after, name).theta
         expected = 0.995 * old + 0.005 * new
         torch.testing.assert_close(getattr(after, f"{name}_target"), expected, rtol=0, atol=1e-12)
 
@@ -263,10 +263,10 @@ def test_cycles_are_those_of_one_seed_in_plain_torch(dropout, normalize_q):
         for slot in (0, 1):
             plain[slot].cycle(batch, noise, 0.25)
     for slot in (0, 1):
-        for ours, network in zip(state[0], plain[slot].networks(), strict=True):
+        for ours, network in zip(thetas(state), plain[slot].networks(), strict=True):
             torch.testing.assert_close(ours[slot], flat(network), rtol=0, atol=1e-9)
-    assert (state[0].actor - s.state[0].actor).abs().max() > 0.01
-    assert (state[0].actor_target - s.state[0].actor_target).abs().max() > 1e-4
+    assert (state.actor.theta - s.state.actor.theta).abs().max() > 0.01
+    assert (state.actor_target - s.state.actor_target).abs().max() > 1e-4
 
 
 def test_float32_does_as_float64():
@@ -275,7 +275,7 @@ def test_float32_does_as_float64():
     for _ in range(5):
         state, _ = s.cycle(state, s.batch, s.noise, s.weight)
         exact, _ = double.cycle(exact, double.batch, double.noise, double.weight)
-    for ours, theirs in zip(state[0], exact[0], strict=True):
+    for ours, theirs in zip(thetas(state), thetas(exact), strict=True):
         torch.testing.assert_close(ours.double(), theirs, rtol=0, atol=2e-6)
 
 
@@ -303,4 +303,4 @@ def test_a_seed_moves_to_the_same_bits_alone_and_in_company(width):
     for a, b in zip(tensors(mine), tensors(theirs), strict=True):
         assert torch.equal(a[0], b[3])
     assert all(torch.equal(my_metrics[name][0], metrics[name][3]) for name in metrics)
-    assert not torch.equal(theirs[0].actor[2], theirs[0].actor[3])
+    assert not torch.equal(theirs.actor.theta[2], theirs.actor.theta[3])

@@ -31,7 +31,7 @@ from rlsuite.algorithms.offline.spot import (
     density_step,
     train,
 )
-from rlsuite.core.optim import AdamState
+from rlsuite.core.optim import Net
 from rlsuite.core.replay import Minibatch
 
 
@@ -157,20 +157,20 @@ def test_steps_are_those_of_one_seed_in_plain_torch():
     s = setting(density_lr=2**-8)
     plain = [PlainDensity(s.density, s.fitted[slot]) for slot in (0, 1)]
     adams = [torch.optim.Adam(x.parameters(), 2**-8) for x in plain]
-    theta, adam = s.fitted, AdamState.zeros(s.fitted)
+    net = Net.of(s.fitted)
     for k in range(5):
         batch = batch_of((10 * k, 10 * k + 1), 32, torch.float64)
         noise = normals((20 * k, 20 * k + 1), 32, 2 * ACTIONS, dtype=torch.float64)
-        theta, adam, ours = density_step(s.density, s.config, theta, adam, batch, noise)
+        net, metrics = density_step(s.density, s.config, net, batch, noise)
         for slot in (0, 1):
             error = plain[slot].loss(batch.obs[slot], batch.action[slot], noise[slot], 0.5).mean()
             adams[slot].zero_grad()
             error.backward()
             adams[slot].step()
-            torch.testing.assert_close(ours[slot], error.detach())
+            torch.testing.assert_close(metrics["density_error"][slot], error.detach())
     for slot in (0, 1):
-        torch.testing.assert_close(theta[slot], flat(plain[slot]), rtol=0, atol=1e-9)
-    assert (theta - s.fitted).abs().max() > 0.01
+        torch.testing.assert_close(net.theta[slot], flat(plain[slot]), rtol=0, atol=1e-9)
+    assert (net.theta - s.fitted).abs().max() > 0.01
 
 
 @pytest.mark.parametrize(("width", "hidden"), [(32, 32), (256, 256), (256, 750)])
@@ -181,11 +181,11 @@ def test_a_seed_is_fitted_to_the_same_bits_alone_and_in_company(width, hidden):
         for seeds in ((3,), range(5)):
             s = setting(seeds, **changes)
             step = partial(density_step, s.density, s.config)
-            theta, adam = s.fitted, AdamState.zeros(s.fitted)
+            net = Net.of(s.fitted)
             part, noise = s.batch.chunks(2)[0], normals(seeds, width, 2 * ACTIONS)
             for _ in range(2):
-                theta, adam, _ = step(theta, adam, part, noise)
-            found.append(tensors((theta, adam)))
+                net, _ = step(net, part, noise)
+            found.append(tensors(net))
     for a, b in zip(*found, strict=True):
         assert torch.equal(a[0], b[3])
     assert not torch.equal(found[1][0][2], found[1][0][3])
@@ -207,13 +207,13 @@ def run_of(folder, seeds=(0, 1), data=DATA, **changes) -> MemoryRun:
 
 def test_6_5_the_density_never_moves_once_it_is_fitted(tmp_path):
     run = run_of(tmp_path)
-    fitted = [state.density for state in run.states]
+    fitted = [learner.density.theta for learner in run.states]
     assert len(fitted) == 5  # before the run, after 2 iterations of fitting and 2 of learning
     moved = [not torch.equal(a, b) for a, b in zip(fitted, fitted[1:], strict=False)]
     assert moved == [True, True, False, False]
-    assert [state.density_adam.steps[0].item() for state in run.states] == [0, 4, 8, 8, 8]
+    assert [learner.density.adam.steps[0].item() for learner in run.states] == [0, 4, 8, 8, 8]
     # ... and until then nothing else moves
-    actors = [state.parameters.actor for state in run.states]
+    actors = [learner.state.actor.theta for learner in run.states]
     assert [not torch.equal(a, b) for a, b in zip(actors, actors[1:], strict=False)] == [
         *(False, False, True, True)
     ]
@@ -224,9 +224,9 @@ def test_6_5_the_density_never_moves_once_it_is_fitted(tmp_path):
 def test_4_3_the_density_is_fitted_to_standardised_observations(tmp_path, monkeypatch):
     seen, step = [], spot.density_step
 
-    def recorded(density, config, theta, adam, batch: Minibatch, noise):
+    def recorded(density, config, net, batch: Minibatch, noise):
         seen.append((batch, noise))
-        return step(density, config, theta, adam, batch, noise)
+        return step(density, config, net, batch, noise)
 
     monkeypatch.setattr(spot, "density_step", recorded)
     run_of(tmp_path, density_steps=80, total_steps=4)
@@ -242,18 +242,18 @@ def test_4_3_the_density_is_fitted_to_standardised_observations(tmp_path, monkey
 
 def test_another_runs_density_is_used_as_it_is(tmp_path):
     first = run_of(tmp_path / "first")
-    fitted = first.states[-1].density
+    fitted = first.states[-1].density.theta
     assert (tmp_path / "first" / DENSITY_FILE).exists()
     again = run_of(tmp_path / "again", density=str(tmp_path / "first"), penalty=0.3)
     assert len(again.rows) == 2  # no iteration of fitting
-    assert all(torch.equal(state.density, fitted) for state in again.states)
+    assert all(torch.equal(learner.density.theta, fitted) for learner in again.states)
     assert not (tmp_path / "again" / DENSITY_FILE).exists()
     one = run_of(tmp_path / "one", (1,), density=str(tmp_path / "first"))
-    assert torch.equal(one.states[0].density, fitted[1:])
+    assert torch.equal(one.states[0].density.theta, fitted[1:])
     # Of a run of one seed, every seed takes it
-    alone = run_of(tmp_path / "alone", (7,)).states[-1].density
+    alone = run_of(tmp_path / "alone", (7,)).states[-1].density.theta
     three = run_of(tmp_path / "three", (0, 1, 2), density=str(tmp_path / "alone"))
-    assert torch.equal(three.states[-1].density, alone.expand(3, -1))
+    assert torch.equal(three.states[-1].density.theta, alone.expand(3, -1))
 
 
 def test_a_density_of_other_data_seeds_or_size_is_refused(tmp_path):

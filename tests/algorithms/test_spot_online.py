@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from offline_setting import MemoryRun, as_in_a_run, logged
+from offline_setting import MemoryRun, as_in_a_run, logged, thetas
 
 from rlsuite.algorithms.offline import spot
 from rlsuite.algorithms.offline.spot import Config, train
@@ -67,14 +67,15 @@ def test_the_stages_follow_one_another(tmp_path, monkeypatch):
     assert (begun, env_seeds.shape, more) == (4, (2, 1), [])
     assert env_seeds[0, 0] != env_seeds[1, 0]
     last = t.run.states[-1]
-    assert last.critic_adam.steps.flatten().tolist() == [20, 20]
-    assert last.actor_adam.steps.flatten().tolist() == [10, 10]
-    assert torch.equal(last.policy.theta, last.parameters.actor)
+    assert last.state.critic.adam.steps.flatten().tolist() == [20, 20]
+    assert last.state.actor.adam.steps.flatten().tolist() == [10, 10]
+    assert torch.equal(last.policy.theta, last.state.actor.theta)
 
 
 def test_6_5_the_density_stands_still_online_too(tmp_path, monkeypatch):
     t = trained(tmp_path, monkeypatch)
-    assert all(torch.equal(state.density, t.run.states[2].density) for state in t.run.states[2:])
+    first, *later = (learner.density.theta for learner in t.run.states[2:])
+    assert all(torch.equal(first, other) for other in later)
 
 
 def test_6_10_lambda_cools_online_only(tmp_path, monkeypatch):
@@ -87,7 +88,7 @@ def test_6_10_lambda_cools_online_only(tmp_path, monkeypatch):
 def test_it_explores_with_the_actor_as_it_is_now(tmp_path, monkeypatch):
     t = trained(tmp_path, monkeypatch)
     for step in t.steps:
-        assert torch.equal(step.theta, t.cycles[step.cycles].state[0].actor)
+        assert torch.equal(step.theta, t.cycles[step.cycles].state.actor.theta)
     assert not torch.equal(t.steps[0].theta, t.steps[1].theta)
 
 
@@ -124,7 +125,8 @@ def test_dropout_masks_and_noise_are_fresh_in_every_cycle(tmp_path, monkeypatch)
     for field in ("target", "latent"):
         drawn = torch.stack([getattr(cycle.noise, field) for cycle in t.cycles])
         assert len(drawn.unique()) > 0.999 * drawn.numel()
-    masks = torch.stack([cycle.noise.dropout[0] for cycle in t.cycles])
+    first = [[masks[0] for masks in cycle.noise.dropout] for cycle in t.cycles]
+    masks = torch.stack([torch.stack(layer) for layer in first])
     assert masks.shape == (10, 3, 2, 16, 16)
     assert len(masks.flatten(3).flatten(0, 2).unique(dim=0)) == 60
 
@@ -132,7 +134,7 @@ def test_dropout_masks_and_noise_are_fresh_in_every_cycle(tmp_path, monkeypatch)
 def test_a_seed_runs_to_the_same_bits_alone_and_in_company(tmp_path, monkeypatch):
     alone = trained(tmp_path / "alone", monkeypatch, (3,)).run.states[-1]
     company = trained(tmp_path / "company", monkeypatch, (2, 3)).run.states[-1]
-    pair = ((x.density, *x.parameters) for x in (alone, company))
+    pair = ((x.density.theta, *thetas(x.state)) for x in (alone, company))
     for mine, theirs in zip(*pair, strict=True):
         assert torch.equal(mine[0], theirs[1])
         assert not torch.equal(mine[0], theirs[0])
@@ -143,17 +145,17 @@ def test_a_seed_runs_to_the_same_bits_alone_and_in_company(tmp_path, monkeypatch
 def test_last_layers_start_small_where_asked(tmp_path, monkeypatch):
     t = trained(tmp_path, monkeypatch, actor_last=1e-3, critic_last=3e-3)
     start = t.run.states[0]
-    assert torch.equal(start.parameters.critic, start.parameters.critic_target)
-    assert torch.equal(start.parameters.actor, start.parameters.actor_target)
+    assert torch.equal(start.state.critic.theta, start.state.critic_target)
+    assert torch.equal(start.state.actor.theta, start.state.actor_target)
     last = torch.cat(
         [
             view.flatten()
-            for name, view in start.policy.layout.views(start.parameters.actor).items()
+            for name, view in start.policy.layout.views(start.state.actor.theta).items()
             if name.startswith("actor.2")
         ]
     )
     assert 5e-4 < last.abs().max() <= 1e-3
     # The critics' last weights and bias are 8 + 1 columns at the end of each of the two
-    for critic in start.parameters.critic.chunk(2, 1):
+    for critic in start.state.critic.theta.chunk(2, 1):
         assert 1.5e-3 < critic[:, -9:].abs().max() <= 3e-3
         assert critic[:, :-9].abs().max() > 0.1

@@ -22,13 +22,14 @@ from offline_setting import (
     logged,
     normals,
     tensors,
+    thetas,
 )
 from torch.nn.functional import mse_loss
 
 from rlsuite.algorithms.offline import bc, td3_bc
 from rlsuite.algorithms.offline.td3_bc import (
     Config,
-    Parameters,
+    State,
     actor_cycle,
     critic_loss,
     policy_loss,
@@ -37,7 +38,7 @@ from rlsuite.algorithms.offline.td3_bc import (
 )
 from rlsuite.core.actors import BoundedActor
 from rlsuite.core.critics import Critics
-from rlsuite.core.optim import AdamState
+from rlsuite.core.optim import Net
 from rlsuite.core.replay import Minibatch
 from rlsuite.core.streams import Streams
 
@@ -59,7 +60,7 @@ def setting(seeds=(0, 1), rows=32, dtype=torch.float64, **changes) -> SimpleName
     critics = Critics(OBS, ACTIONS, config.hidden)
     online = policy.theta.detach().clone(), critics.initial(rngs).to(dtype)
     targets = [x + 0.05 * normals(seeds, x.shape[1], dtype=dtype) for x in online]
-    state = (Parameters(*online, *targets), *(AdamState.zeros(x) for x in online))
+    state = State(*map(Net.of, online), *targets)
     count = rows * config.policy_freq
     batch, noise = batch_of(seeds, count, dtype), normals(seeds, count, ACTIONS, dtype=dtype)
     cycle = partial(actor_cycle, policy, critics, config)
@@ -80,7 +81,7 @@ class PlainTD3BC:
     """One seed as sections 1 and 2 of the sheet have it."""
 
     def __init__(self, s: SimpleNamespace, slot: int) -> None:
-        actor, critic, actor_target, critic_target = (x[slot] for x in s.state[0])
+        actor, critic, actor_target, critic_target = (x[slot] for x in thetas(s.state))
         self.config, self.reach = s.config, s.policy.reach
         self.low, self.high = (torch.tensor(x) for x in (LOW, HIGH))
         self.actor, self.actor_target = (PlainActor(s.policy, x) for x in (actor, actor_target))
@@ -148,11 +149,11 @@ def test_target_value_by_hand():
     # Q_1 = a_1 + 10 a_2, Q_2 = 5 a_1: (3.9, 7), (7, 10), (9.5, 10): the smaller one counts
     critic = torch.tensor([[0, 0, 0, 1, 10, 0, 0, 0, 0, 5, 0, 0.0]])
     others = (torch.full_like(x, 9.0) for x in (actor, critic))
-    parameters = Parameters(*others, actor, critic)
+    state = State(*map(Net.of, others), actor, critic)
     obs, zeros = torch.ones(1, 3, OBS), torch.zeros(1, 3, ACTIONS)
     part = Minibatch(obs, zeros, torch.tensor([[1.0, 2, 3]]), obs, torch.tensor([[0.0, 1, 0]]))
     noise = torch.tensor([[[1.0, -5], [9, 0], [9, 9]]])
-    y = target_value(policy, critics, config, parameters, part, noise)
+    y = target_value(policy, critics, config, state, part, noise)
     # 1 + 0.99 * 3.9 = 4.861; 2, as the task ended; 3 + 0.99 * 9.5 = 12.405
     torch.testing.assert_close(y, torch.tensor([[4.861, 2, 12.405]]))
 
@@ -165,8 +166,8 @@ def test_the_targets_action_stays_in_the_box():
     critic = torch.tensor([[0, 0, 0, 1, 10, 0.0]])  # a_1 + 10 a_2
     part = Minibatch(*(torch.zeros(1, 2, *x) for x in ((OBS,), (ACTIONS,), (), (OBS,), ())))
     noise = torch.tensor([[[9.0, 9], [-9, -9]]])
-    parameters = Parameters(actor, critic, actor, critic)
-    y = target_value(policy, critics, Config(discount=1.0), parameters, part, noise)
+    state = State(Net.of(actor), Net.of(critic), actor, critic)
+    y = target_value(policy, critics, Config(discount=1.0), state, part, noise)
     # (2, 1): 12; (2 - 1, 1 - 0.25): 8.5
     torch.testing.assert_close(y, torch.tensor([[12.0, 8.5]]))
 
@@ -176,46 +177,47 @@ def test_the_targets_action_stays_in_the_box():
 
 def test_8_td3_bc_alpha_zero_is_bc():
     s = setting(alpha=0.0, learning_rate=2**-8)
-    (parameters, _, _), _ = s.cycle(s.state, s.batch, s.noise)
+    after, _ = s.cycle(s.state, s.batch, s.noise)
     # BC on the transitions of the second critic step
     part = s.batch.chunks(2)[1]
     config = bc.Config(batch_size=32, learning_rate=2**-8, hidden=(16, 8))
-    cloned, _, _ = bc.clone_step(s.policy, config, s.state[0].actor, s.state[1], part)
-    torch.testing.assert_close(parameters.actor, cloned, rtol=0, atol=1e-12)
-    assert (cloned - s.state[0].actor).abs().max() > 1e-3
+    cloned = bc.clone_step(s.policy, config, s.state.actor, part)[0].theta
+    torch.testing.assert_close(after.actor.theta, cloned, rtol=0, atol=1e-12)
+    assert (cloned - s.state.actor.theta).abs().max() > 1e-3
     other, _ = setting(alpha=0.1, learning_rate=2**-8).cycle(s.state, s.batch, s.noise)
-    assert (other[0].actor - cloned).abs().max() > 1e-6
+    assert (other.actor.theta - cloned).abs().max() > 1e-6
 
 
 @pytest.mark.parametrize("c", [1e-3, 1e4])
 def test_8_td3_bc_scale_of_q_is_irrelevant(c):
     s = setting(**STILL)
-    (_, adam, _), _ = s.cycle(s.state, s.batch, s.noise)
-    parameters = s.state[0]._replace(critic=scaled(s, s.state[0].critic, c))
-    (_, other, _), _ = s.cycle((parameters, *s.state[1:]), s.batch, s.noise)
-    torch.testing.assert_close(adam.first, other.first, rtol=1e-9, atol=1e-12)
-    assert adam.first.abs().max() > 1e-3
+    after, _ = s.cycle(s.state, s.batch, s.noise)
+    changed = s.state._replace(critic=Net.of(scaled(s, s.state.critic.theta, c)))
+    other, _ = s.cycle(changed, s.batch, s.noise)
+    first, theirs = after.actor.adam.first, other.actor.adam.first
+    torch.testing.assert_close(first, theirs, rtol=1e-9, atol=1e-12)
+    assert first.abs().max() > 1e-3
 
 
 @pytest.mark.parametrize("policy_freq", [2, 3])
 def test_8_td3_bc_targets_move_only_on_even_steps(monkeypatch, policy_freq):
     s, seen = setting(policy_freq=policy_freq, steps_per_iteration=6, total_steps=6), []
 
-    def recorded(policy, critics, config, parameters, part, noise):
-        seen.append(parameters)
-        return target_value(policy, critics, config, parameters, part, noise)
+    def recorded(policy, critics, config, state, part, noise):
+        seen.append(state)
+        return target_value(policy, critics, config, state, part, noise)
 
     monkeypatch.setattr(td3_bc, "target_value", recorded)
-    (after, actor_adam, critic_adam), _ = s.cycle(s.state, s.batch, s.noise)
-    before = s.state[0]
+    after, _ = s.cycle(s.state, s.batch, s.noise)
+    before = s.state
     assert len(seen) == policy_freq  # of "every second step", two steps
-    for parameters in seen:
-        assert torch.equal(parameters.actor_target, before.actor_target)
-        assert torch.equal(parameters.critic_target, before.critic_target)
-    assert actor_adam.steps.flatten().tolist() == [1, 1]
-    assert critic_adam.steps.flatten().tolist() == [policy_freq] * 2
+    for state in seen:
+        assert torch.equal(state.actor_target, before.actor_target)
+        assert torch.equal(state.critic_target, before.critic_target)
+    assert after.actor.adam.steps.flatten().tolist() == [1, 1]
+    assert after.critic.adam.steps.flatten().tolist() == [policy_freq] * 2
     for name in ("actor", "critic"):
-        old, new = getattr(before, f"{name}_target"), getattr(after, name)
+        old, new = getattr(before, f"{name}_target"), getattr(after, name).theta
         expected = 0.995 * old + 0.005 * new
         torch.testing.assert_close(getattr(after, f"{name}_target"), expected, rtol=0, atol=1e-12)
         assert (expected - old).abs().max() > 1e-5
@@ -230,7 +232,7 @@ def test_6_1_a_time_limit_is_bootstrapped_and_an_end_is_not():
     truncated = part._replace(terminated=torch.zeros_like(part.terminated))
     noise = s.noise[:, :32]
     y, free = (
-        target_value(s.policy, s.critics, s.config, s.state[0], x, noise) for x in (part, truncated)
+        target_value(s.policy, s.critics, s.config, s.state, x, noise) for x in (part, truncated)
     )
     ended = part.terminated == 1
     assert torch.equal(y[ended], part.reward[ended])
@@ -240,14 +242,14 @@ def test_6_1_a_time_limit_is_bootstrapped_and_an_end_is_not():
 
 def test_6_3_the_squared_error_is_a_mean_over_dimensions():
     s = setting(alpha=0.0, **STILL)
-    (_, adam, _), metrics = s.cycle(s.state, s.batch, s.noise)
+    after, metrics = s.cycle(s.state, s.batch, s.noise)
     part = s.batch.chunks(2)[1]
     for slot in (0, 1):
-        actor = PlainActor(s.policy, s.state[0].actor[slot])
+        actor = PlainActor(s.policy, s.state.actor.theta[slot])
         error = mse_loss(actor(part.obs[slot]), part.action[slot])  # torch's mean over everything
         error.backward()
         grad = torch.cat([p.grad.flatten() for p in actor.parameters()])
-        torch.testing.assert_close(10 * adam.first[slot], grad, rtol=0, atol=1e-12)
+        torch.testing.assert_close(10 * after.actor.adam.first[slot], grad, rtol=0, atol=1e-12)
         torch.testing.assert_close(metrics["imitation"][slot], error.detach())
 
 
@@ -265,10 +267,10 @@ def test_cycles_are_those_of_one_seed_in_plain_torch(alpha):
         for slot in (0, 1):
             plain[slot].cycle(Minibatch(*(x[slot] for x in batch)), noise[slot])
     for slot in (0, 1):
-        for ours, network in zip(state[0], plain[slot].networks(), strict=True):
+        for ours, network in zip(thetas(state), plain[slot].networks(), strict=True):
             torch.testing.assert_close(ours[slot], flat(network), rtol=0, atol=1e-9)
-    assert (state[0].actor - s.state[0].actor).abs().max() > 0.01
-    assert (state[0].critic_target - s.state[0].critic_target).abs().max() > 1e-4
+    assert (state.actor.theta - s.state.actor.theta).abs().max() > 0.01
+    assert (state.critic_target - s.state.critic_target).abs().max() > 1e-4
 
 
 def test_float32_does_as_float64():
@@ -277,27 +279,25 @@ def test_float32_does_as_float64():
     for _ in range(5):
         state, _ = s.cycle(state, s.batch, s.noise)
         exact, _ = double.cycle(exact, double.batch, double.noise)
-    for ours, theirs in zip(state[0], exact[0], strict=True):
+    for ours, theirs in zip(thetas(state), thetas(exact), strict=True):
         torch.testing.assert_close(ours.double(), theirs, rtol=0, atol=2e-6)
 
 
 def test_only_the_first_critic_moves_the_actor():
     s = setting(**STILL)
-    (_, adam, _), _ = s.cycle(s.state, s.batch, s.noise)
-    first, second = s.state[0].critic.chunk(2, 1)
+    after, _ = s.cycle(s.state, s.batch, s.noise)
+    first, second = s.state.critic.theta.chunk(2, 1)
     for critic, same in ((torch.cat([first, -3 * second], 1), True), (second.repeat(1, 2), False)):
-        parameters = s.state[0]._replace(critic=critic)
-        (_, other, _), _ = s.cycle((parameters, *s.state[1:]), s.batch, s.noise)
-        assert torch.equal(adam.first, other.first) == same
+        other, _ = s.cycle(s.state._replace(critic=Net.of(critic)), s.batch, s.noise)
+        assert torch.equal(after.actor.adam.first, other.actor.adam.first) == same
 
 
 def test_metrics_are_those_of_the_last_steps():
     s = setting(**STILL)
     _, metrics = s.cycle(s.state, s.batch, s.noise)
     part, noise = s.batch.chunks(2)[1], s.noise[:, 32:]
-    parameters = s.state[0]
-    y = target_value(s.policy, s.critics, s.config, parameters, part, noise)
-    values = s.critics.values(parameters.critic, part.obs, part.action)
+    y = target_value(s.policy, s.critics, s.config, s.state, part, noise)
+    values = s.critics.values(s.state.critic.theta, part.obs, part.action)
     error = (values - y[:, None]).square().mean(2).sum(1)
     torch.testing.assert_close(metrics["critic_loss"], error)
     torch.testing.assert_close(metrics["value"], values[:, 0].mean(1))
@@ -316,7 +316,7 @@ def test_a_seed_moves_to_the_same_bits_alone_and_in_company(width):
     for a, b in zip(tensors(mine), tensors(theirs), strict=True):
         assert torch.equal(a[0], b[3])
     assert all(torch.equal(my_metrics[name][0], metrics[name][3]) for name in metrics)
-    assert not torch.equal(theirs[0].actor[2], theirs[0].actor[3])
+    assert not torch.equal(theirs.actor.theta[2], theirs.actor.theta[3])
 
 
 # -------------------------------------------------------------------------------------- train
@@ -333,16 +333,16 @@ def test_train_starts_with_targets_equal_to_networks_and_counts_steps():
     run = trained()
     start, last = run.states[0], run.states[-1]
     for name in ("actor", "critic"):
-        parts = (getattr(start.parameters, x) for x in (name, f"{name}_target"))
-        assert torch.equal(*parts)
-        assert not torch.equal(*(getattr(x.parameters, name) for x in (start, last)))
-    assert torch.equal(start.policy.theta, start.parameters.actor)
+        theta = getattr(start.state, name).theta
+        assert torch.equal(theta, getattr(start.state, f"{name}_target"))
+        assert not torch.equal(theta, getattr(last.state, name).theta)
+    assert torch.equal(start.policy.theta, start.state.actor.theta)
     assert len(run.rows) == 3
     # 12 critic steps, an actor step after every second
-    assert last.critic_adam.steps.flatten().tolist() == [12, 12]
-    assert last.actor_adam.steps.flatten().tolist() == [6, 6]
-    for state in run.states:
-        assert torch.equal(state.policy.theta, state.parameters.actor)
+    assert last.state.critic.adam.steps.flatten().tolist() == [12, 12]
+    assert last.state.actor.adam.steps.flatten().tolist() == [6, 6]
+    for learner in run.states:
+        assert torch.equal(learner.policy.theta, learner.state.actor.theta)
 
 
 def test_train_standardises_by_the_data_unless_told_not_to():

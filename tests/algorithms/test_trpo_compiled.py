@@ -5,7 +5,7 @@ import torch
 from ppo_setting import drift_registered
 from trpo_setting import run, setting
 
-from rlsuite.experiments import machine
+from rlsuite.runs import machine
 
 
 @pytest.mark.slow

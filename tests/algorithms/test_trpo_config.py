@@ -7,7 +7,7 @@ import pytest
 
 from rlsuite.algorithms.on_policy import trpo
 from rlsuite.algorithms.on_policy.trpo import PRESETS, Config
-from rlsuite.experiments.settings import field_comments, preset
+from rlsuite.runs.settings import field_comments, preset
 
 # Section 3, column SB3-zoo MuJoCo, the KL in the unit of the other columns, PyTorch's epsilon:
 # 2 x 1024, 20 epochs of 2048/128 = 16 minibatches; section 2.2, column sb3-contrib: 25 CG
@@ -145,20 +145,20 @@ NAN, INFINITY = float("nan"), float("inf")
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"num_envs": 0}, "num_envs=0.* must be 1 or more"),
-        ({"num_steps": -4}, "num_steps=-4.* must be 1 or more"),
-        ({"cg_iterations": 0}, "cg_iterations=0.* must be 1 or more"),
-        ({"backtrack_tries": 0}, "backtrack_tries=0.* must be 1 or more"),
-        ({"critic_epochs": 0}, "critic_epochs=0.* must be 1 or more"),
-        ({"critic_minibatches": 0}, "critic_minibatches=0.* must be 1 or more"),
-        ({"fisher_every": 0}, "fisher_every=0.* must be 1 or more"),
-        ({"hidden": (64, 0)}, r"hidden=\(64, 0\).* must be 1 or more"),
-        ({"critic_minibatches": 3}, "critic_minibatches 3 splits 8 transitions badly; use 1"),
-        ({"critic_minibatches": 6}, "critic_minibatches 6 splits 8 transitions badly; use 2"),
-        ({"total_steps": 7}, "8 transitions a rollout; use 2 to total_steps 7"),
+        ({"num_envs": 0}, "num_envs is 0; it must be 1 or more"),
+        ({"num_steps": -4}, "num_steps is -4; it must be 1 or more"),
+        ({"cg_iterations": 0}, "cg_iterations is 0; it must be 1 or more"),
+        ({"backtrack_tries": 0}, "backtrack_tries is 0; it must be 1 or more"),
+        ({"critic_epochs": 0}, "critic_epochs is 0; it must be 1 or more"),
+        ({"critic_minibatches": 0}, "critic_minibatches is 0; it must be 1 or more"),
+        ({"fisher_every": 0}, "fisher_every is 0; it must be 1 or more"),
+        ({"hidden": (64, 0)}, r"hidden is \(64, 0\); it must be 1 or more"),
+        ({"critic_minibatches": 3}, "critic_minibatches 3 splits 8 transitions badly; use 4"),
+        ({"critic_minibatches": 6}, "critic_minibatches 6 splits 8 transitions badly; use 4"),
+        ({"total_steps": 7}, "total_steps 7 is less than one rollout; use 8"),
         (
             {"num_envs": 1, "num_steps": 1, "critic_minibatches": 1},
-            "1 transitions a rollout; use 2 to total_steps 8",
+            "num_steps 1 makes a rollout of 1; use 2",
         ),
         ({"max_kl": 0.0}, "max_kl is 0.0; it must be greater than 0"),
         ({"max_kl": -0.01}, "max_kl is -0.01; it must be greater than 0"),
@@ -172,7 +172,7 @@ NAN, INFINITY = float("nan"), float("inf")
         ({"cg_damping": -0.1}, "cg_damping is -0.1; it must be 0 or greater"),
         ({"kl_slack": -1.0}, "kl_slack is -1.0; it must be 0 or greater"),
         ({"kl_slack": NAN}, "kl_slack is nan; it must be 0 or greater"),
-        ({"activation": "gelu"}, "activation 'gelu' is unknown; use 'tanh' or 'relu'"),
+        ({"activation": "gelu"}, "activation 'gelu' is unknown; use one of: tanh, relu"),
     ],
     ids=lambda x: "-".join(f"{k}={v}" for k, v in x.items()) if isinstance(x, dict) else "",
 )

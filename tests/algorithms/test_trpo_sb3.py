@@ -13,7 +13,7 @@ from trpo_setting import OBS, batch_of, taken
 from rlsuite.algorithms.on_policy import trpo
 from rlsuite.core.networks import ActorCritic
 from rlsuite.core.rollouts import Batch
-from rlsuite.experiments.settings import preset
+from rlsuite.runs.settings import preset
 
 # Of the zoo's trpo.yml and of sb3-contrib's defaults; the KL is a mean over action dimensions, too
 DAMPING, CG_STEPS, SHRINKING, TRIES = 0.1, 25, 0.8, 10
@@ -21,7 +21,7 @@ DAMPING, CG_STEPS, SHRINKING, TRIES = 0.1, 25, 0.8, 10
 
 def policy_of(actions: int) -> ActorCritic:
     """The zoo's 64-64 tanh network, a little away from its initialisation."""
-    policy = ActorCritic(OBS, actions, False, [np.random.default_rng(0)], (64, 64))
+    policy = ActorCritic(OBS, actions, False, rngs=[np.random.default_rng(0)], hidden=(64, 64))
     moved = policy.theta + 0.05 * draw(1, 1, policy.layout.size)
     policy.theta = nn.Parameter(moved.double(), requires_grad=False)
     return policy

@@ -234,7 +234,7 @@ def test_a_seed_iterates_to_the_same_bits_alone_and_in_company():
         theirs, mine = run(company), run(alone)
         assert all(torch.equal(mine[name][0], theirs[name][1]) for name in theirs)
     assert torch.equal(alone.policy.theta[0], company.policy.theta[1])
-    assert torch.equal(alone.learner.adam.second[0], company.learner.adam.second[1])
+    assert torch.equal(alone.learner.critic.adam.second[0], company.learner.critic.adam.second[1])
 
 
 # ------------------------------------------------------------------------- the whole iteration
@@ -302,9 +302,9 @@ def test_the_critic_is_trained_as_by_torch_seed_by_seed(monkeypatch):
         torch.testing.assert_close(metrics["value_loss"][slot], error.detach(), rtol=1e-3, atol=0)
         assert (ours - policy.theta[slot, policy.actor_size :]).abs().max() > 0.02
     assert len(s.step.calls) == 3 * 2  # 8 minibatches in calls of 4
-    assert s.learner.adam.steps.flatten().tolist() == [24, 24]
+    assert s.learner.critic.adam.steps.flatten().tolist() == [24, 24]
     run(s)
-    assert s.learner.adam.steps.flatten().tolist() == [48, 48]
+    assert s.learner.critic.adam.steps.flatten().tolist() == [48, 48]
 
 
 def test_metrics_of_an_iteration(monkeypatch):

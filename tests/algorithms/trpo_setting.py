@@ -18,7 +18,7 @@ from rlsuite.algorithms.on_policy.trpo import (
 )
 from rlsuite.core.networks import ActorCritic
 from rlsuite.core.normalizers import RewardScaler
-from rlsuite.core.optim import AdamState
+from rlsuite.core.optim import Net
 from rlsuite.core.rollouts import Batch, Collector, standardise
 from rlsuite.core.streams import Streams
 from rlsuite.envs import make
@@ -98,15 +98,14 @@ def gain_of(policy: ActorCritic, new: Tensor, batch: Batch) -> Tensor:
 
 
 class Recorder:
-    """`critic_steps` that keeps its arguments and what theta was at each call."""
+    """`critic_steps` that keeps its arguments."""
 
-    def __init__(self, policy: ActorCritic, step) -> None:
-        self.policy, self.step, self.calls = policy, step, []
+    def __init__(self, step) -> None:
+        self.step, self.calls = step, []
 
-    def __call__(self, critic, adam, part):
-        theta = self.policy.theta.clone()
-        self.calls.append(SimpleNamespace(theta=theta, adam=adam, part=part))
-        return self.step(critic, adam, part)
+    def __call__(self, critic, part):
+        self.calls.append(SimpleNamespace(critic=critic, part=part))
+        return self.step(critic, part)
 
 
 def setting(seeds=(0, 1), **changes) -> SimpleNamespace:
@@ -118,11 +117,11 @@ def setting(seeds=(0, 1), **changes) -> SimpleNamespace:
     network = {"hidden": config.hidden, "activation": config.activation}
     policy = ActorCritic(3, 2, False, rngs=streams["init"], **network)
     scaler = RewardScaler(len(seeds), config.num_envs, config.discount)
-    adam = AdamState.zeros(policy.theta[:, policy.actor_size :])
-    learner, collector = Learner(policy, adam, scaler), Collector(envs, policy, scaler)
+    critic = Net.of(policy.theta[:, policy.actor_size :])
+    learner, collector = Learner(policy, critic, scaler), Collector(envs, policy, scaler)
     collector.restart(streams.integers("environment", config.num_envs))
     product = partial(fisher_vector_product, policy, config)
-    step = Recorder(policy, partial(critic_steps, policy, config))
+    step = Recorder(partial(critic_steps, policy, config))
     return SimpleNamespace(**locals())
 
 

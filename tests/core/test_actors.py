@@ -10,10 +10,10 @@ import torch
 from torch import nn
 
 from rlsuite.core.actors import BoundedActor, Standardizer, dense, initial
-from rlsuite.core.networks import Layout, mlp_shapes
+from rlsuite.core.layers import Layout, mlp_shapes
 from rlsuite.core.optim import gradient
 from rlsuite.core.saving import load_policy, save_policy, select_seed
-from rlsuite.experiments.machine import choose_products
+from rlsuite.runs.machine import choose_products
 
 BOXES = {
     "unit": ([-1.0, -1.0], [1.0, 1.0]),

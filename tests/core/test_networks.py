@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from rlsuite.core.distributions import Categorical, DiagGaussian
-from rlsuite.core.networks import ActorCritic, Layout, linear, mlp, mlp_shapes, orthogonal, tanh
-from rlsuite.core.networks import uniform as uniform_init
-from rlsuite.experiments.machine import choose_products
+from rlsuite.core.layers import Layout, linear, mlp, mlp_shapes, orthogonal, tanh
+from rlsuite.core.layers import uniform as uniform_init
+from rlsuite.core.networks import ActorCritic
+from rlsuite.runs.machine import choose_products
 
 
 @pytest.fixture(autouse=True)

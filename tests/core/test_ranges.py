@@ -7,8 +7,12 @@ import numpy as np
 import pytest
 
 from rlsuite.core.ranges import (
+    require_between,
     require_bounded,
+    require_choice,
     require_multiple,
+    require_offline,
+    require_on_policy,
     require_positive,
     require_whole,
     require_within,
@@ -95,3 +99,54 @@ def test_a_box_without_ends_is_refused(box):
     with pytest.raises(ValueError, match=r"^action 1 lies in \[.*\], .* to the box: use another$"):
         require_bounded(low, high, "use another")
     require_bounded([-1.0, 0.0], [1.0, 5.0], "use another")
+
+
+def test_between_two_ends_neither_of_which_is_allowed():
+    require_between(config(tau=0.5), 0, 1, "tau")
+    for value in (0, 1, -0.1, math.nan):
+        with pytest.raises(ValueError, match=f"tau is {value}; it must lie between 0 and 1"):
+            require_between(config(tau=value), 0, 1, "tau")
+
+
+def test_a_choice_is_one_of_the_known_words():
+    require_choice(config(kind="clip"), "kind", {"clip": 1, "kl": 2})
+    with pytest.raises(ValueError, match="kind 'clap' is unknown; use one of: clip, kl"):
+        require_choice(config(kind="clap"), "kind", {"clip": 1, "kl": 2})
+
+
+def rollouts(**changes) -> SimpleNamespace:
+    """Three environments of four steps: 12 transitions."""
+    values = {"num_envs": 3, "num_steps": 4, "hidden": (8,), "discount": 0.9, "gae_lambda": 1.0}
+    return config(**values | {"activation": "relu", "total_steps": 12, "parts": 3} | changes)
+
+
+def test_what_collects_rollouts():
+    require_on_policy(rollouts(), "parts")
+    require_on_policy(rollouts(hidden=()), "parts")
+    require_on_policy(rollouts(parts=12), "parts", least=1)
+    for changes, message in (
+        ({"num_envs": 0}, "num_envs is 0; it must be 1 or more"),
+        ({"hidden": (8, 0)}, r"hidden is \(8, 0\); it must be 1 or more"),
+        ({"activation": "gelu"}, "activation 'gelu' is unknown; use one of: tanh, relu"),
+        ({"gae_lambda": 2}, "gae_lambda is 2; it must lie in"),
+        ({"total_steps": 11}, "total_steps 11 is less than one rollout; use 12"),
+        ({"num_envs": 1, "num_steps": 1}, "num_steps 1 makes a rollout of 1; use 2"),
+        # 12 = 6 x 2 = 4 x 3 = 3 x 4 = ...: into 5 parts not at all, into 12 only singly
+        ({"parts": 5}, "parts 5 splits 12 transitions badly; use 6"),
+        ({"parts": 12}, "parts 12 splits 12 transitions badly; use 6"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            require_on_policy(rollouts(**changes), "parts")
+
+
+def test_what_learns_from_data():
+    values = {"batch_size": 8, "total_steps": 20, "steps_per_iteration": 10, "hidden": (4,)}
+    require_offline(config(**values, other=0), "other")
+    for changes, message in (
+        ({"batch_size": 0}, "batch_size is 0; it must be 1 or more"),
+        ({"total_steps": 25}, "total_steps is 25, no multiple of steps_per_iteration 10; use 20"),
+        ({"other": 5}, "other is 5, no multiple of steps_per_iteration 10; use 10"),
+        ({"other": -10}, "other is -10; it must be 0 or greater"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            require_offline(config(**values | {"other": 0} | changes), "other")

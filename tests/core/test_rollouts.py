@@ -6,20 +6,22 @@ import torch
 
 from rlsuite.core.networks import ActorCritic
 from rlsuite.core.normalizers import RewardScaler
-from rlsuite.core.rollouts import Collector, gae
-from rlsuite.envs import Step
+from rlsuite.core.returns import gae
+from rlsuite.core.rollouts import Collector, factors
+from rlsuite.envs import Episode, Step
 
 
 class Counters:
     """S x N counters: obs is 100 episode + step, an episode ends at step 3; rewards count steps.
 
-    Odd copies terminate, even ones are truncated. Takes what the real engines' `step` takes.
+    Odd copies terminate, even ones are truncated. Costs are half and twice the reward, the margin
+    is the reward - 2. Takes what the real engines' `step` takes.
     """
 
     action_low, action_high = np.full(2, -0.25, np.float32), np.full(2, 0.5, np.float32)
 
     def __init__(self, seeds: int, copies: int) -> None:
-        self.shape, self.received = (seeds, copies), []
+        self.shape, self.received, self.ended = (seeds, copies), [], []
 
     def reset(self, env_seeds: np.ndarray) -> np.ndarray:
         # Copies start at different steps (their seeds), so that they end at different times
@@ -35,11 +37,21 @@ class Counters:
         ended, reward = self.count == 3, self.count.astype(np.float32)
         obs = final_obs = self._obs()
         if ended.any():
+            places = np.argwhere(ended).tolist()
+            self.ended += [Episode(*place, 6.0, (3.0, 12.0), 3) for place in places]
             self.count[ended] = 0
             self.episode[ended] += 1
             obs = self._obs()
         odd = np.arange(self.shape[1]) % 2 == 1
-        return Step(obs, reward, reward / 2, ended & odd, ended & ~odd, final_obs)
+        cost, margin = np.stack([reward / 2, 2 * reward], -1), reward[..., None] - 2
+        return Step(obs, reward, cost, ended & odd, ended & ~odd, final_obs, margin)
+
+    @property
+    def finished(self) -> int:
+        return len(self.ended)
+
+    def episodes(self, since: int) -> list[Episode]:
+        return self.ended[since:]
 
 
 def collector_of(seeds=(0, 1), copies=2, discrete=False, normalize=False) -> Collector:
@@ -64,14 +76,21 @@ def test_a_rollout_by_hand():
     assert rollout.obs[0, :, 1, 0].tolist() == [1, 2, 100, 101]
     assert rollout.next_obs[0, :, 1, 0].tolist() == [2, 3, 101, 102]
     assert rollout.reward[0].T.tolist() == [[1, 2, 3, 1], [2, 3, 1, 2]]
-    assert rollout.cost[0].T.tolist() == [[0.5, 1, 1.5, 0.5], [1, 1.5, 0.5, 1]]
+    assert rollout.cost.shape == (1, 4, 2, 2)
+    assert rollout.cost[0, :, :, 0].T.tolist() == [[0.5, 1, 1.5, 0.5], [1, 1.5, 0.5, 1]]
+    assert rollout.cost[0, :, :, 1].T.tolist() == [[2, 4, 6, 2], [4, 6, 2, 4]]
+    assert rollout.margin[0, :, :, 0].T.tolist() == [[-1, 0, 1, -1], [0, 1, -1, 0]]
+    # Copy 1 ends first; the costs are those of its environment, 3 and 12
+    assert [(e.copy, e.cost) for e in rollout.episodes] == [(1, (3.0, 12.0)), (0, (3.0, 12.0))]
     assert rollout.truncated[0].T.tolist() == [[False, False, True, False], [False] * 4]
     assert rollout.terminated[0].T.tolist() == [[False] * 4, [False, True, False, False]]
     assert rollout.obs.dtype == rollout.next_obs.dtype == rollout.reward.dtype == np.float32
     assert rollout.seconds.keys() == {"physics", "inference"}
     assert min(rollout.seconds.values()) > 0
     # The next rollout goes on from there: copy 0 at 101, copy 1 at 102
-    assert collector.collect(1, noise_streams(0)).obs[0, 0, :, 0].tolist() == [101, 102]
+    rollout = collector.collect(1, noise_streams(0))
+    assert rollout.obs[0, 0, :, 0].tolist() == [101, 102]
+    assert [e.copy for e in rollout.episodes] == [1]  # none of the rollout before
 
 
 def test_the_raw_action_is_kept_and_the_clipped_one_sent():
@@ -155,9 +174,7 @@ def test_gae_by_hand():
     truncated = {"truncated": [0, 1, 0]}
     assert one_environment([1, 1, 1], [2, 2, 2], [2, 6, 4], **truncated)[0] == [0.5, 2.0, 1.0]
     # ... and as death, where truncation is not bootstrapped
-    advantage, _ = one_environment(
-        [1, 1, 1], [2, 2, 2], [2, 6, 4], **truncated, bootstrap_on_truncation=False
-    )
+    advantage, _ = one_environment([1, 1, 1], [2, 2, 2], [2, 6, 4], **truncated, bootstrap=False)
     assert advantage == [-0.25, -1.0, 1.0]
     # Terminated and truncated at once is a termination
     both = {"terminated": [0, 1, 0], "truncated": [0, 1, 0]}
@@ -167,7 +184,7 @@ def test_gae_by_hand():
 def one_environment(reward, value, next_value, terminated=(0, 0, 0), truncated=(0, 0, 0), **how):
     columns = [np.array(x, np.float32)[None, :, None] for x in (reward, value, next_value)]
     ends = [np.array(x, bool)[None, :, None] for x in (terminated, truncated)]
-    advantage, target = gae(*columns, *ends, discount=0.5, lam=0.5, **how)
+    advantage, target = gae(*columns, *factors(*ends, **how), discount=0.5, lam=0.5)
     assert advantage.dtype == target.dtype == np.float32
     return advantage.ravel().tolist(), target.ravel().tolist()
 
@@ -178,9 +195,8 @@ def test_gae_equals_a_loop_per_environment(bootstrap):
     shape, discount, lam = (3, 50, 2), 0.97, 0.9
     reward, value, next_value = rng.standard_normal((3, *shape)).astype(np.float32)
     terminated, truncated = rng.random((2, *shape)) < 0.1
-    advantage, target = gae(
-        reward, value, next_value, terminated, truncated, discount, lam, bootstrap
-    )
+    ends = factors(terminated, truncated, bootstrap)
+    advantage, target = gae(reward, value, next_value, *ends, discount, lam)
     assert (terminated & truncated).any()
     for s in range(3):
         for n in range(2):

@@ -25,21 +25,26 @@ def generators():
 
 
 POLICIES = {
-    "continuous": lambda: ActorCritic(3, 2, False, generators(), hidden=(5, 4)),
-    "discrete": lambda: ActorCritic(3, 2, True, generators(), hidden=(4, 4), activation="relu"),
-    "beta": lambda: BetaActorCritic(3, 2, False, generators(), hidden=(4,)),
-    "bounded": lambda: BoundedActor(3, [-1.0, -2.0], [1.0, 0.5], generators(), hidden=(4, 4)),
-    "sampling": lambda: BoundedActor(3, [-1.0], [1.0], generators(), hidden=(4,), log_std=-0.5),
+    "continuous": lambda: ActorCritic(3, 2, False, rngs=generators(), hidden=(5, 4)),
+    "discrete": lambda: ActorCritic(
+        3, 2, True, rngs=generators(), hidden=(4, 4), activation="relu"
+    ),
+    "beta": lambda: BetaActorCritic(3, 2, False, rngs=generators(), hidden=(4,)),
+    "bounded": lambda: BoundedActor(3, [-1.0, -2.0], [1.0, 0.5], rngs=generators(), hidden=(4, 4)),
+    "sampling": lambda: BoundedActor(
+        3, [-1.0], [1.0], rngs=generators(), hidden=(4,), log_std=-0.5
+    ),
 }
 
 
 def actions(policy) -> list[np.ndarray]:
     obs = 5 * np.random.default_rng(0).standard_normal((2, 6, 3))
-    rng = np.random.default_rng(1)
-    noise = policy.noise(rng, (2, 6, policy.action_size))
-    act, seen = policy.actor(), policy.normalizer.normalize(obs)
-    raw = [act(seen, given) for given in (0.0, noise)]
-    return [policy.applied(x, np.float64(-1), np.float64(1)) for x in raw]
+    bounds = (
+        () if policy.discrete else np.float32([[-1] * policy.action_size, [1] * policy.action_size])
+    )
+    behaviour = policy.behaviour(*bounds)
+    rngs = [np.random.default_rng([1, seed]) for seed in range(2)]
+    return [behaviour.act(obs, given)[1] for given in (None, rngs)]
 
 
 def edits_of(value: object) -> list[object]:
@@ -195,7 +200,7 @@ def test_a_description_that_is_no_description_is_refused_in_one_line(tmp_path, t
 
 def test_a_description_beside_the_weights_of_another_policy_is_refused(tmp_path):
     for name, activation in (("a", "tanh"), ("b", "relu")):
-        policy = ActorCritic(3, 2, False, generators(), hidden=(4,), activation=activation)
+        policy = ActorCritic(3, 2, False, rngs=generators(), hidden=(4,), activation=activation)
         save_policy(policy, tmp_path / name, ABOUT)
     text = (tmp_path / "a" / "policy.json").read_text()
     (tmp_path / "b" / "policy.json").write_text(text)

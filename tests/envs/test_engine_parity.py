@@ -22,13 +22,14 @@ import setuptools
 from packaging.requirements import Requirement
 
 from rlsuite.envs import dm_control, make, tasks
-from rlsuite.envs.tasks import TASKS
+from rlsuite.envs.tasks import TASKS, engine_id
 
 envpool = pytest.importorskip("envpool")
 mujoco = pytest.importorskip("mujoco")
 
 SEEDS = np.array([[11, 12], [13, 14]])
-BOTH = [task for task, known in TASKS.items() if len(known.engines) == 2]
+BOTH = [task for task, known in TASKS.items() if len(known.engines) == 2 and known.base is None]
+CONSTRAINED = [task for task, known in TASKS.items() if known.base is not None]
 # Tasks that show a part of their position only in a twin pool built to show it.
 SHOWN_BY_TWIN = ("HalfCheetah", "Hopper", "Walker2d", "Ant", "Humanoid", "Swimmer")
 # Random actions end these episodes early; a test that expects truncations sets its own limit.
@@ -93,6 +94,7 @@ class Starts:
     """Puts plain Gymnasium environments into the state of EnvPool's next episode."""
 
     def __init__(self, task: str) -> None:
+        task = engine_id(task)
         self.name = task.split("-")[0]
         self.draws = [Draws(int(seed)) for seed in SEEDS.reshape(-1)]
         self.twin = None
@@ -131,7 +133,10 @@ def random_action(environments, rng: np.random.Generator) -> np.ndarray:
 
 
 def run_both(task: str, steps: int, limit: int | None):
-    """Step both engines together, comparing everything; return the numbers of both endings."""
+    """Step both engines together, comparing everything; return the numbers of both endings.
+
+    And the sum of all costs.
+    """
     pool = make(task, [0, 1], 2, engine="envpool")
     loop = make(task, [0, 1], 2, engine="gymnasium")
     if limit is not None:
@@ -148,7 +153,7 @@ def run_both(task: str, steps: int, limit: int | None):
         np.testing.assert_allclose(starts.apply(envs[row], row), first[row], **close)
     rng = np.random.default_rng(5)
     summed, length, finished = np.zeros((2, 2)), np.zeros((2, 2), dtype=int), []
-    terminations = truncations = 0
+    terminations = truncations = over = 0
     for _ in range(steps):
         action = random_action(pool, rng)
         a, b = pool.step(action), loop.step(action)
@@ -156,6 +161,11 @@ def run_both(task: str, steps: int, limit: int | None):
         np.testing.assert_allclose(a.reward, b.reward, rtol=1e-5, atol=1e-5)
         np.testing.assert_array_equal(a.terminated, b.terminated)
         np.testing.assert_array_equal(a.truncated, b.truncated)
+        np.testing.assert_array_equal(a.cost, b.cost)
+        assert (a.margin is None) == (b.margin is None)
+        if a.margin is not None:
+            np.testing.assert_array_equal(a.margin, b.margin)
+        over += a.cost.sum()
         summed += a.reward
         length += 1
         ended = a.terminated | a.truncated
@@ -177,12 +187,12 @@ def run_both(task: str, steps: int, limit: int | None):
         )
     pool.close()
     loop.close()
-    return terminations, truncations
+    return terminations, truncations, over
 
 
 def test_the_tasks_that_only_one_engine_runs():
     # Pusher-v4: Gymnasium refuses it with MuJoCo 3 or newer. Pendulum-v1: EnvPool's differs.
-    assert set(TASKS) - set(BOTH) - {*dm_control.NAMES} == {"Pusher-v4", "Pendulum-v1"}
+    assert set(TASKS) - {*BOTH, *CONSTRAINED, *dm_control.NAMES} == {"Pusher-v4", "Pendulum-v1"}
 
 
 def test_the_mujoco_to_install_is_the_one_that_envpool_embeds(monkeypatch):
@@ -224,7 +234,7 @@ def test_envpools_pendulum_is_still_another_task():
 def test_engines_agree_over_whole_episodes(task):
     early = task.split("-")[0] in (*ENDS_EARLY, "CartPole")
     limit = TASKS[task].time_limit
-    terminations, truncations = run_both(task, 120 if early else limit + 5, None)
+    terminations, truncations, _ = run_both(task, 120 if early else limit + 5, None)
     if early:
         assert terminations > 0
     else:
@@ -234,6 +244,20 @@ def test_engines_agree_over_whole_episodes(task):
 @pytest.mark.parametrize("task", ["CartPole-v1", "Hopper-v4", "Walker2d-v5", "Humanoid-v5"])
 def test_engines_agree_where_both_kinds_of_end_meet(task):
     # Random episodes last from about 8 to 30 steps: a limit of 18 cuts some and leaves others.
-    terminations, truncations = run_both(task, 100, 18)
+    terminations, truncations, _ = run_both(task, 100, 18)
     assert terminations > 0
     assert truncations > 0
+
+
+# The margin of a velocity task is the speed less a number: where it is equal, so is the speed.
+@pytest.mark.parametrize("task", [task for task in CONSTRAINED if "Velocity" in task])
+def test_engines_agree_on_costs(task):
+    over = run_both(task, 300, None)[-1]
+    # Four copies under random actions; Safety-Gymnasium's thresholds leave the others below
+    if task.startswith(("Hopper", "Swimmer")):
+        assert over > 0
+
+
+@pytest.mark.parametrize("task", ["AntSpeed-v4", "HopperSpeed-v5"])
+def test_engines_agree_on_dense_costs(task):
+    assert run_both(task, 100, None)[-1] > 0

@@ -85,7 +85,7 @@ def test_an_episode_step_by_step(register):
         np.testing.assert_array_equal(step.obs[0, :, 1], [count, count])
         assert step.obs is step.final_obs
         np.testing.assert_array_equal(step.reward, [[count, count]])
-        np.testing.assert_array_equal(step.cost, [[count / 4, count / 4]])
+        np.testing.assert_array_equal(step.cost, [[[count / 4], [count / 4]]])
         assert not (step.terminated | step.truncated).any()
         assert environments.episodes() == []
     step = environments.step(zeros(environments))
@@ -95,7 +95,7 @@ def test_an_episode_step_by_step(register):
     np.testing.assert_array_equal(step.final_obs[0, :, 1], [3, 3])
     np.testing.assert_array_equal(step.final_obs[0, :, 0], first[0, :, 0])
     np.testing.assert_array_equal(step.obs[0, :, 1], [0, 0])
-    assert environments.episodes() == [(0, 0, 6.0, 1.5, 3), (0, 1, 6.0, 1.5, 3)]
+    assert environments.episodes() == [(0, 0, 6.0, (1.5,), 3), (0, 1, 6.0, (1.5,), 3)]
     # The next step is the first of the new episode: nothing fake in between.
     step = environments.step(zeros(environments))
     np.testing.assert_array_equal(step.reward, [[1, 1]])
@@ -114,9 +114,9 @@ def test_every_reader_sees_every_episode(register):
     assert (read, seen) == ([0, 2, 0, 2], 4)
     # Whoever reads once, later, finds the same, as often as they like. Rewards 1 + 2, costs 3/4.
     assert environments.episodes() == environments.episodes()
-    assert environments.episodes() == [(0, 0, 3.0, 0.75, 2), (0, 1, 3.0, 0.75, 2)] * 2
+    assert environments.episodes() == [(0, 0, 3.0, (0.75,), 2), (0, 1, 3.0, (0.75,), 2)] * 2
     environments.step(zeros(environments))
-    assert environments.unfinished() == [(0, 0, 1.0, 0.25, 1), (0, 1, 1.0, 0.25, 1)]
+    assert environments.unfinished() == [(0, 0, 1.0, (0.25,), 1), (0, 1, 1.0, (0.25,), 1)]
     environments.reset(np.array([[1, 2]]))
     assert (environments.episodes(), environments.finished) == ([], 4)
     for _ in range(2):
@@ -278,7 +278,7 @@ def test_reset_forgets_the_past(engine):
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_returned_arrays_are_not_overwritten(engine):
-    environments = make("Hopper-v4", [0], 8, engine=engine)
+    environments = make("HopperVelocity-v4", [0], 8, engine=engine)
     environments.reset(np.arange(8).reshape(1, 8))
     kept, copies = [], []
     for _ in range(30):

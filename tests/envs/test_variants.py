@@ -7,7 +7,7 @@ from gymnasium.spaces import Box, Dict, Discrete
 
 from rlsuite.envs import make
 from rlsuite.envs.variants import join, split
-from rlsuite.experiments.settings import task_family
+from rlsuite.runs.settings import task_family
 
 WORD = "Pendulum-v1,g=1.6,max_episode_steps=12"
 

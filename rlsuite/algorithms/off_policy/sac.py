@@ -8,7 +8,7 @@ actions uniform in the box, and nothing is learned. After that, for every step:
     (2)      draw B transitions of the last C
     (3)      y' ~ pi(.|s'), with its log pi(y'|s')
     (4)      Y = r + gamma (1 - d) (min_i Q_i,target(s', y') - alpha log pi(y'|s'))
-    (5)      Adam on half the squared errors of Q_1 and of Q_2 to Y
+    (5)      Adam on the squared errors of Q_1 and of Q_2 to Y
     (6)      Q_target <- Q_target + tau (Q - Q_target)
     every D of these, D times, on the last transitions:
     (7)      Adam on pi's loss, mean alpha log pi(y~|s) - min_i Q_i(s, y~), where y~ ~ pi(.|s)
@@ -37,14 +37,12 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from rlsuite.core.buffers import ReplayBuffer
+from rlsuite.core.buffers import ReplayBuffer, ReplayCollector, chunks, require_off_policy
 from rlsuite.core.chance import Chance
-from rlsuite.core.collectors import ReplayCollector
-from rlsuite.core.critics import Critics
+from rlsuite.core.critics import Critics, critic_loss
 from rlsuite.core.optim import Loss, Metrics, Net, descend, polyak
-from rlsuite.core.ranges import require_off_policy, require_within
-from rlsuite.core.replay import Minibatch
-from rlsuite.core.squashed import SquashedActor
+from rlsuite.core.ranges import require_choice, require_within
+from rlsuite.core.squashed import LOG_STD, SquashedActor
 
 # ------------------------------------------------------------------------------------- 2. Config
 
@@ -70,6 +68,7 @@ class Config:
 
     def __post_init__(self) -> None:
         require_off_policy(self)
+        require_choice(self, "log_std_map", LOG_STD)
         require_within(self, 0, 1, "temperature_lr")
 
     @property
@@ -111,11 +110,6 @@ PRESETS: dict[str, dict[str, dict]] = {
 }  # fmt: skip
 
 # --------------------------------------------------------------------------------- 5. Objectives
-
-
-def critic_loss(value: Tensor, target: Tensor) -> Tensor:
-    """Half the squared error of one critic. [S, B] -> [S]."""
-    return 0.5 * (value - target).square().mean(1)
 
 
 def actor_loss(log_prob: Tensor, value: Tensor, temperature: Tensor) -> Tensor:
@@ -174,13 +168,13 @@ def iterate(config: Config, learner: Learner, collector, rngs, update) -> Metric
     return metrics
 
 
-def draw(config: Config, learner: Learner) -> tuple[Minibatch, Tensor]:
+def draw(config: Config, learner: Learner) -> tuple[NamedTuple, Tensor]:
     """Transitions of D gradient steps, and standard normal numbers [S, 2 D, B, A]."""
     count, size = config.policy_delay, config.batch_size
-    rows = learner.buffer.sample(count * size)  # (2)
+    batch = learner.buffer.sample(count * size)  # (2)
     actions = learner.policy.action_size
     noise = learner.noise.normal(2 * count, size, actions)
-    return Minibatch(*rows), noise
+    return batch, noise
 
 
 def soft_target(
@@ -197,17 +191,11 @@ def soft_target(
 
 
 def critic_step(
-    critics: Critics, config: Config, state: State, batch: Minibatch, target: Tensor
+    critics: Critics, config: Config, state: State, batch, target: Tensor
 ) -> tuple[State, Metrics]:
     """A step of the critics to `target` [S, B], and of their own targets."""
-
-    def loss(theta: Tensor) -> Loss:
-        values = critics.values(theta, batch.obs, batch.action)
-        first, second = values.unbind(1)
-        total = critic_loss(first, target) + critic_loss(second, target)
-        return total, {"critic_loss": total, "value": first.mean(1)}
-
-    critic, metrics = descend(state.critic, config.critic_lr, loss)  # (5)
+    lr = config.critic_lr
+    critic, metrics = descend(state.critic, lr, critics.error, batch, target)  # (5)
     moved = polyak(state.critic_target, critic.theta, config.polyak)  # (6)
     return state._replace(critic=critic, critic_target=moved), metrics
 
@@ -248,7 +236,7 @@ def soft_cycle(
     """D steps of the critics, then D of actor and temperature. Pure."""
     first, second = (x.unbind(1) for x in noise.chunk(2, 1))
     # critics
-    for part, draws in zip(batch.chunks(len(first)), first, strict=True):
+    for part, draws in zip(chunks(batch, len(first)), first, strict=True):
         y = soft_target(policy, critics, config, state, part, draws)
         state, metrics = critic_step(critics, config, state, part, y)
     # actor and temperature

@@ -11,7 +11,7 @@ arXiv 2210.07105). For S seeds at once, each with its own everything:
 
 | symbol | variable | shape | meaning |
 |---|---|---|---|
-| pi | theta | [S, P] | deterministic: tanh, scaled to the action box |
+| pi | actor | [S, P] | deterministic: tanh, scaled to the action box |
 | s, a | obs, action | [S, B, O], [S, B, A] | of the data, whatever reward they brought |
 
 Departures from CORL's any_percent_bc.py, whose settings these are: episodes are split at their true
@@ -19,18 +19,16 @@ ends (CORL splits after 1000 stored transitions, which drift across ends), and r
 undiscounted return.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from rlsuite.core.actors import BoundedActor
 from rlsuite.core.chance import Chance
-from rlsuite.core.optim import AdamState, adam_step, gradient
-from rlsuite.core.ranges import require_multiple, require_positive, require_whole, require_within
+from rlsuite.core.optim import Metrics, Net, descend
+from rlsuite.core.ranges import require_offline, require_positive, require_within
 from rlsuite.core.replay import Minibatch, Sampler
 
 # ------------------------------------------------------------------------------------- 2. Config
@@ -47,8 +45,7 @@ class Config:
     hidden: tuple[int, ...] = (256, 256)  # widths, ReLU [CORL]
 
     def __post_init__(self) -> None:
-        require_whole(self, "batch_size", "total_steps", "steps_per_iteration", "hidden")
-        require_multiple(self, "steps_per_iteration", "total_steps")
+        require_offline(self)
         require_positive(self, "best_fraction", "learning_rate")
         require_within(self, 0, 1, "best_fraction")
 
@@ -84,7 +81,7 @@ class Learner:
     """Everything that training changes, and so everything that a checkpoint holds."""
 
     policy: BoundedActor
-    adam: AdamState
+    actor: Net
     rows: Chance
 
 
@@ -95,19 +92,7 @@ def best_episodes(data, fraction: float) -> np.ndarray | None:
     returns, bounds = data.episode_returns(), data.bounds()
     count = max(1, round(fraction * len(returns)))
     best = np.sort(np.argsort(-returns, kind="stable")[:count])
-    return np.concatenate([np.arange(*bounds[episode]) for episode in best])  # (1)
-
-
-def iterate(
-    config: Config, learner: Learner, turn: Callable
-) -> tuple[dict[str, Tensor], dict[str, float]]:
-    """A thousand steps: metrics [S] of the last, and seconds per kind of work."""
-    theta, adam = learner.policy.theta.detach().clone(), learner.adam
-    for _ in range(config.steps_per_iteration):
-        theta, adam, metrics = turn(theta, adam)
-    learner.policy.theta.copy_(theta)
-    learner.adam = adam
-    return metrics, turn.seconds()
+    return np.concatenate([np.arange(*bounds[i]) for i in best])  # (1)
 
 
 def draw(config: Config, sampler: Sampler) -> tuple[Minibatch]:
@@ -115,18 +100,15 @@ def draw(config: Config, sampler: Sampler) -> tuple[Minibatch]:
 
 
 def clone_step(
-    policy: BoundedActor, config: Config, theta: Tensor, adam: AdamState, batch: Minibatch
-) -> tuple[Tensor, AdamState, dict[str, Tensor]]:
-    """One step. Pure: theta [S, P] in and out."""
+    policy: BoundedActor, config: Config, actor: Net, batch: Minibatch
+) -> tuple[Net, Metrics]:
+    """One step. Pure."""
 
-    def loss(theta: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    def loss(theta):
         error = imitation_loss(policy.mean(theta, batch.obs), batch.action)  # (3)
         return error, {"imitation": error}
 
-    grad, metrics = gradient(loss, theta)
-    lr, everyone = torch.tensor(config.learning_rate), theta.new_ones(len(theta))
-    theta, adam = adam_step(theta, grad, adam, lr, everyone)  # (4)
-    return theta, adam, metrics
+    return descend(actor, config.learning_rate, loss)  # (4)
 
 
 # -------------------------------------------------------------------------------------- 7. Train
@@ -134,16 +116,16 @@ def clone_step(
 
 def train(config: Config, run) -> None:
     """Train on `run.data()` for all `run.seeds`; `run` logs, evaluates, saves and resumes."""
-    data = run.data()
-    rngs = run.streams["init"]
-    policy = BoundedActor(data.obs_size, *data.box(), rngs=rngs, hidden=config.hidden)
-    policy.to(run.device)
-    if config.normalize_obs:
-        policy.normalizer.fit(*data.obs_statistics())
-    rows = run.chance("batch")
-    learner = Learner(policy, AdamState.zeros(policy.theta), rows)
-    sampler = Sampler(data, policy.normalizer, rows, best_episodes(data, config.best_fraction))
+    data, rngs = run.data(), run.streams["init"]
+    standardize, hidden = config.normalize_obs, config.hidden
+    policy = BoundedActor.for_data(data, standardize, run.device, rngs=rngs, hidden=hidden)
+    learner = Learner(policy, Net.of(policy.theta), run.chance("batch"))
+    rows = best_episodes(data, config.best_fraction)
+    sampler = Sampler(data, policy.normalizer, learner.rows, rows)
     step = partial(clone_step, policy, config)
-    turn = run.turn(partial(draw, config, sampler), step, config.total_steps, [rows])
+    turn = run.turn(partial(draw, config, sampler), step, config.total_steps, [learner.rows])
     for _ in run.iterations(config.iterations, config.steps_per_iteration, learner):
-        run.log(*iterate(config, learner, turn))
+        for _ in range(config.steps_per_iteration):
+            learner.actor, metrics = turn(learner.actor)
+        policy.theta.copy_(learner.actor.theta)
+        run.log(metrics, turn.seconds())

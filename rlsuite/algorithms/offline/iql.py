@@ -27,7 +27,6 @@ runs is left out.
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
@@ -37,10 +36,10 @@ from torch import Tensor
 
 from rlsuite.core.actors import BoundedActor
 from rlsuite.core.chance import Chance
-from rlsuite.core.critics import Critics, StateValue
+from rlsuite.core.critics import Critics, StateValue, critic_loss
 from rlsuite.core.distributions import DiagGaussian
-from rlsuite.core.optim import AdamState, adam_step, gradient
-from rlsuite.core.ranges import require_multiple, require_positive, require_whole, require_within
+from rlsuite.core.optim import Metrics, Net, descend, polyak
+from rlsuite.core.ranges import require_between, require_offline, require_positive, require_within
 from rlsuite.core.replay import Minibatch, Sampler
 
 # ------------------------------------------------------------------------------------- 2. Config
@@ -67,16 +66,12 @@ class Config:
     hidden: tuple[int, ...] = (256, 256)  # widths of all networks, ReLU [paper; code]
 
     def __post_init__(self) -> None:
-        require_whole(self, "batch_size", "total_steps", "steps_per_iteration", "hidden")
-        require_multiple(self, "steps_per_iteration", "total_steps")
+        require_offline(self)
         require_positive(self, "learning_rate", "max_weight")
         require_within(self, 0, 1, "discount", "polyak", "action_margin")
         require_within(self, 0, math.inf, "temperature")
-        if not 0 < self.expectile < 1:
-            raise ValueError(f"expectile is {self.expectile}; it must lie between 0 and 1")
-        if not self.log_std_min < self.log_std_max:
-            bounds = f"log_std_min {self.log_std_min}, log_std_max {self.log_std_max}"
-            raise ValueError(f"{bounds}: the first must be less than the second")
+        require_between(self, 0, 1, "expectile")
+        require_between(self, -math.inf, self.log_std_max, "log_std_min")
 
     @property
     def iterations(self) -> int:
@@ -121,29 +116,18 @@ def actor_loss(log_prob: Tensor, weight: Tensor) -> Tensor:
     return -(weight * log_prob).mean(1)
 
 
-def critic_loss(value: Tensor, target: Tensor) -> Tensor:
-    """Squared error of one critic: equation 6. [S, B] -> [S]."""
-    return (value - target).square().mean(1)
-
-
 OBJECTIVES = (expectile_loss, actor_loss, critic_loss)
 
 # ------------------------------------------------------------------------------------- 6. Update
 
 
-class Parameters(NamedTuple):
+class State(NamedTuple):
     """All that a step changes, one row per seed."""
 
-    actor: Tensor  # [S, P_actor]
-    value: Tensor  # [S, P_value]
-    critic: Tensor  # [S, 2 P_critic]
-    critic_target: Tensor
-
-
-class Adams(NamedTuple):
-    actor: AdamState
-    value: AdamState
-    critic: AdamState
+    actor: Net
+    value: Net
+    critic: Net  # both critics
+    critic_target: Tensor  # [S, 2 P_critic]
 
 
 @dataclass
@@ -151,43 +135,33 @@ class Learner:
     """Everything that training changes, and so everything that a checkpoint holds."""
 
     policy: BoundedActor
-    parameters: Parameters
-    actor_adam: AdamState
-    value_adam: AdamState
-    critic_adam: AdamState
+    state: State
     rows: Chance
 
 
 def reward_scale(config: Config, data) -> float:
     """What makes the episode returns of `data` span 1000; 1 where that is not wanted."""
     returns = data.episode_returns()
-    if config.scale_rewards and returns.max() == returns.min():
+    if not config.scale_rewards:
+        return 1.0
+    if returns.max() == returns.min():
         raise ValueError(f"every episode returns {returns[0]:g}; add --no-scale-rewards")
-    return float(1000 / (returns.max() - returns.min())) if config.scale_rewards else 1.0
+    return float(1000 / (returns.max() - returns.min()))
 
 
-def iterate(
-    config: Config, learner: Learner, turn: Callable, done: int
-) -> tuple[dict[str, Tensor], dict[str, float]]:
-    """A thousand steps after `done`: metrics [S] of the last, and seconds per kind of work."""
-    adams = Adams(learner.actor_adam, learner.value_adam, learner.critic_adam)
-    parameters = learner.parameters
-    for t in range(done, done + config.steps_per_iteration):
-        angle = math.pi * t / config.total_steps if config.anneal_actor_lr else 0.0
-        lr = torch.tensor(config.learning_rate * 0.5 * (1 + math.cos(angle)))
-        parameters, adams, metrics = turn(parameters, adams, actor_lr=lr)
-    learner.parameters = parameters
-    learner.actor_adam, learner.value_adam, learner.critic_adam = adams
-    learner.policy.theta.copy_(parameters.actor)
-    return metrics, turn.seconds()
+def actor_rate(config: Config, t: int) -> float:
+    """The learning rate of pi after `t` steps."""
+    angle = math.pi * t / config.total_steps if config.anneal_actor_lr else 0.0
+    return config.learning_rate * 0.5 * (1 + math.cos(angle))
 
 
 def draw(config: Config, policy: BoundedActor, sampler: Sampler, scale: float) -> tuple[Minibatch]:
     """Transitions with their rewards scaled, and actions inside the box."""
     batch = sampler.draw(config.batch_size)  # (1)
+    reward = scale * batch.reward + config.reward_shift
     inside = policy.reach * (1 - config.action_margin)
     action = batch.action.clamp(policy.centre - inside, policy.centre + inside)
-    return (batch._replace(reward=scale * batch.reward + config.reward_shift, action=action),)
+    return (batch._replace(reward=reward, action=action),)
 
 
 def iql_step(
@@ -195,51 +169,41 @@ def iql_step(
     critics: Critics,
     values: StateValue,
     config: Config,
-    parameters: Parameters,
-    adams: Adams,
+    state: State,
     batch: Minibatch,
     actor_lr: Tensor,
-) -> tuple[Parameters, Adams, dict[str, Tensor]]:
+) -> tuple[State, Metrics]:
     """One step of V, pi and Q, in this order. Pure."""
-    actor, value, critic, critic_target = parameters
-    lr, everyone = torch.tensor(config.learning_rate), actor.new_ones(len(actor))
-    q = critics.values(critic_target, batch.obs, batch.action).amin(1)  # (2)
+    actor, value, critic, critic_target = state
+    lr, obs = config.learning_rate, batch.obs
+    q = critics.values(critic_target, obs, batch.action).amin(1)  # (2)
 
-    def value_error(value: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        v = values.values(value, batch.obs)
+    def asymmetric(theta):
+        v = values.values(theta, obs)
         loss = expectile_loss(v, q, config.expectile)
         return loss, {"value_loss": loss, "value": v.mean(1)}
 
-    grad, metrics = gradient(value_error, value)
-    value, value_adam = adam_step(value, grad, adams.value, lr, everyone)  # (3)
-    advantage = q - values.values(value, batch.obs)
+    value, metrics = descend(value, lr, asymmetric)  # (3)
+    advantage = q - values.values(value.theta, obs)
     weight = advantage_weight(advantage, config.temperature, config.max_weight)  # (4)
 
-    def imitation(actor: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        log_prob = distribution(policy, config, actor, batch.obs).log_prob(batch.action)
-        loss = actor_loss(log_prob, weight)
+    def imitation(theta):
+        pi = distribution(policy, config, theta, obs)
+        loss = actor_loss(pi.log_prob(batch.action), weight)
         return loss, {"actor_loss": loss, "weight": weight.mean(1)}
 
-    grad, more = gradient(imitation, actor)
-    actor, actor_adam = adam_step(actor, grad, adams.actor, actor_lr, everyone)  # (5)
-    future = (1 - batch.terminated) * values.values(value, batch.next_obs)
-    target = batch.reward + config.discount * future  # (6)
-
-    def errors(critic: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        both = critics.values(critic, batch.obs, batch.action).unbind(1)
-        loss = sum(critic_loss(one, target) for one in both)
-        return loss, {"critic_loss": loss}
-
-    grad, most = gradient(errors, critic)
-    critic, critic_adam = adam_step(critic, grad, adams.critic, lr, everyone)  # (7)
-    critic_target = critic_target + config.polyak * (critic - critic_target)  # (8)
-    moved = Parameters(actor, value, critic, critic_target)
-    return moved, Adams(actor_adam, value_adam, critic_adam), metrics | more | most
+    actor, more = descend(actor, actor_lr, imitation)  # (5)
+    future = (1 - batch.terminated) * values.values(value.theta, batch.next_obs)
+    y = batch.reward + config.discount * future  # (6)
+    critic, most = descend(critic, lr, critics.error, batch, y)  # (7)
+    critic_target = polyak(critic_target, critic.theta, config.polyak)  # (8)
+    return State(actor, value, critic, critic_target), most | metrics | more
 
 
 def distribution(policy: BoundedActor, config: Config, actor: Tensor, obs: Tensor) -> DiagGaussian:
     """pi(. | s) at [S, B, O]: Gaussian, not squashed."""
-    log_std = policy.layout.views(actor)["log_std"].clamp(config.log_std_min, config.log_std_max)
+    log_std = policy.layout.views(actor)["log_std"]
+    log_std = log_std.clamp(config.log_std_min, config.log_std_max)
     return DiagGaussian(policy.mean(actor, obs), log_std)
 
 
@@ -248,20 +212,21 @@ def distribution(policy: BoundedActor, config: Config, actor: Tensor, obs: Tenso
 
 def train(config: Config, run) -> None:
     """Train on `run.data()` for all `run.seeds`; `run` logs, evaluates, saves and resumes."""
-    data, rngs = run.data(), run.streams["init"]
-    policy = BoundedActor(data.obs_size, *data.box(), rngs=rngs, hidden=config.hidden, log_std=0.0)
-    policy.to(run.device)
-    if config.normalize_obs:
-        policy.normalizer.fit(*data.obs_statistics())
+    data, rngs, each = run.data(), run.streams["init"], config.steps_per_iteration
+    network = {"rngs": rngs, "hidden": config.hidden, "log_std": 0.0}
+    policy = BoundedActor.for_data(data, config.normalize_obs, run.device, **network)
     critics = Critics(data.obs_size, policy.action_size, config.hidden)
     values = StateValue(data.obs_size, config.hidden)
-    actor, rows = policy.theta.detach().clone(), run.chance("batch")
-    critic, value = (x.initial(rngs).to(run.device) for x in (critics, values))
-    parameters = Parameters(actor, value, critic, critic.clone())
-    learner = Learner(policy, parameters, *(AdamState.zeros(x) for x in parameters[:3]), rows)
+    actor, rows = Net.of(policy.theta), run.chance("batch")
+    critic, value = (Net.of(x.initial(rngs).to(run.device)) for x in (critics, values))
+    learner = Learner(policy, State(actor, value, critic, critic.theta.clone()), rows)
     sampler = Sampler(data, policy.normalizer, rows)
     drawing = partial(draw, config, policy, sampler, reward_scale(config, data))
     step = partial(iql_step, policy, critics, values, config)
     turn = run.turn(drawing, step, config.total_steps, [rows])
-    for k in run.iterations(config.iterations, config.steps_per_iteration, learner):
-        run.log(*iterate(config, learner, turn, k * config.steps_per_iteration))
+    for k in run.iterations(config.iterations, each, learner):
+        for t in range(k * each, (k + 1) * each):
+            lr = torch.tensor(actor_rate(config, t))
+            learner.state, metrics = turn(learner.state, actor_lr=lr)
+        policy.theta.copy_(learner.state.actor.theta)
+        run.log(metrics, turn.seconds())

@@ -42,12 +42,18 @@ from torch import Tensor
 
 from rlsuite.core.actors import BoundedActor, dense, initial
 from rlsuite.core.chance import Chance
-from rlsuite.core.critics import Critics
-from rlsuite.core.networks import Layout, mlp, mlp_shapes
-from rlsuite.core.optim import AdamState, adam_step, gradient
-from rlsuite.core.ranges import require_multiple, require_positive, require_whole, require_within
+from rlsuite.core.critics import Critics, critic_loss
+from rlsuite.core.layers import Layout, mlp, mlp_shapes
+from rlsuite.core.network_files import load_network, save_network
+from rlsuite.core.optim import Metrics, Net, descend, polyak
+from rlsuite.core.ranges import (
+    require_multiple,
+    require_offline,
+    require_positive,
+    require_whole,
+    require_within,
+)
 from rlsuite.core.replay import Explorer, Minibatch, OnlineRows, Sampler
-from rlsuite.core.saving import load_rows, save_rows
 
 DENSITY_FILE = "density.safetensors"  # in the run's folder, once the VAE is fitted
 
@@ -85,20 +91,17 @@ class Config:
     hidden: tuple[int, ...] = (256, 256)  # widths of actor and critics, ReLU [paper; code]
 
     def __post_init__(self) -> None:
-        counts = ("policy_freq", "batch_size", "total_steps", "steps_per_iteration", "hidden")
-        require_whole(self, *counts, "density_hidden", "cooling_steps")
+        require_offline(self, "density_steps", "online_steps")
+        require_whole(self, "policy_freq", "density_hidden", "cooling_steps")
         require_multiple(self, "policy_freq", "steps_per_iteration")
-        stages = ("density_steps", "total_steps", "online_steps")
-        require_multiple(self, "steps_per_iteration", *stages)
         require_positive(self, "density_beta", "density_lr", "actor_lr", "critic_lr", "noise_clip")
         require_positive(self, "actor_last", "critic_last")
-        require_within(self, 0, 1, "discount", "tau", "penalty_floor")
-        nonnegative = ("penalty", "policy_noise", "exploration_noise", *stages)
-        require_within(self, 0, math.inf, *nonnegative)
+        require_within(self, 0, 1, "discount", "tau", "penalty_floor", "dropout")
+        require_within(self, 0, math.inf, "penalty", "policy_noise", "exploration_noise")
         if not (self.density or self.density_steps):
             raise ValueError("density_steps is 0; name a run that has fitted one: --density FOLDER")
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout is {self.dropout}; it must be 0 or more and less than 1")
+        if self.dropout == 1:
+            raise ValueError(f"dropout is {self.dropout}; it must be less than 1")
 
     @property
     def density_iterations(self) -> int:
@@ -169,11 +172,6 @@ def density_error(action: Tensor, rebuilt: Tensor, mean: Tensor, log_std: Tensor
     return (rebuilt - action).square().mean(-1) + beta * kl.mean(-1)
 
 
-def critic_loss(value: Tensor, target: Tensor) -> Tensor:
-    """Squared error of one critic. [S, B] -> [S]."""
-    return (value - target).square().mean(1)
-
-
 def policy_loss(value: Tensor, error: Tensor, weight, normalize: bool = True) -> Tensor:
     """-Q + lambda l, with Q in units of its mean size: equation 11. [S, B] -> [S]."""
     scale = value.abs().mean(1).detach().clamp(min=1e-8) if normalize else 1.0
@@ -185,13 +183,13 @@ OBJECTIVES = (critic_loss, policy_loss)
 # ------------------------------------------------------------------------------------- 6. Update
 
 
-class Parameters(NamedTuple):
-    """All that a step changes after the VAE is fitted, one row per seed."""
+class State(NamedTuple):
+    """All that a step changes, one row per seed."""
 
-    actor: Tensor  # [S, P_actor]
-    critic: Tensor  # [S, 2 P_critic]
-    actor_target: Tensor
-    critic_target: Tensor
+    actor: Net
+    critic: Net  # both critics
+    actor_target: Tensor  # [S, P_actor]
+    critic_target: Tensor  # [S, 2 P_critic]
 
 
 class Noise(NamedTuple):
@@ -199,7 +197,7 @@ class Noise(NamedTuple):
 
     target: Tensor  # [S, F B, A], standard normal
     latent: Tensor  # [S, B, 2 A], standard normal
-    dropout: tuple[Tensor, ...] | None  # per hidden layer [F + 1, S, B, H]: 0 or 1 / (1 - p)
+    dropout: list[tuple[Tensor, ...] | None]  # of F + 1 passes through pi; see `dropout_masks`
 
 
 @dataclass
@@ -207,23 +205,18 @@ class Learner:
     """Everything that training changes, and so everything that a checkpoint holds."""
 
     policy: BoundedActor
-    density: Tensor
-    density_adam: AdamState
-    parameters: Parameters
-    actor_adam: AdamState
-    critic_adam: AdamState
+    density: Net
+    state: State
     online: OnlineRows
     rows: Chance
     noise: Chance
 
 
-def fit_density(config: Config, learner: Learner, turn: Callable) -> tuple[dict, dict]:
+def fit_density(config: Config, learner: Learner, turn: Callable) -> tuple[Metrics, dict]:
     """A thousand steps of the VAE: metrics [S] of the last, and seconds per kind of work."""
-    theta, adam = learner.density, learner.density_adam
     for _ in range(config.steps_per_iteration):
-        theta, adam, error = turn(theta, adam)  # (1)
-    learner.density, learner.density_adam = theta, adam
-    return {"density_error": error}, turn.seconds()
+        learner.density, metrics = turn(learner.density)  # (1)
+    return metrics, turn.seconds()
 
 
 def draw_pairs(config: Config, policy: BoundedActor, sampler: Sampler, noise: Chance) -> tuple:
@@ -233,35 +226,32 @@ def draw_pairs(config: Config, policy: BoundedActor, sampler: Sampler, noise: Ch
 
 
 def density_step(
-    density: Density, config: Config, theta: Tensor, adam: AdamState, batch: Minibatch, noise
-) -> tuple[Tensor, AdamState, Tensor]:
-    """One step of the VAE. Pure; the last is its loss [S]."""
+    density: Density, config: Config, net: Net, batch: Minibatch, noise: Tensor
+) -> tuple[Net, Metrics]:
+    """One step of the VAE. Pure."""
 
-    def loss(theta: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    def loss(theta):
         rebuilt = density.rebuild(theta, batch.obs, batch.action, noise)
         error = density_error(batch.action, *rebuilt, config.density_beta).mean(1)
-        return error, {"error": error}
+        return error, {"density_error": error}
 
-    grad, metrics = gradient(loss, theta)
-    lr, everyone = torch.tensor(config.density_lr), theta.new_ones(len(theta))
-    theta, adam = adam_step(theta, grad, adam, lr, everyone)
-    return theta, adam, metrics["error"]
+    return descend(net, config.density_lr, loss)
 
 
-def iterate(config: Config, learner: Learner, turn: Callable, explore=None) -> tuple[dict, dict]:
+def iterate(config: Config, learner: Learner, turn: Callable, explore=None) -> tuple[Metrics, dict]:
     """A thousand steps: metrics [S] of the last, and seconds per kind of work.
 
     `explore`, online, takes a number of environment steps and returns lambda's factor.
     """
-    factor, state = 1.0, (learner.parameters, learner.actor_adam, learner.critic_adam)
+    factor = 1.0
     for _ in range(config.steps_per_iteration // config.policy_freq):
         if explore is not None:
-            learner.policy.theta.copy_(state[0].actor)
+            learner.policy.theta.copy_(learner.state.actor.theta)
             factor = explore(config.policy_freq)
         weight = torch.tensor(config.penalty * factor)
-        state, metrics = turn(learner.density, state, weight=weight)
-    learner.parameters, learner.actor_adam, learner.critic_adam = state
-    learner.policy.theta.copy_(learner.parameters.actor)
+        density = learner.density.theta
+        learner.state, metrics = turn(density, learner.state, weight=weight)
+    learner.policy.theta.copy_(learner.state.actor.theta)
     return metrics, turn.seconds()
 
 
@@ -273,23 +263,33 @@ def draw(config: Config, policy: BoundedActor, sampler: Sampler, noise: Chance) 
 
 
 def draw_noise(config: Config, policy: BoundedActor, noise: Chance) -> Noise:
-    rows, cycle, actions = config.batch_size, config.policy_freq, policy.action_size
-    dropout, keep = None, 1 - config.dropout
-    if config.dropout:
-        draws = [noise.uniform(cycle + 1, rows, width) for width in config.hidden]
-        dropout = tuple((x < keep).float().transpose(0, 1) / keep for x in draws)
-    return Noise(noise.normal(cycle * rows, actions), noise.normal(rows, 2 * actions), dropout)
+    rows, actions = config.batch_size, policy.action_size
+    masks = dropout_masks(config, noise)
+    target = noise.normal(config.policy_freq * rows, actions)
+    return Noise(target, noise.normal(rows, 2 * actions), masks)
+
+
+def dropout_masks(config: Config, noise: Chance) -> list[tuple[Tensor, ...] | None]:
+    """A cycle's masks, for each pass through pi: per hidden layer [S, B, H], 0 or 1 / (1 - p)."""
+    passes, keep = config.policy_freq + 1, 1 - config.dropout
+    if not config.dropout:
+        return [None] * passes
+    draws = [noise.uniform(passes, config.batch_size, width) for width in config.hidden]
+    layers = [(x < keep).float().transpose(0, 1) / keep for x in draws]
+    return list(zip(*layers, strict=True))
 
 
 def target_value(
-    policy: BoundedActor, critics: Critics, config: Config, state: Parameters, part, noise, keep
+    policy: BoundedActor, critics: Critics, config: Config, state: State, batch, noise, dropout
 ) -> Tensor:
-    """y [S, B], from standard normal `noise` [S, B, A] and dropout `keep`."""
-    noise = (config.policy_noise * noise).clamp(-config.noise_clip, config.noise_clip)
-    action = policy.mean(state.actor_target, part.next_obs, keep)
+    """y [S, B], from standard normal `noise` [S, B, A] and masks of pi's hidden layers."""
+    c = config.noise_clip
+    noise = (config.policy_noise * noise).clamp(-c, c)
+    action = policy.mean(state.actor_target, batch.next_obs, dropout)
     action = policy.inside(action + policy.reach * noise)  # (3)
-    values = critics.values(state.critic_target, part.next_obs, action)
-    return part.reward + config.discount * (1 - part.terminated) * values.amin(1)  # (4)
+    values = critics.values(state.critic_target, batch.next_obs, action)
+    discount = config.discount * (1 - batch.terminated)
+    return batch.reward + discount * values.amin(1)  # (4)
 
 
 def actor_cycle(
@@ -298,44 +298,35 @@ def actor_cycle(
     density: Density,
     config: Config,
     density_theta: Tensor,
-    state: tuple,
+    state: State,
     batch: Minibatch,
     noise: Noise,
     weight: Tensor,
-) -> tuple[tuple, dict[str, Tensor]]:
+) -> tuple[State, Metrics]:
     """`policy_freq` critic steps and, on the last one's transitions, an actor step. Pure."""
-    parameters, actor_adam, critic_adam = state
-    actor, critic, actor_target, critic_target = parameters
-    everyone, count = actor.new_ones(len(actor)), config.policy_freq
-    keeps = [noise.dropout and [layer[i] for layer in noise.dropout] for i in range(count + 1)]
-    for part, perturbation, keep in zip(
-        batch.chunks(count), noise.target.chunk(count, 1), keeps[:-1], strict=True
-    ):
-        target = target_value(policy, critics, config, parameters, part, perturbation, keep)
+    actor, critic, actor_target, critic_target = state
+    batches = batch.chunks(config.policy_freq)
+    draws = noise.target.chunk(config.policy_freq, 1)
+    # critics
+    for part, normal, masks in zip(batches, draws, noise.dropout[:-1], strict=True):
+        y = target_value(policy, critics, config, state, part, normal, masks)
+        critic, metrics = descend(critic, config.critic_lr, critics.error, part, y)  # (5)
+    # actor
+    obs, first = batches[-1].obs, critic.theta[:, : critics.layout.size]
 
-        def errors(critic: Tensor, part=part, target=target) -> tuple[Tensor, dict[str, Tensor]]:
-            values = critics.values(critic, part.obs, part.action).unbind(1)
-            total = sum(critic_loss(value, target) for value in values)
-            return total, {"critic_loss": total, "value": values[0].mean(1)}
-
-        grad, metrics = gradient(errors, critic)
-        lr = torch.tensor(config.critic_lr)
-        critic, critic_adam = adam_step(critic, grad, critic_adam, lr, everyone)  # (5)
-
-    def loss(actor: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        action = policy.mean(actor, part.obs, keeps[-1])
-        value = critics.values(critic[:, : critics.layout.size], part.obs, action)[:, 0]
-        rebuilt = density.rebuild(density_theta, part.obs, action, noise.latent)
+    def loss(theta):
+        action = policy.mean(theta, obs, noise.dropout[-1])
+        value = critics.values(first, obs, action)[:, 0]
+        rebuilt = density.rebuild(density_theta, obs, action, noise.latent)
         error = density_error(action, *rebuilt, config.density_beta)
         total = policy_loss(value, error, weight, config.normalize_q)  # (6)
         return total, {"policy_loss": total, "penalty": error.mean(1)}
 
-    grad, more = gradient(loss, actor)
-    lr = torch.tensor(config.actor_lr)
-    actor, actor_adam = adam_step(actor, grad, actor_adam, lr, everyone)  # (7)
-    moved = zip((actor, critic), (actor_target, critic_target), strict=True)
-    targets = [old + config.tau * (new - old) for new, old in moved]  # (8)
-    return (Parameters(actor, critic, *targets), actor_adam, critic_adam), metrics | more
+    actor, more = descend(actor, config.actor_lr, loss)  # (7)
+    # targets
+    actor_target = polyak(actor_target, actor.theta, config.tau)
+    critic_target = polyak(critic_target, critic.theta, config.tau)  # (8)
+    return State(actor, critic, actor_target, critic_target), metrics | more
 
 
 def explore(config: Config, explorer: Explorer, rngs: list, count: int) -> float:
@@ -349,26 +340,22 @@ def explore(config: Config, explorer: Explorer, rngs: list, count: int) -> float
 
 def start(config: Config, run, data, about: dict) -> tuple[Learner, Critics, Density]:
     """All networks, fresh, but for the VAE of another run where `config.density` names one."""
-    rngs = run.streams["init"]
-    policy = BoundedActor(
-        data.obs_size, *data.box(), rngs=rngs, hidden=config.hidden, last=config.actor_last
-    ).to(run.device)
-    if config.normalize_obs:
-        policy.normalizer.fit(*data.obs_statistics())
-    critics = Critics(data.obs_size, policy.action_size, config.hidden)
-    critic = critics.initial(rngs, last=config.critic_last).to(run.device)
-    density = Density(policy, data.obs_size, config.density_hidden)
+    rngs, size = run.streams["init"], data.obs_size
+    network = {"rngs": rngs, "hidden": config.hidden, "last": config.actor_last}
+    policy = BoundedActor.for_data(data, config.normalize_obs, run.device, **network)
+    critics = Critics(size, policy.action_size, config.hidden)
+    critic = critics.initial(rngs, last=config.critic_last)
+    density = Density(policy, size, config.density_hidden)
     if config.density:
-        fitted = load_rows(Path(config.density) / DENSITY_FILE, density.layout, run.seeds, about)
+        path = Path(config.density) / DENSITY_FILE
+        fitted = load_network(path, density.layout, run.seeds, about)
     else:
         fitted = initial(density.layout, rngs)
-    actor, fitted = policy.theta.detach().clone(), fitted.to(run.device)
-    parameters = Parameters(actor, critic, actor.clone(), critic.clone())
-    adams = [AdamState.zeros(x) for x in (fitted, actor, critic)]
-    online = OnlineRows(len(run.seeds), config.online_steps, data.obs_size, policy.action_size)
-    draws = run.chance("batch"), run.chance("action")
-    learner = Learner(policy, fitted, adams[0], parameters, *adams[1:], online, *draws)
-    return learner, critics, density
+    actor, critic = Net.of(policy.theta), Net.of(critic.to(run.device))
+    state = State(actor, critic, actor.theta.clone(), critic.theta.clone())
+    online = OnlineRows(len(run.seeds), config.online_steps, size, policy.action_size)
+    fitted, rows, noise = Net.of(fitted.to(run.device)), run.chance("batch"), run.chance("action")
+    return Learner(policy, fitted, state, online, rows, noise), critics, density
 
 
 def train(config: Config, run) -> None:
@@ -392,8 +379,8 @@ def train(config: Config, run) -> None:
         if k < before:
             run.log(*fit_density(config, learner, fit))
             if k == before - 1:
-                theta = learner.density
-                save_rows(run.folder / DENSITY_FILE, density.layout, theta, run.seeds, about)
+                theta = learner.density.theta
+                save_network(run.folder / DENSITY_FILE, density.layout, theta, run.seeds, about)
             continue
         if k == online_from or (k > online_from and run.at_boundary):
             explorer.restart(run.streams.integers("environment", 1))

@@ -25,19 +25,23 @@ except that mean |Q_1| is at least 1e-8. Critics and targets are not part of the
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
 from rlsuite.core.actors import BoundedActor
 from rlsuite.core.chance import Chance
-from rlsuite.core.critics import Critics
-from rlsuite.core.optim import AdamState, adam_step, gradient
-from rlsuite.core.ranges import require_multiple, require_positive, require_whole, require_within
+from rlsuite.core.critics import Critics, critic_loss
+from rlsuite.core.optim import Metrics, Net, descend, polyak
+from rlsuite.core.ranges import (
+    require_multiple,
+    require_offline,
+    require_positive,
+    require_whole,
+    require_within,
+)
 from rlsuite.core.replay import Minibatch, Sampler
 
 # ------------------------------------------------------------------------------------- 2. Config
@@ -59,10 +63,9 @@ class Config:
     hidden: tuple[int, ...] = (256, 256)  # widths of actor and critics, ReLU [paper; code]
 
     def __post_init__(self) -> None:
-        counts = ("policy_freq", "batch_size", "total_steps", "steps_per_iteration", "hidden")
-        require_whole(self, *counts)
+        require_offline(self)
+        require_whole(self, "policy_freq")
         require_multiple(self, "policy_freq", "steps_per_iteration")
-        require_multiple(self, "steps_per_iteration", "total_steps")
         require_positive(self, "noise_clip", "learning_rate")
         require_within(self, 0, 1, "discount", "tau")
         require_within(self, 0, math.inf, "alpha", "policy_noise")
@@ -83,11 +86,6 @@ PRESETS: dict[str, dict[str, dict]] = {
 # --------------------------------------------------------------------------------- 5. Objectives
 
 
-def critic_loss(value: Tensor, target: Tensor) -> Tensor:
-    """Squared error of one critic. [S, B] -> [S]."""
-    return (value - target).square().mean(1)
-
-
 def policy_loss(value: Tensor, imitation: Tensor, alpha: float) -> Tensor:
     """-lambda Q + (pi - a)^2: equation 5. value, imitation [S, B] -> [S]."""
     scale = alpha / value.abs().mean(1).detach().clamp(min=1e-8)
@@ -99,13 +97,13 @@ OBJECTIVES = (critic_loss, policy_loss)
 # ------------------------------------------------------------------------------------- 6. Update
 
 
-class Parameters(NamedTuple):
+class State(NamedTuple):
     """All that a step changes, one row per seed."""
 
-    actor: Tensor  # [S, P_actor]
-    critic: Tensor  # [S, 2 P_critic]
-    actor_target: Tensor
-    critic_target: Tensor
+    actor: Net
+    critic: Net  # both critics
+    actor_target: Tensor  # [S, P_actor]
+    critic_target: Tensor  # [S, 2 P_critic]
 
 
 @dataclass
@@ -113,23 +111,9 @@ class Learner:
     """Everything that training changes, and so everything that a checkpoint holds."""
 
     policy: BoundedActor
-    parameters: Parameters
-    actor_adam: AdamState
-    critic_adam: AdamState
+    state: State
     rows: Chance
     noise: Chance
-
-
-def iterate(
-    config: Config, learner: Learner, turn: Callable
-) -> tuple[dict[str, Tensor], dict[str, float]]:
-    """A thousand steps: metrics [S] of the last, and seconds per kind of work."""
-    state = (learner.parameters, learner.actor_adam, learner.critic_adam)
-    for _ in range(config.steps_per_iteration // config.policy_freq):
-        state, metrics = turn(state)
-    learner.parameters, learner.actor_adam, learner.critic_adam = state
-    learner.policy.theta.copy_(learner.parameters.actor)
-    return metrics, turn.seconds()
 
 
 def draw(config: Config, sampler: Sampler, noise: Chance) -> tuple[Minibatch, Tensor]:
@@ -139,47 +123,45 @@ def draw(config: Config, sampler: Sampler, noise: Chance) -> tuple[Minibatch, Te
 
 
 def target_value(
-    policy: BoundedActor, critics: Critics, config: Config, parameters: Parameters, part, noise
+    policy: BoundedActor, critics: Critics, config: Config, state: State, batch, noise
 ) -> Tensor:
     """y [S, B], from standard normal `noise` [S, B, A]."""
-    noise = (config.policy_noise * noise).clamp(-config.noise_clip, config.noise_clip)
-    action = policy.mean(parameters.actor_target, part.next_obs)
+    c = config.noise_clip
+    noise = (config.policy_noise * noise).clamp(-c, c)
+    action = policy.mean(state.actor_target, batch.next_obs)
     action = policy.inside(action + policy.reach * noise)  # (2)
-    values = critics.values(parameters.critic_target, part.next_obs, action)
-    return part.reward + config.discount * (1 - part.terminated) * values.amin(1)  # (3)
+    values = critics.values(state.critic_target, batch.next_obs, action)
+    discount = config.discount * (1 - batch.terminated)
+    return batch.reward + discount * values.amin(1)  # (3)
 
 
 def actor_cycle(
-    policy: BoundedActor, critics: Critics, config: Config, state: tuple, batch: Minibatch, noise
-) -> tuple[tuple, dict[str, Tensor]]:
+    policy: BoundedActor, critics: Critics, config: Config, state: State, batch: Minibatch, noise
+) -> tuple[State, Metrics]:
     """`policy_freq` critic steps and, on the last one's transitions, an actor step. Pure."""
-    parameters, actor_adam, critic_adam = state
-    actor, critic, actor_target, critic_target = parameters
-    lr, everyone = torch.tensor(config.learning_rate), actor.new_ones(len(actor))
-    parts = zip(batch.chunks(config.policy_freq), noise.chunk(config.policy_freq, 1), strict=True)
-    for part, perturbation in parts:
-        target = target_value(policy, critics, config, parameters, part, perturbation)
+    actor, critic, actor_target, critic_target = state
+    lr, count = config.learning_rate, config.policy_freq
+    batches = batch.chunks(count)
+    # critics
+    for part, draws in zip(batches, noise.chunk(count, 1), strict=True):
+        y = target_value(policy, critics, config, state, part, draws)
+        critic, metrics = descend(critic, lr, critics.error, part, y)  # (4)
+    # actor
+    obs, logged = batches[-1].obs, batches[-1].action
+    first = critic.theta[:, : critics.layout.size]
 
-        def errors(critic: Tensor, part=part, target=target) -> tuple[Tensor, dict[str, Tensor]]:
-            values = critics.values(critic, part.obs, part.action).unbind(1)
-            losses = [critic_loss(value, target) for value in values]
-            return sum(losses), {"critic_loss": sum(losses), "value": values[0].mean(1)}
-
-        grad, metrics = gradient(errors, critic)
-        critic, critic_adam = adam_step(critic, grad, critic_adam, lr, everyone)  # (4)
-
-    def loss(actor: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        action = policy.mean(actor, part.obs)
-        value = critics.values(critic[:, : critics.layout.size], part.obs, action)[:, 0]
-        imitation = (action - part.action).square().mean(-1)
+    def loss(theta):
+        action = policy.mean(theta, obs)
+        value = critics.values(first, obs, action)[:, 0]
+        imitation = (action - logged).square().mean(-1)
         total = policy_loss(value, imitation, config.alpha)  # (5)
         return total, {"policy_loss": total, "imitation": imitation.mean(1)}
 
-    grad, more = gradient(loss, actor)
-    actor, actor_adam = adam_step(actor, grad, actor_adam, lr, everyone)  # (6)
-    moved = zip((actor, critic), (actor_target, critic_target), strict=True)
-    targets = [old + config.tau * (new - old) for new, old in moved]  # (7)
-    return (Parameters(actor, critic, *targets), actor_adam, critic_adam), metrics | more
+    actor, more = descend(actor, lr, loss)  # (6)
+    # targets
+    actor_target = polyak(actor_target, actor.theta, config.tau)
+    critic_target = polyak(critic_target, critic.theta, config.tau)  # (7)
+    return State(actor, critic, actor_target, critic_target), metrics | more
 
 
 # -------------------------------------------------------------------------------------- 7. Train
@@ -187,20 +169,19 @@ def actor_cycle(
 
 def train(config: Config, run) -> None:
     """Train on `run.data()` for all `run.seeds`; `run` logs, evaluates, saves and resumes."""
-    data = run.data()
-    rngs = run.streams["init"]
-    policy = BoundedActor(data.obs_size, *data.box(), rngs=rngs, hidden=config.hidden)
-    policy.to(run.device)
-    if config.normalize_obs:
-        policy.normalizer.fit(*data.obs_statistics())
-    critics = Critics(data.obs_size, policy.action_size, config.hidden)
-    critic = critics.initial(run.streams["init"]).to(run.device)
-    actor, rows, noise = policy.theta.detach().clone(), run.chance("batch"), run.chance("action")
-    parameters = Parameters(actor, critic, actor.clone(), critic.clone())
-    adams = AdamState.zeros(actor), AdamState.zeros(critic)
-    learner = Learner(policy, parameters, *adams, rows, noise)
+    data, rngs = run.data(), run.streams["init"]
+    standardize, hidden = config.normalize_obs, config.hidden
+    policy = BoundedActor.for_data(data, standardize, run.device, rngs=rngs, hidden=hidden)
+    critics = Critics(data.obs_size, policy.action_size, hidden)
+    actor, critic = Net.of(policy.theta), Net.of(critics.initial(rngs).to(run.device))
+    state = State(actor, critic, actor.theta.clone(), critic.theta.clone())
+    rows, noise = run.chance("batch"), run.chance("action")
+    learner = Learner(policy, state, rows, noise)
     sampler = Sampler(data, policy.normalizer, rows)
     step = partial(actor_cycle, policy, critics, config)
     turn = run.turn(partial(draw, config, sampler, noise), step, config.total_steps, [rows, noise])
     for _ in run.iterations(config.iterations, config.steps_per_iteration, learner):
-        run.log(*iterate(config, learner, turn))
+        for _ in range(config.steps_per_iteration // config.policy_freq):
+            learner.state, metrics = turn(learner.state)
+        policy.theta.copy_(learner.state.actor.theta)
+        run.log(metrics, turn.seconds())

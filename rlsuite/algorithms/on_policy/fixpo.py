@@ -11,13 +11,13 @@ For iterations k = 1..K, for S seeds at once, each with its own everything:
     (6)          grad of L = L_pi + c_V L_V + beta mean_s KL
     (7)          grad <- grad min(1, 0.5 / |grad|), over actor and critic jointly
     (8)          theta <- Adam(theta, grad, lr); beta <- max(0, Adam(beta, eps - C max_s KL, lr_b))
-    (9)      fix-up, until no state of the M has KL > eps: shuffle; each minibatch in which one has
-             takes (7) and (8) on beta mean_s KL alone
+    (9)      fix-up: shuffle; for every minibatch that contains a state with KL > eps: (7) and (8)
+             on beta mean_s KL only. Again, until no state of the M has KL > eps
     (10)     after `max_sweeps` of (9), bisect for the largest step from pi_old that is allowed
 
 | symbol | variable | shape | meaning |
 |---|---|---|---|
-| theta | theta | [S, P] | all parameters: the actor's columns first, then the critic's |
+| theta | actor, critic | [S, P_actor], [S, P_critic] | the networks of pi and of V |
 | KL | kl | [S, B] | KL(pi_old || pi_theta) of each state, in closed form |
 | eps | max_kl | | limit on the KL of every state of the batch, certified after each epoch |
 | C | target_coef | | the first phase aims at eps / C, so that few fix-up steps are needed |
@@ -45,8 +45,15 @@ from torch import Tensor
 from rlsuite.core.beta import BetaActorCritic
 from rlsuite.core.networks import ActorCritic
 from rlsuite.core.normalizers import EPSILON, RewardScaler, RunningStatistics
-from rlsuite.core.optim import AdamState, adam_step, clip_grad_norm, gradient
-from rlsuite.core.ranges import require_bounded
+from rlsuite.core.optim import AdamState, Loss, Metrics, Net, adam_step, clip_grad_norm, gradient
+from rlsuite.core.ranges import (
+    require_bounded,
+    require_choice,
+    require_on_policy,
+    require_positive,
+    require_whole,
+    require_within,
+)
 from rlsuite.core.rollouts import Batch, Collector, experience, value_loss
 
 # ------------------------------------------------------------------------------------- 2. Config
@@ -81,27 +88,14 @@ class Config:
     log_std_init: float = -0.5  # initial log sigma of a Gaussian, state-independent [code]
 
     def __post_init__(self) -> None:
-        m, counts = self.batch_size, (self.num_minibatches, self.fixup_minibatches)
-        if min(m, *counts, self.epochs, self.max_sweeps, *self.hidden) < 1:
-            raise ValueError(f"{self}: envs, steps, epochs, sweeps, widths must be 1 or more")
-        for b in counts:
-            if m % b:
-                raise ValueError(f"{b} minibatches must split {m} steps; use {math.gcd(m, b)}")
-        if self.total_steps < m:
-            raise ValueError(f"total_steps {self.total_steps} is less than one rollout; use {m}")
-        positive = ("max_kl", "target_coef", "learning_rate", "max_grad_norm")
-        for name in (*positive, "value_clip"):
-            if getattr(self, name) is not None and not 0 < getattr(self, name) < math.inf:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be greater than 0")
-        for name in ("multiplier_init", "multiplier_lr", "value_coef"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be 0 or greater")
-        for name in ("discount", "gae_lambda"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must lie in [0, 1]")
-        for name, known in CHOICES.items():
-            if getattr(self, name) not in known:
-                raise ValueError(f"{name} {getattr(self, name)!r} is unknown; use one of {known}")
+        require_on_policy(self, "num_minibatches", "fixup_minibatches", least=1)
+        require_whole(self, "epochs", "max_sweeps")
+        require_positive(self, "max_kl", "target_coef", "learning_rate", "max_grad_norm")
+        require_positive(self, "value_clip")
+        require_within(self, 0, math.inf, "multiplier_init", "multiplier_lr", "value_coef")
+        require_choice(self, "kl_stat", ("max", "mean"))
+        require_choice(self, "fixup", ("epoch", "last", "off"))
+        require_choice(self, "distribution", ("gaussian", "beta"))
 
     @property
     def batch_size(self) -> int:
@@ -111,9 +105,10 @@ class Config:
     def iterations(self) -> int:
         return self.total_steps // self.batch_size
 
+    @property
+    def gradient_steps(self) -> int:
+        return self.iterations * self.epochs * self.num_minibatches
 
-CHOICES = {"kl_stat": ("max", "mean"), "fixup": ("epoch", "last", "off")}
-CHOICES |= {"distribution": ("gaussian", "beta"), "activation": ("tanh", "relu")}
 
 # ------------------------------------------------------------------------------------ 3. Presets
 
@@ -132,11 +127,12 @@ PRESETS: dict[str, dict[str, dict]] = {
 
 def surrogate_loss(log_ratio: Tensor, advantage: Tensor) -> Tensor:
     """L_pi = mean -A rho, without a clip. [S, B] -> [S]."""
-    return (-advantage * log_ratio.clamp(-20, 20).exp()).mean(1)
+    ratio = log_ratio.clamp(-20, 20).exp()
+    return (-advantage * ratio).mean(1)
 
 
 def statistic(kl: Tensor, stat: str) -> Tensor:
-    """What eps limits and beta heeds: the largest KL of a state, or the mean. [S, B] -> [S]."""
+    """The KL that is compared with eps and drives beta: of one state, or mean. [S, B] -> [S]."""
     return kl.amax(1) if stat == "max" else kl.mean(1)
 
 
@@ -150,83 +146,85 @@ class Learner:
     """Everything that training changes, and so everything that a checkpoint holds."""
 
     policy: ActorCritic
-    beta: Tensor  # [S, 1]
-    adam: AdamState  # of the actor and, in the last column, of beta: they always step together
-    critic_adam: AdamState  # which a fix-up step leaves alone
+    actor: Net  # beta is its last column: the two always step together
+    critic: Net  # which a fix-up step leaves alone
     targets: RunningStatistics  # of all R so far; sigma is their standard deviation
     scaler: RewardScaler  # switched off: rewards stay raw
 
 
 def iterate(
     config: Config, learner: Learner, collector: Collector, streams, k: int, step: Callable
-) -> tuple[dict[str, Tensor], dict[str, float]]:
+) -> tuple[Metrics, dict]:
     """Iteration k, from 0: metrics [S], and seconds per kind of work; step: `minibatch_step`."""
-    policy, start = learner.policy, perf_counter()
     rollout = collector.collect(config.num_steps, streams["action"])  # (1)
-    how = (config.discount, config.gae_lambda, config.bootstrap_on_truncation)
-    scale = np.sqrt(learner.targets.var.numpy() + EPSILON)
-    batch = experience(policy, rollout, *how, scale[..., None].astype(np.float32))  # (2)
+    start, policy = perf_counter(), learner.policy
+    bootstrap = config.bootstrap_on_truncation
+    sigma = np.sqrt(learner.targets.var.numpy() + EPSILON)
+    scale = sigma[..., None].astype(np.float32)
+    batch = experience(policy, rollout, config.discount, config.gae_lambda, bootstrap, scale)  # (2)
     learner.targets.merge(batch.target[..., None].numpy())
-    batch = batch._replace(target=batch.target / torch.from_numpy(scale).float())  # (3)
+    batch = batch._replace(target=batch.target / torch.from_numpy(sigma).float())  # (3)
     lr = torch.tensor(config.learning_rate * (1 - k / config.iterations))  # (4)
-    old, repairs = policy.theta[:, : policy.actor_size].clone(), torch.zeros(2, len(scale))
+    old, repairs = learner.actor.theta[:, :-1].clone(), torch.zeros(2, len(sigma))
     for epoch in range(config.epochs):
         for minibatch in batch.shuffled(streams["batch"]).chunks(config.num_minibatches):  # (5)
-            state = (policy.theta, learner.beta, learner.adam, learner.critic_adam)
-            state, metrics = step(state, lr, old, minibatch)
-            theta, learner.beta, learner.adam, learner.critic_adam = state
-            policy.theta.copy_(theta)
+            actor, critic, metrics = step(learner.actor, learner.critic, lr, old, minibatch)
+            learner.actor, learner.critic = actor, critic
         if config.fixup == "epoch" or (config.fixup == "last" and epoch == config.epochs - 1):
             repairs += fixup(config, learner, batch, old, lr, streams["batch"])
-    kl = state_kl(policy, old, policy.theta, batch.obs)
-    metrics |= {"kl": kl.mean(1), "max_kl": kl.amax(1), "multiplier": learner.beta[:, 0]}
-    metrics |= {"states_above_limit": (kl > config.max_kl).float().sum(1)}
-    metrics |= {"fixup_share": repairs[0] / (config.epochs * config.num_minibatches)}
-    metrics |= {"bisections": repairs[1], "explained_variance": batch.explained_variance()}
-    collecting = sum(rollout.seconds.values())
-    return metrics, rollout.seconds | {"learning": perf_counter() - start - collecting}
+    actor, beta = learner.actor.theta[:, :-1], learner.actor.theta[:, -1]
+    policy.theta.copy_(torch.cat((actor, learner.critic.theta), 1))
+    kl = state_kl(policy, old, actor, batch.obs)
+    metrics = metrics | {
+        "kl": kl.mean(1),
+        "max_kl": kl.amax(1),
+        "multiplier": beta,
+        "states_above_limit": (kl > config.max_kl).float().sum(1),
+        "fixup_share": repairs[0] / (config.epochs * config.num_minibatches),
+        "bisections": repairs[1],
+        "explained_variance": batch.explained_variance(),
+    }
+    return metrics, rollout.seconds | {"learning": perf_counter() - start}
 
 
 def minibatch_step(
-    policy: ActorCritic, config: Config, state: tuple, lr: Tensor, old: Tensor, minibatch: Batch
-) -> tuple[tuple, dict[str, Tensor]]:
-    """One step on L. Pure; state: theta [S, P], beta [S, 1], their Adams; old [S, P_actor]."""
-    (theta, beta, adam, critic_adam), everyone = state, torch.ones(len(old))
-    grad, metrics = gradient(partial(loss, policy, config, minibatch, old, beta), theta)  # (6)
+    policy: ActorCritic, config: Config, actor: Net, critic: Net, lr: Tensor, old: Tensor, batch
+) -> tuple[Net, Net, Metrics]:
+    """One step on L. Pure; old [S, P_actor]."""
+    beta = actor.theta[:, -1]
+    theta = torch.cat((actor.theta[:, :-1], critic.theta), 1)
+    grad, metrics = gradient(lambda x: loss(x, policy, config, batch, old, beta), theta)  # (6)
     grad, metrics["grad_norm"] = clip_grad_norm(grad, config.max_grad_norm)  # (7)
-    (actor, critic), grads = (x.tensor_split([policy.actor_size], 1) for x in (theta, grad))
-    pair = (grads[0], metrics.pop("kl_stat"))
-    actor, beta, adam = descend(config, actor, beta, adam, *pair, lr, everyone)
-    critic, critic_adam = adam_step(critic, grads[1], critic_adam, lr, everyone)
-    return (torch.cat((actor, critic), 1), beta, adam, critic_adam), metrics
+    grads = grad.tensor_split([policy.actor_size], 1)
+    actor = primal_dual_step(config, actor, grads[0], metrics.pop("kl_stat"), lr)
+    critic = Net(*adam_step(critic.theta, grads[1], critic.adam, lr))
+    return actor, critic, metrics
 
 
 def loss(
-    policy: ActorCritic, config: Config, batch: Batch, old: Tensor, beta: Tensor, theta: Tensor
-) -> tuple[Tensor, dict[str, Tensor]]:
+    theta: Tensor, policy: ActorCritic, config: Config, batch: Batch, old: Tensor, beta: Tensor
+) -> Loss:
     """L = L_pi + c_V L_V + beta mean_s KL [S], and its parts."""
-    pi, value = policy.distribution(theta, batch.obs), policy.value(theta, batch.obs)
-    log_ratio, advantage = pi.log_prob(batch.action) - batch.old_log_prob, batch.advantage
+    pi = policy.distribution(theta, batch.obs)
+    value = policy.value(theta, batch.obs)
+    log_ratio = pi.log_prob(batch.action) - batch.old_log_prob
     kl = policy.distribution(old, batch.obs).kl(pi)
-    metrics = {
-        "policy_loss": surrogate_loss(log_ratio, advantage),
-        "value_loss": value_loss(value, batch.old_value, batch.target, config.value_clip),
-        "entropy": pi.entropy().mean(1),
-        "kl_stat": statistic(kl, config.kl_stat),
-    }
-    total = metrics["policy_loss"] + beta[:, 0] * kl.mean(1)
-    return total + config.value_coef * metrics["value_loss"], metrics
+    surrogate = surrogate_loss(log_ratio, batch.advantage)
+    error = value_loss(value, batch.old_value, batch.target, config.value_clip)
+    total = surrogate + beta * kl.mean(1) + config.value_coef * error
+    metrics = {"policy_loss": surrogate, "value_loss": error, "entropy": pi.entropy().mean(1)}
+    return total, metrics | {"kl_stat": statistic(kl, config.kl_stat)}
 
 
-def descend(
-    config: Config, actor, beta, adam: AdamState, grad, kl_stat, lr, active
-) -> tuple[Tensor, Tensor, AdamState]:
+def primal_dual_step(
+    config: Config, actor: Net, grad: Tensor, kl_stat: Tensor, lr: Tensor, active=None
+) -> Net:
     """A step of the actor and of beta, for the `active` [S]; `kl_stat` [S] is from before it."""
-    both, dual = torch.cat((actor, beta), 1), config.max_kl - config.target_coef * kl_stat
-    lrs = torch.cat((lr.expand(actor.shape[1]), torch.tensor([config.multiplier_lr])))
-    grads = torch.cat((grad, dual[:, None]), 1)
-    both, adam = adam_step(both, grads, adam, lrs, active)  # (8)
-    return both[:, :-1], both[:, -1:].clamp(min=0), adam
+    dual = config.max_kl - config.target_coef * kl_stat
+    lrs = torch.cat((lr.expand(grad.shape[1]), torch.tensor([config.multiplier_lr])))
+    grad = torch.cat((grad, dual[:, None]), 1)
+    theta, adam = adam_step(actor.theta, grad, actor.adam, lrs, active)  # (8)
+    return Net(torch.cat((theta[:, :-1], theta[:, -1:].clamp(min=0)), 1), adam)
 
 
 def state_kl(policy: ActorCritic, old: Tensor, actor: Tensor, obs: Tensor) -> Tensor:
@@ -237,43 +235,62 @@ def state_kl(policy: ActorCritic, old: Tensor, actor: Tensor, obs: Tensor) -> Te
 def fixup(
     config: Config, learner: Learner, batch: Batch, old: Tensor, lr: Tensor, rngs: list
 ) -> Tensor:
-    """Phase two, for the seeds (`rows`) that need it: [2, S], steps taken and bisections (0, 1)."""
-    policy, repairs = learner.policy, torch.zeros(2, len(old))
-    actors, rows = policy.theta[:, : policy.actor_size], torch.arange(len(old))
+    """Phase two, for the seeds that need it: [2, S], steps taken and bisections (0, 1)."""
+    policy, whole = learner.policy, learner.actor
+    repairs, seeds = torch.zeros(2, len(old)), torch.arange(len(old))
 
-    def penalty(old, obs, beta, actor) -> tuple[Tensor, dict[str, Tensor]]:
-        kl = state_kl(policy, old, actor, obs)
-        return beta[:, 0] * kl.mean(1), {"kl_stat": statistic(kl, config.kl_stat)}
-
-    def violated(rows: Tensor, actor: Tensor) -> Tensor:  # not <=: a NaN is a violation
-        kl = state_kl(policy, old[rows], actor, batch.obs[rows])
-        return ~(statistic(kl, config.kl_stat) <= config.max_kl)
+    def exceeding(seeds):  # not >: a NaN exceeds, too
+        kl = state_kl(policy, old[seeds], whole.theta[seeds], batch.obs[seeds])
+        return seeds[~(statistic(kl, config.kl_stat) <= config.max_kl)]
 
     for _ in range(config.max_sweeps):
-        rows = rows[violated(rows, actors[rows])]
-        if not len(rows):
+        seeds = exceeding(seeds)
+        if not len(seeds):
             return repairs
-        shuffled = Batch(*(x[rows] for x in batch)).shuffled([rngs[row] for row in rows])
-        actor, beta = actors[rows], learner.beta[rows]
-        adam = AdamState(*(x[rows] for x in learner.adam))
-        for minibatch in shuffled.chunks(config.fixup_minibatches):
-            grad, parts = gradient(partial(penalty, old[rows], minibatch.obs, beta), actor)  # (9)
-            active = (parts["kl_stat"] > config.max_kl).float()
-            pair = (clip_grad_norm(grad, config.max_grad_norm)[0], parts["kl_stat"])
-            actor, beta, adam = descend(config, actor, beta, adam, *pair, lr, active)
-            repairs[0, rows] += active
-        moved = zip((actors, learner.beta, *learner.adam), (actor, beta, *adam), strict=True)
-        for whole, new in moved:
-            whole[rows] = new
-    rows = rows[violated(rows, actors[rows])]
-    low, high, way = torch.zeros(len(rows), 1), torch.ones(len(rows), 1), actors[rows] - old[rows]
+        mine = Batch(*(x[seeds] for x in batch)).shuffled([rngs[s] for s in seeds])
+        moments = AdamState(*(x[seeds] for x in whole.adam))
+        actor, start = Net(whole.theta[seeds], moments), old[seeds]
+        for minibatch in mine.chunks(config.fixup_minibatches):
+            actor, active = fixup_step(policy, config, actor, minibatch.obs, start, lr)
+            repairs[0, seeds] += active
+        whole.theta[seeds] = actor.theta
+        for all_moments, moved in zip(whole.adam, actor.adam, strict=True):
+            all_moments[seeds] = moved
+    seeds = exceeding(seeds)
+    reached = whole.theta[seeds, :-1]
+    allowed = bisect(policy, config, old[seeds], reached, batch.obs[seeds])
+    whole.theta[seeds, :-1] = allowed
+    repairs[1, seeds] = 1
+    return repairs
+
+
+def fixup_step(
+    policy: ActorCritic, config: Config, actor: Net, obs: Tensor, old: Tensor, lr: Tensor
+) -> tuple[Net, Tensor]:
+    """A step for the seeds with a state of `obs` above eps; which they are, [S]."""
+
+    def penalty(theta):
+        kl = state_kl(policy, old, theta, obs)
+        loss = actor.theta[:, -1] * kl.mean(1)
+        return loss, {"kl_stat": statistic(kl, config.kl_stat)}
+
+    grad, metrics = gradient(penalty, actor.theta[:, :-1])  # (9)
+    grad, _ = clip_grad_norm(grad, config.max_grad_norm)
+    kl_stat = metrics["kl_stat"]
+    active = (kl_stat > config.max_kl).float()
+    return primal_dual_step(config, actor, grad, kl_stat, lr, active), active
+
+
+def bisect(policy: ActorCritic, config: Config, old: Tensor, actor: Tensor, obs: Tensor) -> Tensor:
+    """The point furthest from `old` on the way to `actor` whose KL at `obs` is within eps."""
+    low, high = torch.zeros(len(old), 1), torch.ones(len(old), 1)
     for _ in range(20):
         middle = (low + high) / 2
-        outside = violated(rows, old[rows] + middle * way)[:, None]
-        low, high = torch.where(outside, low, middle), torch.where(outside, middle, high)
-    actors[rows] = torch.where(low > 0, old[rows] + low * way, old[rows])  # (10)
-    repairs[1, rows] = 1
-    return repairs
+        kl = state_kl(policy, old, old + middle * (actor - old), obs)
+        outside = ~(statistic(kl, config.kl_stat) <= config.max_kl)[:, None]
+        low = torch.where(outside, low, middle)
+        high = torch.where(outside, middle, high)
+    return torch.where(low > 0, old + low * (actor - old), old)  # (10)
 
 
 # -------------------------------------------------------------------------------------- 7. Train
@@ -285,19 +302,15 @@ def train(config: Config, run) -> None:
     kind = ActorCritic if envs.discrete or config.distribution == "gaussian" else BetaActorCritic
     if kind is BetaActorCritic:
         require_bounded(envs.action_low, envs.action_high, "use --distribution gaussian")
-    policy = kind(
-        envs.obs_size, envs.action_size, envs.discrete, rngs=run.streams["init"],
-        hidden=config.hidden, activation=config.activation, normalize_obs=config.normalize_obs,
-        log_std_init=config.log_std_init,
-    )  # fmt: skip
+    policy = kind.of(envs, config, run.streams["init"])
     scaler = RewardScaler(len(run.seeds), config.num_envs, config.discount, enabled=False)
     beta = torch.full((len(run.seeds), 1), config.multiplier_init)
     actor, critic = policy.theta.tensor_split([policy.actor_size], 1)
-    adams = AdamState.zeros(torch.cat((actor, beta), 1)), AdamState.zeros(critic)
-    learner = Learner(policy, beta, *adams, RunningStatistics(len(run.seeds), 1), scaler)
+    actor, critic = Net.of(torch.cat((actor, beta), 1)), Net.of(critic)
+    targets = RunningStatistics(len(run.seeds), 1)
+    learner = Learner(policy, actor, critic, targets, scaler)
     collector = Collector(envs, policy, scaler)
-    gradient_steps = config.iterations * config.epochs * config.num_minibatches
-    step = run.compiled(partial(minibatch_step, policy, config), gradient_steps)
+    step = run.compiled(partial(minibatch_step, policy, config), config.gradient_steps)
     for k in run.iterations(config.iterations, config.batch_size, learner):
         if run.at_boundary:  # a checkpoint is an episode boundary: fresh environments
             collector.restart(run.streams.integers("environment", config.num_envs))

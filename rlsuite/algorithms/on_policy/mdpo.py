@@ -7,16 +7,15 @@ For iterations k = 0..K-1, for S seeds at once, each with its own everything:
     (3)  t_k <- 1 - (k-1)/K, the step size of mirror descent: from 1 + 1/K down to 2/K
     (4)  A <- (A - mean A) / (std A + 1e-8), over all M
     repeat m times, on all M at once:
-    (5)      grad of -Psi, Psi = mean rho A - (1/t_k) mean KL(pi_theta || pi_k)
-    (6)      grad <- grad min(1, 0.5 / |grad|), over the actor alone
-    (7)      theta <- Adam(theta, grad, lr)
+    (5)      theta <- Adam(theta, grad, lr), grad of -Psi, first scaled by min(1, 0.5 / |grad|) over
+             the actor alone; Psi = mean rho A - (1/t_k) mean KL(pi_theta || pi_k)
     for epoch = 1..E:
-    (8)      shuffle the M transitions; for each minibatch:
-    (9)          Adam on the clipped squared error of V to R, which nothing else clips
+    (6)      shuffle the M transitions; for each minibatch:
+    (7)          Adam on the clipped squared error of V to R, which nothing else clips
 
 | symbol | variable | shape | meaning |
 |---|---|---|---|
-| theta | theta | [S, P] | all parameters: the actor's columns first, then the critic's |
+| theta | actor, critic | [S, P_actor], [S, P_critic] | the networks of pi and of V |
 | rho | log_ratio | [S, M] | pi_theta(a|s) / pi_k(a|s), as a logarithm |
 | KL | kl | [S, M] | KL(pi_theta || pi_k) in closed form, the new policy first |
 | 1/t_k | penalty | | grows from about 1 to K/2: a run's length is part of the algorithm |
@@ -41,8 +40,9 @@ from torch import Tensor
 
 from rlsuite.core.networks import ActorCritic
 from rlsuite.core.normalizers import RewardScaler
-from rlsuite.core.optim import AdamState, adam_step, clip_grad_norm, gradient
-from rlsuite.core.rollouts import Batch, Collector, experience, standardise, value_loss
+from rlsuite.core.optim import Loss, Metrics, Net, descend
+from rlsuite.core.ranges import require_on_policy, require_positive, require_whole
+from rlsuite.core.rollouts import Batch, Collector, experience, squared_error, standardise
 
 # ------------------------------------------------------------------------------------- 2. Config
 
@@ -72,24 +72,10 @@ class Config:
     log_std_init: float = 0.0  # initial log sigma, state-independent [code, recalled]
 
     def __post_init__(self) -> None:
-        m, b = self.batch_size, self.critic_minibatches
-        counts = (self.num_envs, self.num_steps, self.policy_steps, self.critic_epochs, b)
-        if min(*counts, *self.hidden) < 1:
-            raise ValueError(f"{self}: envs, steps, epochs, minibatches, widths must be 1 or more")
-        if not 2 <= m <= self.total_steps:  # 2: for a standard deviation
-            raise ValueError(f"{m} transitions a rollout; use 2 to total_steps {self.total_steps}")
-        if m % b or m < 2 * b:  # single rows take other kernels, with other bits
-            near = math.gcd(m, b, m // 2)
-            raise ValueError(f"critic_minibatches {b} splits {m} transitions badly; use {near}")
-        positive = ("policy_lr", "critic_lr", "max_grad_norm", "adam_eps", "critic_adam_eps")
-        for name in (*positive, "value_clip"):
-            if getattr(self, name) is not None and not 0 < getattr(self, name) < math.inf:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be greater than 0")
-        for name in ("discount", "gae_lambda"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must lie in [0, 1]")
-        if self.activation not in ("tanh", "relu"):
-            raise ValueError(f"activation {self.activation!r} is unknown; use 'tanh' or 'relu'")
+        require_on_policy(self, "critic_minibatches")
+        require_whole(self, "policy_steps", "critic_epochs")
+        require_positive(self, "policy_lr", "critic_lr", "max_grad_norm", "value_clip")
+        require_positive(self, "adam_eps", "critic_adam_eps")
 
     @property
     def batch_size(self) -> int:
@@ -98,6 +84,10 @@ class Config:
     @property
     def iterations(self) -> int:
         return self.total_steps // self.batch_size
+
+    @property
+    def gradient_steps(self) -> int:
+        return self.iterations * self.critic_epochs * self.critic_minibatches
 
     @property
     def minibatches_per_call(self) -> int:
@@ -144,7 +134,7 @@ def step_size(k: int, iterations: int) -> float:
     return 1 - (k - 1) / iterations
 
 
-OBJECTIVES = (surrogate, mirror_descent, value_loss)
+OBJECTIVES = (surrogate, mirror_descent, squared_error)
 
 # ------------------------------------------------------------------------------------- 6. Update
 
@@ -154,85 +144,74 @@ class Learner:
     """Everything that training changes, and so everything that a checkpoint holds."""
 
     policy: ActorCritic
-    actor_adam: AdamState
-    critic_adam: AdamState
+    actor: Net
+    critic: Net
     scaler: RewardScaler
 
 
 def iterate(
     config: Config, learner: Learner, collector: Collector, streams, k: int, steps: list[Callable]
-) -> tuple[dict[str, Tensor], dict[str, float]]:
+) -> tuple[Metrics, dict]:
     """Iteration k, from 0: metrics [S], and seconds per kind of work."""
     ascend, regress = steps  # `policy_step` and `critic_steps`, compiled or not
-    policy, start = learner.policy, perf_counter()
     rollout = collector.collect(config.num_steps, streams["action"])  # (1)
-    how = (config.discount, config.gae_lambda, config.bootstrap_on_truncation)
-    batch = experience(policy, rollout, *how)  # (2)
+    start, policy = perf_counter(), learner.policy
+    bootstrap = config.bootstrap_on_truncation
+    batch = experience(policy, rollout, config.discount, config.gae_lambda, bootstrap)  # (2)
     penalty = torch.tensor(1 / step_size(k, config.iterations))  # (3)
     batch = batch._replace(advantage=standardise(batch.advantage))  # (4)
-    actor, critic = policy.theta.tensor_split([policy.actor_size], 1)
-    old = actor.clone()
+    old = learner.actor.theta.clone()
     for _ in range(config.policy_steps):
-        new, learner.actor_adam, metrics = ascend(actor, learner.actor_adam, old, penalty, batch)
-        actor.copy_(new)
-    loss = fit_critic(config, learner, critic, batch, streams["batch"], regress)
-    metrics |= {"value_loss": loss, "explained_variance": batch.explained_variance()}
-    metrics = metrics | {"penalty": penalty.expand(len(actor))}
-    collecting = sum(rollout.seconds.values())
-    return metrics, rollout.seconds | {"learning": perf_counter() - start - collecting}
+        learner.actor, metrics = ascend(learner.actor, old, penalty, batch)
+    errors = fit_critic(config, learner, batch, streams["batch"], regress)
+    policy.theta.copy_(torch.cat((learner.actor.theta, learner.critic.theta), 1))
+    metrics = metrics | errors | {"explained_variance": batch.explained_variance()}
+    metrics["penalty"] = penalty.expand(len(old))
+    return metrics, rollout.seconds | {"learning": perf_counter() - start}
 
 
 def policy_step(
-    policy: ActorCritic,
-    config: Config,
-    actor: Tensor,
-    adam: AdamState,
-    old: Tensor,
-    penalty: Tensor,
-    batch: Batch,
-) -> tuple[Tensor, AdamState, dict[str, Tensor]]:
-    """One ascent step on Psi with all M transitions. actor, old [S, P_actor]: pi_theta and pi_k."""
+    policy: ActorCritic, config: Config, actor: Net, old: Tensor, penalty: Tensor, batch: Batch
+) -> tuple[Net, Metrics]:
+    """One ascent step on Psi with all M transitions; `old` [S, P_actor] are pi_k's parameters."""
 
-    def loss(actor: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        pi, pi_k = policy.distribution(actor, batch.obs), policy.distribution(old, batch.obs)
-        log_ratio, kl = pi.log_prob(batch.action) - batch.old_log_prob, pi.kl(pi_k)
+    def loss(theta):
+        pi = policy.distribution(theta, batch.obs)
+        log_ratio = pi.log_prob(batch.action) - batch.old_log_prob
+        kl = pi.kl(policy.distribution(old, batch.obs))
         psi = mirror_descent(log_ratio, batch.advantage, kl, penalty)
-        return -psi, {"psi": psi, "kl": kl.mean(1), "entropy": pi.entropy().mean(1)}
+        entropy = pi.entropy().mean(1)
+        return -psi, {"psi": psi, "kl": kl.mean(1), "entropy": entropy}
 
-    grad, metrics = gradient(loss, actor)  # (5)
-    grad, metrics["grad_norm"] = clip_grad_norm(grad, config.max_grad_norm)  # (6)
-    lr, everyone = torch.tensor(config.policy_lr), torch.ones(len(actor))
-    actor, adam = adam_step(actor, grad, adam, lr, everyone, eps=config.adam_eps)  # (7)
-    return actor, adam, metrics
+    options = {"max_norm": config.max_grad_norm, "eps": config.adam_eps}
+    return descend(actor, config.policy_lr, loss, **options)  # (5)
 
 
 def fit_critic(
-    config: Config, learner: Learner, critic: Tensor, batch: Batch, rngs: list, step: Callable
-) -> Tensor:
-    """Move `critic` [S, P_critic], in place, towards the targets; the last loss [S]."""
+    config: Config, learner: Learner, batch: Batch, rngs: list, step: Callable
+) -> Metrics:
+    """Move V towards the targets of the whole batch; the last minibatch's metrics."""
+    calls = config.critic_minibatches // config.minibatches_per_call
     for _ in range(config.critic_epochs):
-        shuffled = batch.shuffled(rngs)  # (8)
-        for part in shuffled.chunks(config.critic_minibatches // config.minibatches_per_call):
-            new, learner.critic_adam, error = step(critic, learner.critic_adam, part)
-            critic.copy_(new)
-    return error
+        for part in batch.shuffled(rngs).chunks(calls):  # (6)
+            learner.critic, metrics = step(learner.critic, part)
+    return metrics
 
 
 def critic_steps(
-    policy: ActorCritic, config: Config, critic: Tensor, adam: AdamState, part: Batch
-) -> tuple[Tensor, AdamState, Tensor]:
-    """A few minibatches of regression in one call. critic [S, P_critic]; the last loss [S]."""
+    policy: ActorCritic, config: Config, critic: Net, part: Batch
+) -> tuple[Net, Metrics]:
+    """A few minibatches of regression in one call. Pure."""
+    lr, eps = config.critic_lr, config.critic_adam_eps
+    for batch in part.chunks(config.minibatches_per_call):
+        critic, metrics = descend(critic, lr, critic_error, policy, config, batch, eps=eps)  # (7)
+    return critic, metrics
 
-    def loss(minibatch: Batch, critic: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        value = policy.value(critic, minibatch.obs)
-        error = 2 * value_loss(value, minibatch.old_value, minibatch.target, config.value_clip)
-        return error, {"value_loss": error}
 
-    lr, everyone = torch.tensor(config.critic_lr), torch.ones(len(critic))
-    for minibatch in part.chunks(config.minibatches_per_call):
-        grad, metrics = gradient(partial(loss, minibatch), critic)
-        critic, adam = adam_step(critic, grad, adam, lr, everyone, config.critic_adam_eps)  # (9)
-    return critic, adam, metrics["value_loss"]
+def critic_error(theta: Tensor, policy: ActorCritic, config: Config, batch: Batch) -> Loss:
+    value = policy.value(theta, batch.obs)
+    error = squared_error(value, batch.old_value, batch.target, config.value_clip)
+    return error, {"value_loss": error}
 
 
 # -------------------------------------------------------------------------------------- 7. Train
@@ -241,20 +220,13 @@ def critic_steps(
 def train(config: Config, run) -> None:
     """Train on `run.task` for all `run.seeds`; `run` logs, evaluates, saves and resumes."""
     envs = run.environments(config.num_envs)
-    policy = ActorCritic(
-        envs.obs_size, envs.action_size, envs.discrete, rngs=run.streams["init"],
-        hidden=config.hidden, activation=config.activation, normalize_obs=config.normalize_obs,
-        orthogonal_init=config.orthogonal_init, log_std_init=config.log_std_init,
-    )  # fmt: skip
+    policy = ActorCritic.of(envs, config, run.streams["init"])
     scaler = RewardScaler(len(run.seeds), config.num_envs, config.discount, config.normalize_reward)
     actor, critic = policy.theta.tensor_split([policy.actor_size], 1)
-    learner = Learner(policy, AdamState.zeros(actor), AdamState.zeros(critic), scaler)
+    learner = Learner(policy, Net.of(actor), Net.of(critic), scaler)
     collector = Collector(envs, policy, scaler)
-    gradient_steps = config.iterations * config.critic_epochs * config.critic_minibatches
-    steps = [
-        run.compiled(partial(function, policy, config), gradient_steps)
-        for function in (policy_step, critic_steps)
-    ]
+    pure = (partial(function, policy, config) for function in (policy_step, critic_steps))
+    steps = [run.compiled(function, config.gradient_steps) for function in pure]
     for k in run.iterations(config.iterations, config.batch_size, learner):
         if run.at_boundary:  # a checkpoint is an episode boundary: fresh environments
             collector.restart(run.streams.integers("environment", config.num_envs))

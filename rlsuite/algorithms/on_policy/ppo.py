@@ -9,13 +9,12 @@ For iterations k = 1..K, for S seeds at once, each with its own everything:
     (4)      a seed whose last minibatch had KL > target_kl sits out the rest
     (5)      shuffle the M transitions; for each minibatch:
     (6)          A <- (A - mean A) / (std A + 1e-8)
-    (7)          grad of L = L_pi - c_H H + c_V L_V
-    (8)          grad <- grad min(1, 0.5 / |grad|), over actor and critic jointly
-    (9)          theta <- Adam(theta, grad, lr)
+    (7)          theta <- Adam(theta, grad, lr), grad of L = L_pi - c_H H + c_V L_V, first scaled by
+                 min(1, 0.5 / |grad|), over actor and critic jointly
 
 | symbol | variable | shape | meaning |
 |---|---|---|---|
-| theta | theta | [S, P] | all parameters of actor and critic, a row per seed |
+| theta | net.theta | [S, P] | all parameters of actor and critic, a row per seed |
 | s, a | obs, action | [S, B, O], [S, B, A] or [S, B] | normalised observation, raw action |
 | log pi_old | old_log_prob | [S, B] | summed over action dimensions |
 | rho | ratio | [S, B] | pi_theta(a|s) / pi_old(a|s) |
@@ -42,7 +41,8 @@ from torch import Tensor
 
 from rlsuite.core.networks import ActorCritic
 from rlsuite.core.normalizers import RewardScaler
-from rlsuite.core.optim import AdamState, adam_step, clip_grad_norm, gradient
+from rlsuite.core.optim import Loss, Metrics, Net, descend
+from rlsuite.core.ranges import require_choice, require_on_policy, require_positive, require_whole
 from rlsuite.core.rollouts import Batch, Collector, experience, standardise, value_loss
 
 # ------------------------------------------------------------------------------------- 2. Config
@@ -65,7 +65,7 @@ class Config:
     max_grad_norm: float = 0.5  # joint norm of actor and critic [ppo2; CleanRL]
     adam_eps: float = 1e-5  # denominator's constant [ppo2; CleanRL; PyTorch's default is 1e-8]
     normalize_advantage: bool = True  # per minibatch [ppo2; CleanRL; SB3]
-    target_kl: float | None = None  # KL (k3, nats) that ends a seed's epochs [CleanRL: off]
+    target_kl: float | None = None  # KL estimate, nats, that ends a seed's epochs [CleanRL: off]
     total_steps: int = 1_000_000  # environment steps of each seed [paper; CleanRL]
     num_envs: int = 1  # N, environments per seed [ppo2 on MuJoCo; CleanRL]
     num_steps: int = 2048  # T, steps per environment and iteration [paper; ppo2; CleanRL]
@@ -78,28 +78,14 @@ class Config:
     log_std_init: float = 0.0  # initial log sigma, state-independent [ppo2; CleanRL]
 
     def __post_init__(self) -> None:
-        m, b = self.batch_size, self.num_minibatches
-        if min(self.num_envs, self.num_steps, self.epochs, b, *self.hidden) < 1:
-            raise ValueError(f"{self}: envs, steps, epochs, minibatches, widths must be 1 or more")
         least = 2 if self.normalize_advantage else 1  # transitions: a std needs two
-        if m % b or m // b < least:
-            sizes = [d for d in range(least, m + 1) if m % d == 0]
-            near = min((m // d for d in sizes), key=lambda count: abs(count - b), default=1)
-            raise ValueError(f"num_minibatches {b} splits {m} transitions badly; use {near}")
-        if self.total_steps < m:
-            raise ValueError(f"total_steps {self.total_steps} is less than one rollout; use {m}")
+        require_on_policy(self, "num_minibatches", least=least)
+        require_whole(self, "epochs")
+        require_positive(self, "clip", "kl_coef", "learning_rate", "max_grad_norm", "adam_eps")
+        require_positive(self, "value_clip", "target_kl")
+        require_choice(self, "objective", SURROGATES)
         if self.target_kl is not None and self.epochs == 1:
             raise ValueError(f"target_kl {self.target_kl} is inert with epochs 1; use 2 or more")
-        positive = ("clip", "learning_rate", "max_grad_norm", "adam_eps", "value_clip", "target_kl")
-        for name in (*positive, "kl_coef"):
-            if getattr(self, name) is not None and not 0 < getattr(self, name) < math.inf:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be greater than 0")
-        for name in ("discount", "gae_lambda"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must lie in [0, 1]")
-        for name, known in (("activation", ("tanh", "relu")), ("objective", tuple(SURROGATES))):
-            if getattr(self, name) not in known:
-                raise ValueError(f"{name} {getattr(self, name)!r} is unknown; use one of {known}")
 
     @property
     def batch_size(self) -> int:
@@ -108,6 +94,10 @@ class Config:
     @property
     def iterations(self) -> int:
         return self.total_steps // self.batch_size
+
+    @property
+    def gradient_steps(self) -> int:
+        return self.iterations * self.epochs * self.num_minibatches
 
     @property
     def minibatches_per_call(self) -> int:
@@ -158,7 +148,8 @@ PRESETS: dict[str, dict[str, dict]] = {
 def clipped_surrogate(log_ratio: Tensor, advantage: Tensor, clip: float) -> Tensor:
     """L_pi = mean max(-A rho, -A clip(rho, 1 - eps, 1 + eps)), -(equation 7). [S, B] -> [S]."""
     ratio = log_ratio.clamp(-20, 20).exp()
-    return torch.maximum(-advantage * ratio, -advantage * ratio.clamp(1 - clip, 1 + clip)).mean(1)
+    clipped = ratio.clamp(1 - clip, 1 + clip)
+    return torch.maximum(-advantage * ratio, -advantage * clipped).mean(1)
 
 
 def penalised_surrogate(log_ratio: Tensor, advantage: Tensor, kl_coef: float) -> Tensor:
@@ -172,23 +163,40 @@ def drift_surrogate(log_ratio: Tensor, advantage: Tensor) -> Tensor:
 
     D = relu(x - c tanh(x/c)): x = A (rho - 1), c = 2 for A >= 0; x = A log rho, c = 0.6 for A < 0.
     """
-    log_ratio, good = log_ratio.clamp(-20, 20), advantage >= 0
-    x, c = torch.where(good, log_ratio.exp() - 1, log_ratio) * advantage, torch.where(good, 2, 0.6)
-    return (torch.relu(x - c * torch.tanh(x / c)) - advantage * log_ratio.exp()).mean(1)
+    log_ratio = log_ratio.clamp(-20, 20)
+    good = advantage >= 0
+    x = torch.where(good, log_ratio.exp() - 1, log_ratio) * advantage
+    c = torch.where(good, 2, 0.6)
+    drift = torch.relu(x - c * torch.tanh(x / c))
+    return (drift - advantage * log_ratio.exp()).mean(1)
 
 
 def approximate_kl(log_ratio: Tensor) -> Tensor:
-    """k3 estimate of KL(pi_old || pi_theta): mean((rho - 1) - log rho) >= 0. [S, B] -> [S]."""
+    """Schulman's k3 of KL(pi_old || pi_theta): mean((rho - 1) - log rho) >= 0. [S, B] -> [S]."""
     log_ratio = log_ratio.clamp(-20, 20)
     return (log_ratio.expm1() - log_ratio).mean(1)
 
 
 def clip_fraction(log_ratio: Tensor, clip: float) -> Tensor:
     """Share of samples whose ratio left 1 +- eps. [S, B] -> [S]."""
-    return ((log_ratio.clamp(-20, 20).exp() - 1).abs() > clip).float().mean(1)
+    ratio = log_ratio.clamp(-20, 20).exp()
+    return ((ratio - 1).abs() > clip).float().mean(1)
 
 
-SURROGATES = {"clip": clipped_surrogate, "kl": penalised_surrogate, "drift": drift_surrogate}
+def policy_loss(config: Config, log_ratio: Tensor, advantage: Tensor) -> Tensor:
+    """L_pi of `config.objective`. [S, B] -> [S]."""
+    if config.objective == "clip":
+        return clipped_surrogate(log_ratio, advantage, config.clip)
+    if config.objective == "kl":
+        return penalised_surrogate(log_ratio, advantage, config.kl_coef)
+    return drift_surrogate(log_ratio, advantage)
+
+
+SURROGATES = {
+    "clip": clipped_surrogate,
+    "kl": penalised_surrogate,
+    "drift": drift_surrogate,
+}
 OBJECTIVES = (*SURROGATES.values(), value_loss, approximate_kl, clip_fraction)
 
 # ------------------------------------------------------------------------------------- 6. Update
@@ -199,69 +207,58 @@ class Learner:
     """Everything that training changes, and so everything that a checkpoint holds."""
 
     policy: ActorCritic
-    adam: AdamState
+    net: Net
     scaler: RewardScaler
 
 
 def iterate(
     config: Config, learner: Learner, collector: Collector, streams, k: int, step: Callable
-) -> tuple[dict[str, Tensor], dict[str, float]]:
+) -> tuple[Metrics, dict]:
     """Iteration k, from 0: metrics [S], and seconds per kind of work; step: `minibatch_steps`."""
-    policy, start = learner.policy, perf_counter()
     rollout = collector.collect(config.num_steps, streams["action"])  # (1)
-    how = (config.discount, config.gae_lambda, config.bootstrap_on_truncation)
-    batch = experience(policy, rollout, *how)  # (2)
+    start, policy = perf_counter(), learner.policy
+    bootstrap = config.bootstrap_on_truncation
+    batch = experience(policy, rollout, config.discount, config.gae_lambda, bootstrap)  # (2)
     decay = 1 - k / config.iterations if config.anneal_lr else 1.0
     lr = torch.tensor(config.learning_rate * decay)  # (3)
     active = torch.ones(len(policy.theta))
     metrics = {"kl": torch.zeros(len(active))}
+    calls = config.num_minibatches // config.minibatches_per_call
     for _ in range(config.epochs):
         if config.target_kl is not None:
             active = active * (metrics["kl"] <= config.target_kl)  # (4)
-        shuffled = batch.shuffled(streams["batch"])  # (5)
-        for part in shuffled.chunks(config.num_minibatches // config.minibatches_per_call):
-            theta, learner.adam, metrics = step(policy.theta, learner.adam, lr, active, part)
-            policy.theta.copy_(theta)
+        for part in batch.shuffled(streams["batch"]).chunks(calls):  # (5)
+            learner.net, metrics = step(learner.net, lr, active, part)
+    policy.theta.copy_(learner.net.theta)
     metrics = metrics | {"explained_variance": batch.explained_variance()}
-    collecting = sum(rollout.seconds.values())
-    return metrics, rollout.seconds | {"learning": perf_counter() - start - collecting}
+    return metrics, rollout.seconds | {"learning": perf_counter() - start}
 
 
 def minibatch_steps(
-    policy: ActorCritic,
-    config: Config,
-    theta: Tensor,
-    adam: AdamState,
-    lr: Tensor,
-    active: Tensor,
-    part: Batch,
-) -> tuple[Tensor, AdamState, dict[str, Tensor]]:
-    """A few minibatches in one call, which a compiler may fuse. Pure: [S, P] in, [S, P] out."""
-    for minibatch in part.chunks(config.minibatches_per_call):
+    policy: ActorCritic, config: Config, net: Net, lr: Tensor, active: Tensor, part: Batch
+) -> tuple[Net, Metrics]:
+    """A few minibatches in one call, which a compiler may fuse. Pure."""
+    options = {"max_norm": config.max_grad_norm, "eps": config.adam_eps, "active": active}
+    for batch in part.chunks(config.minibatches_per_call):
         if config.normalize_advantage:
-            minibatch = minibatch._replace(advantage=standardise(minibatch.advantage))  # (6)
-        grad, metrics = gradient(partial(loss, policy, config, minibatch), theta)  # (7)
-        grad, metrics["grad_norm"] = clip_grad_norm(grad, config.max_grad_norm)  # (8)
-        theta, adam = adam_step(theta, grad, adam, lr, active, eps=config.adam_eps)  # (9)
-    return theta, adam, metrics
+            batch = batch._replace(advantage=standardise(batch.advantage))  # (6)
+        net, metrics = descend(net, lr, loss, policy, config, batch, **options)  # (7)
+    return net, metrics
 
 
-def loss(
-    policy: ActorCritic, config: Config, batch: Batch, theta: Tensor
-) -> tuple[Tensor, dict[str, Tensor]]:
+def loss(theta: Tensor, policy: ActorCritic, config: Config, batch: Batch) -> Loss:
     """L = L_pi - c_H H + c_V L_V [S], and its parts."""
-    pi, value = policy.distribution(theta, batch.obs), policy.value(theta, batch.obs)
-    log_ratio, advantage = pi.log_prob(batch.action) - batch.old_log_prob, batch.advantage
-    parameter = {"clip": [config.clip], "kl": [config.kl_coef], "drift": []}[config.objective]
-    metrics = {
-        "policy_loss": SURROGATES[config.objective](log_ratio, advantage, *parameter),
-        "value_loss": value_loss(value, batch.old_value, batch.target, config.value_clip),
-        "entropy": pi.entropy().mean(1),
-        "kl": approximate_kl(log_ratio),
-        "clip_fraction": clip_fraction(log_ratio, config.clip),
-    }
-    total = metrics["policy_loss"] - config.entropy_coef * metrics["entropy"]
-    return total + config.value_coef * metrics["value_loss"], metrics
+    pi = policy.distribution(theta, batch.obs)
+    value = policy.value(theta, batch.obs)
+    log_ratio = pi.log_prob(batch.action) - batch.old_log_prob
+    surrogate = policy_loss(config, log_ratio, batch.advantage)
+    error = value_loss(value, batch.old_value, batch.target, config.value_clip)
+    entropy = pi.entropy().mean(1)
+    total = surrogate - config.entropy_coef * entropy + config.value_coef * error
+    metrics = {"policy_loss": surrogate, "value_loss": error, "entropy": entropy}
+    metrics["kl"] = approximate_kl(log_ratio)
+    metrics["clip_fraction"] = clip_fraction(log_ratio, config.clip)
+    return total, metrics
 
 
 # -------------------------------------------------------------------------------------- 7. Train
@@ -270,16 +267,11 @@ def loss(
 def train(config: Config, run) -> None:
     """Train on `run.task` for all `run.seeds`; `run` logs, evaluates, saves and resumes."""
     envs = run.environments(config.num_envs)
-    policy = ActorCritic(
-        envs.obs_size, envs.action_size, envs.discrete, rngs=run.streams["init"],
-        hidden=config.hidden, activation=config.activation, normalize_obs=config.normalize_obs,
-        orthogonal_init=config.orthogonal_init, log_std_init=config.log_std_init,
-    )  # fmt: skip
+    policy = ActorCritic.of(envs, config, run.streams["init"])
     scaler = RewardScaler(len(run.seeds), config.num_envs, config.discount, config.normalize_reward)
-    learner = Learner(policy, AdamState.zeros(policy.theta), scaler)
+    learner = Learner(policy, Net.of(policy.theta), scaler)
     collector = Collector(envs, policy, scaler)
-    gradient_steps = config.iterations * config.epochs * config.num_minibatches
-    step = run.compiled(partial(minibatch_steps, policy, config), gradient_steps)
+    step = run.compiled(partial(minibatch_steps, policy, config), config.gradient_steps)
     for k in run.iterations(config.iterations, config.batch_size, learner):
         if run.at_boundary:  # a checkpoint is an episode boundary: fresh environments
             collector.restart(run.streams.integers("environment", config.num_envs))

@@ -18,7 +18,7 @@ For iterations k = 1..K, for S seeds at once, each with its own everything:
 |---|---|---|---|
 | theta | actor, critic | [S, P_actor], [S, P_critic] | (4)-(7) know the actor alone |
 | L | surrogate | [S] | mean rho A, zero at theta_old |
-| KL | mean_kl | [S] | mean over states of KL(pi_old || pi_theta), closed form |
+| KL | kl | [S] | mean over states of KL(pi_old || pi_theta), closed form |
 | F v | fisher(v) | [S, P_actor] | Fisher-vector product, damping included |
 | g, x, s | grad, direction, step | [S, P_actor] | as above |
 | delta, kappa | max_kl, kl_slack | | size of the trust region; how far the line search lets it be |
@@ -47,8 +47,14 @@ from torch import Tensor
 from rlsuite.core.conjugate import conjugate_gradients
 from rlsuite.core.networks import ActorCritic
 from rlsuite.core.normalizers import RewardScaler
-from rlsuite.core.optim import AdamState, adam_step, gradient
-from rlsuite.core.rollouts import Batch, Collector, experience, standardise, value_loss
+from rlsuite.core.optim import Loss, Metrics, Net, descend, gradient
+from rlsuite.core.ranges import (
+    require_on_policy,
+    require_positive,
+    require_whole,
+    require_within,
+)
+from rlsuite.core.rollouts import Batch, Collector, experience, standardise
 
 # ------------------------------------------------------------------------------------- 2. Config
 
@@ -80,28 +86,14 @@ class Config:
     log_std_init: float = 0.0  # initial log sigma, state-independent [sb3-contrib; baselines]
 
     def __post_init__(self) -> None:
-        m, b = self.batch_size, self.critic_minibatches
-        counts = (self.num_envs, self.num_steps, self.cg_iterations, self.backtrack_tries, b)
-        if min(*counts, self.critic_epochs, self.fisher_every, *self.hidden) < 1:
-            raise ValueError(f"{self}: envs, steps, iterations, tries, widths must be 1 or more")
-        if not 2 <= m <= self.total_steps:  # 2: for a standard deviation
-            raise ValueError(f"{m} transitions a rollout; use 2 to total_steps {self.total_steps}")
-        if m % b or m < 2 * b:  # single rows take other kernels, with other bits
-            near = math.gcd(m, b, m // 2)
-            raise ValueError(f"critic_minibatches {b} splits {m} transitions badly; use {near}")
-        if m < 2 * self.fisher_every:
-            raise ValueError(f"fisher_every {self.fisher_every} leaves too few of {m}; use 1")
-        for name in ("max_kl", "critic_lr", "adam_eps", "backtrack"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be greater than 0")
-        for name in ("discount", "gae_lambda", "backtrack"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must lie in [0, 1]")
-        for name in ("cg_damping", "kl_slack"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be 0 or greater")
-        if self.activation not in ("tanh", "relu"):
-            raise ValueError(f"activation {self.activation!r} is unknown; use 'tanh' or 'relu'")
+        require_on_policy(self, "critic_minibatches")
+        require_whole(self, "cg_iterations", "backtrack_tries", "critic_epochs", "fisher_every")
+        require_positive(self, "max_kl", "critic_lr", "adam_eps", "backtrack")
+        require_within(self, 0, 1, "backtrack")
+        require_within(self, 0, math.inf, "cg_damping", "kl_slack")
+        if self.batch_size < 2 * self.fisher_every:
+            few = f"too few of {self.batch_size} transitions"
+            raise ValueError(f"fisher_every {self.fisher_every} leaves {few}; use 1")
 
     @property
     def batch_size(self) -> int:
@@ -110,6 +102,10 @@ class Config:
     @property
     def iterations(self) -> int:
         return self.total_steps // self.batch_size
+
+    @property
+    def gradient_steps(self) -> int:
+        return self.iterations * self.critic_epochs * self.critic_minibatches
 
     @property
     def minibatches_per_call(self) -> int:
@@ -166,6 +162,11 @@ def surrogate(log_ratio: Tensor, advantage: Tensor) -> Tensor:
     return (log_ratio.clamp(-20, 20).exp() * advantage).mean(1)
 
 
+def value_loss(value: Tensor, target: Tensor) -> Tensor:
+    """Squared error of V. [S, B] -> [S]."""
+    return (value - target).square().mean(1)
+
+
 OBJECTIVES = (surrogate, value_loss)
 
 # ------------------------------------------------------------------------------------- 6. Update
@@ -176,40 +177,40 @@ class Learner:
     """Everything that training changes, and so everything that a checkpoint holds."""
 
     policy: ActorCritic
-    adam: AdamState  # of the critic; the actor needs no optimiser
+    critic: Net  # the actor needs no optimiser
     scaler: RewardScaler
 
 
 def iterate(
     config: Config, learner: Learner, collector: Collector, streams, product, step
-) -> tuple[dict[str, Tensor], dict[str, float]]:
+) -> tuple[Metrics, dict]:
     """One iteration: metrics [S], and seconds per kind of work.
 
     `product` and `step` are `fisher_vector_product` and `critic_steps`, compiled or not.
     """
-    policy, start = learner.policy, perf_counter()
     rollout = collector.collect(config.num_steps, streams["action"])  # (1)
-    how = (config.discount, config.gae_lambda, config.bootstrap_on_truncation)
-    batch = experience(policy, rollout, *how)  # (2)
+    start, policy = perf_counter(), learner.policy
+    bootstrap = config.bootstrap_on_truncation
+    batch = experience(policy, rollout, config.discount, config.gae_lambda, bootstrap)  # (2)
     batch = batch._replace(advantage=standardise(batch.advantage))  # (3)
-    actor, critic = policy.theta.tensor_split([policy.actor_size], 1)
-    new, metrics = policy_step(policy, config, actor.clone(), batch, product)
-    actor.copy_(new)
-    loss = fit_critic(config, learner, critic, batch, streams["batch"], step)
-    metrics |= {"value_loss": loss, "explained_variance": batch.explained_variance()}
-    collecting = sum(rollout.seconds.values())
-    return metrics, rollout.seconds | {"learning": perf_counter() - start - collecting}
+    actor = policy.theta[:, : policy.actor_size].clone()
+    actor, metrics = policy_step(policy, config, actor, batch, product)
+    errors = fit_critic(config, learner, batch, streams["batch"], step)
+    policy.theta.copy_(torch.cat((actor, learner.critic.theta), 1))
+    metrics = metrics | errors | {"explained_variance": batch.explained_variance()}
+    return metrics, rollout.seconds | {"learning": perf_counter() - start}
 
 
 def policy_step(
     policy: ActorCritic, config: Config, old: Tensor, batch: Batch, product: Callable
-) -> tuple[Tensor, dict[str, Tensor]]:
+) -> tuple[Tensor, Metrics]:
     """The natural gradient step from `old` [S, P_actor] on the whole batch, and metrics [S]."""
     pi_old = policy.distribution(old, batch.obs)
 
-    def measures(actor: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    def measures(actor):
         pi = policy.distribution(actor, batch.obs)
-        gain = surrogate(pi.log_prob(batch.action) - batch.old_log_prob, batch.advantage)
+        log_ratio = pi.log_prob(batch.action) - batch.old_log_prob
+        gain = surrogate(log_ratio, batch.advantage)
         return gain, {"surrogate": gain, "kl": pi_old.kl(pi).mean(1)}
 
     grad, before = gradient(measures, old)  # (4)
@@ -229,26 +230,28 @@ def fisher_vector_product(
 
     F = J^T H J: J the Jacobian of the distribution's parameters, H the Hessian of the KL in them.
     Seeds share nothing, so the Hessian of their sum is block diagonal: one product serves them all.
-    J^T is linear, and its own pull-back is J: one pass through the network serves both.
+    The vector-Jacobian product (vjp) of a vjp is J v, so that one pass through the network gives
+    both J v and J^T u.
     """
     obs = obs[:, :: config.fisher_every]
-    kind = type(policy.distribution(old, obs[:, :2]))  # the class alone: two rows will do
+    family = type(policy.distribution(old, obs[:, :2]))  # of distributions; two rows tell it
 
-    def parameters(actor: Tensor) -> tuple[Tensor, ...]:
+    def parameters(actor):
         return tuple(vars(policy.distribution(actor, obs)).values())
 
-    def slope(new: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        return torch.func.grad(lambda new: kind(*at_old).kl(kind(*new)).mean(1).sum())(new)
+    def kl(new):
+        return family(*at_old).kl(family(*new)).mean(1).sum()
 
-    at_old, pull_back = torch.func.vjp(parameters, old)
-    _, push_forward = torch.func.vjp(pull_back, at_old)
-    _, bent = torch.func.jvp(slope, (at_old,), push_forward((v,)))
-    return pull_back(bent)[0] + config.cg_damping * v
+    at_old, vjp = torch.func.vjp(parameters, old)
+    _, vjp_of_vjp = torch.func.vjp(vjp, at_old)
+    jvp = vjp_of_vjp((v,))
+    _, hessian_times = torch.func.jvp(torch.func.grad(kl), (at_old,), jvp)
+    return vjp(hessian_times)[0] + config.cg_damping * v
 
 
 def line_search(
-    config: Config, old: Tensor, step: Tensor, before: dict[str, Tensor], measures: Callable
-) -> tuple[Tensor, dict[str, Tensor]]:
+    config: Config, old: Tensor, step: Tensor, before: Metrics, measures: Callable
+) -> tuple[Tensor, Metrics]:
     """Each row's first acceptable point, or `old`, and `measures` there; `before`: at `old`."""
     new, accepted = old.clone(), torch.zeros(len(old), dtype=torch.bool)
     found, tries = before, torch.zeros(len(old))
@@ -268,32 +271,29 @@ def line_search(
 
 
 def fit_critic(
-    config: Config, learner: Learner, critic: Tensor, batch: Batch, rngs: list, step: Callable
-) -> Tensor:
-    """Move `critic` [S, P_critic], in place, towards the targets; the last loss [S]."""
+    config: Config, learner: Learner, batch: Batch, rngs: list, step: Callable
+) -> Metrics:
+    """Move V towards the targets of the whole batch; the last minibatch's metrics."""
+    calls = config.critic_minibatches // config.minibatches_per_call
     for _ in range(config.critic_epochs):
-        shuffled = batch.shuffled(rngs)  # (8)
-        for part in shuffled.chunks(config.critic_minibatches // config.minibatches_per_call):
-            new, learner.adam, error = step(critic, learner.adam, part)
-            critic.copy_(new)
-    return error
+        for part in batch.shuffled(rngs).chunks(calls):  # (8)
+            learner.critic, metrics = step(learner.critic, part)
+    return metrics
 
 
 def critic_steps(
-    policy: ActorCritic, config: Config, critic: Tensor, adam: AdamState, part: Batch
-) -> tuple[Tensor, AdamState, Tensor]:
-    """A few minibatches of regression in one call. critic [S, P_critic]; the last loss [S]."""
+    policy: ActorCritic, config: Config, critic: Net, part: Batch
+) -> tuple[Net, Metrics]:
+    """A few minibatches of regression in one call. Pure."""
+    lr, eps = config.critic_lr, config.adam_eps
+    for batch in part.chunks(config.minibatches_per_call):
+        critic, metrics = descend(critic, lr, critic_error, policy, batch, eps=eps)  # (9)
+    return critic, metrics
 
-    def loss(minibatch: Batch, critic: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        value = policy.value(critic, minibatch.obs)
-        error = 2 * value_loss(value, minibatch.old_value, minibatch.target, clip=None)
-        return error, {"value_loss": error}
 
-    lr, everyone = torch.tensor(config.critic_lr), torch.ones(len(critic))
-    for minibatch in part.chunks(config.minibatches_per_call):
-        grad, metrics = gradient(partial(loss, minibatch), critic)
-        critic, adam = adam_step(critic, grad, adam, lr, everyone, config.adam_eps)  # (9)
-    return critic, adam, metrics["value_loss"]
+def critic_error(theta: Tensor, policy: ActorCritic, batch: Batch) -> Loss:
+    error = value_loss(policy.value(theta, batch.obs), batch.target)
+    return error, {"value_loss": error}
 
 
 # -------------------------------------------------------------------------------------- 7. Train
@@ -302,19 +302,12 @@ def critic_steps(
 def train(config: Config, run) -> None:
     """Train on `run.task` for all `run.seeds`; `run` logs, evaluates, saves and resumes."""
     envs = run.environments(config.num_envs)
-    policy = ActorCritic(
-        envs.obs_size, envs.action_size, envs.discrete, rngs=run.streams["init"],
-        hidden=config.hidden, activation=config.activation, normalize_obs=config.normalize_obs,
-        orthogonal_init=config.orthogonal_init, log_std_init=config.log_std_init,
-    )  # fmt: skip
+    policy = ActorCritic.of(envs, config, run.streams["init"])
     scaler = RewardScaler(len(run.seeds), config.num_envs, config.discount, config.normalize_reward)
-    learner = Learner(policy, AdamState.zeros(policy.theta[:, policy.actor_size :]), scaler)
+    learner = Learner(policy, Net.of(policy.theta[:, policy.actor_size :]), scaler)
     collector = Collector(envs, policy, scaler)
-    gradient_steps = config.iterations * config.critic_epochs * config.critic_minibatches
-    product, step = (
-        run.compiled(partial(function, policy, config), gradient_steps)
-        for function in (fisher_vector_product, critic_steps)
-    )
+    pure = (partial(f, policy, config) for f in (fisher_vector_product, critic_steps))
+    product, step = (run.compiled(function, config.gradient_steps) for function in pure)
     for _ in run.iterations(config.iterations, config.batch_size, learner):
         if run.at_boundary:  # a checkpoint is an episode boundary: fresh environments
             collector.restart(run.streams.integers("environment", config.num_envs))

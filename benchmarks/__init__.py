@@ -1,0 +1,1 @@
+"""Speed against peers, and what a learned Q promises beside what followed."""

@@ -1,0 +1,1 @@
+"""From rows to proof: exports, published values, statistics, curves, tables, pages."""

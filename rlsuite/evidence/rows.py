@@ -1,0 +1,307 @@
+"""Result rows: reads what runs left behind, one row per seed and evaluation, with its manifest.
+
+Two sources have the same rows: a benchmark folder, ``<algorithm>/<task>.csv`` beside
+``<task>.json`` (the manifest), and a single run folder, ``evaluations.csv`` beside ``config.json``.
+The task of an offline run is its data set: several sets have one environment. Everything is checked
+here, so that what comes after may rely on it: every seed has a row at every evaluation step, and an
+array is either complete or absent.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from rlsuite.algorithms import ALGORITHMS
+from rlsuite.evidence import cells, dataset, progress, published
+from rlsuite.evidence.cells import RowsError
+from rlsuite.evidence.dataset import Dataset
+from rlsuite.evidence.manifests import check_manifest
+from rlsuite.evidence.progress import Progress
+from rlsuite.evidence.published import Place
+from rlsuite.runs.filenames import unescape
+from rlsuite.runs.logs import COLUMNS
+
+OPTIONAL = ("score", "training_return")  # columns whose cells may be empty
+# What curves show, in this order, with the words for it.
+QUANTITIES = {
+    "training_return": "training return",
+    "return": "evaluation return",
+    "score": "normalised score",
+    "cost": "evaluation cost",
+}
+LAST = 10  # evaluations that are averaged
+# What tables show, one number per seed. `score_best` is optimistic and stands apart.
+FINALS = {
+    "training_return": "training return",
+    "return": "evaluation return",
+    "score": "normalised score, last evaluation",
+    "score_last_10": f"normalised score, mean of the last {LAST} evaluations",
+    "cost": "evaluation cost",
+    "score_best": "normalised score, best evaluation (optimistic)",
+}
+# A mean Q beyond which SPOT's official code gives a run up. Rewards of MuJoCo's locomotion tasks,
+# discounted by 0.99, add up to less than 2000.
+DIVERGED = 1e4
+OUTPUT_FOLDERS = ("tables", "curves")  # may lie in a benchmark folder; nothing is read from them
+
+
+@dataclass(frozen=True)
+class Result:
+    """Rows of one algorithm on one task (or data set), S seeds and E evaluations.
+
+    `task` is an id, "Hopper-v4", or the short name of `data`, "hopper-medium-v0".
+    `values[column]` is float64 [S, E] for every column but seed and step; NaN stands for an empty
+    cell and occurs only in OPTIONAL columns. `cost` is the first constraint's, those of further
+    constraints have columns of their own, `cost_NAME`.
+    """
+
+    algorithm: str  # or a variant that has published values of its own: "bc-10-percent"
+    task: str
+    seeds: tuple[int, ...]
+    steps: np.ndarray  # int64 [E], increasing
+    values: dict[str, np.ndarray]
+    manifest: dict = field(repr=False)
+    file: Path
+    data: Dataset | None = None  # what an offline run learned from
+    progress: Progress | None = field(default=None, repr=False)  # of a run folder: every iteration
+
+    def final(self, column: str) -> np.ndarray | None:
+        """A key of FINALS for every seed, [S]: its last evaluation, unless the key says otherwise.
+
+        None where a seed has none, or fewer than LAST evaluations to average.
+        """
+        if column == "score_last_10":
+            if len(self.steps) < LAST:
+                return None
+            found = self.values["score"][:, -LAST:].mean(1)
+        elif column == "score_best":
+            found = self.values["score"].max(1)
+        else:
+            found = self.values[column][:, -1]
+        return None if np.isnan(found).any() else found
+
+    def quantities(self) -> list[str]:
+        """Keys of FINALS worth showing; a cost only if there is one, never the best evaluation.
+
+        An offline run with a score has no return here: the score is the return on another scale.
+        """
+        known = {name for name in FINALS if self.final(name) is not None} - {"score_best"}
+        if not self.values["cost"].any():
+            known.discard("cost")
+        if self.data is None:
+            known.discard("score_last_10")
+        elif "score" in known:
+            known.discard("return")
+        return [name for name in FINALS if name in known]
+
+    @property
+    def place(self) -> Place:
+        """What published values are compared with."""
+        task, version = published.split_task(self.manifest["task"])
+        if self.data is None:
+            return Place(self.algorithm, task, version, self.last_step)
+        return Place(self.algorithm, self.data.level, version, self.last_step, self.data.version)
+
+    @property
+    def step_unit(self) -> str:
+        """What is counted: an offline run takes no steps in an environment before it is done."""
+        return "environment steps" if self.data is None else "gradient steps"
+
+    @property
+    def last_step(self) -> int:
+        """Steps per seed at the last evaluation."""
+        return int(self.steps[-1])
+
+    @property
+    def planned_steps(self) -> int:
+        """Steps per seed that the run was started for, as far as that is recorded."""
+        config = self.manifest.get("config") or {}
+        planned = (config.get("total_steps") or 0) + (config.get("online_steps") or 0)
+        return int(self.manifest.get("steps") or planned or self.last_step)
+
+    @property
+    def finished(self) -> bool:
+        """Whether the last evaluation is the one at the end of the run.
+
+        A run stops at its last whole batch, so what is left of its steps is less than one batch,
+        and batches are no longer than what lies between two evaluations.
+        """
+        gaps = np.diff(self.steps, prepend=0)
+        return bool(self.planned_steps - self.last_step < min(gaps[gaps > 0], default=1))
+
+    @property
+    def greatest_value(self) -> float:
+        """The greatest size of Q or V that the run logged, of any seed; 0 where it logged none."""
+        value = (self.manifest.get("logged") or {}).get("value") or {"least": 0.0, "most": 0.0}
+        return max(abs(value["least"]), abs(value["most"]))
+
+    @property
+    def diverged(self) -> bool:
+        """Whether a seed's values grew beyond all that its rewards could add up to."""
+        return self.greatest_value > DIVERGED
+
+    @property
+    def state(self) -> str:
+        """One of "finished", "unfinished" and "diverged"."""
+        if not self.finished:
+            return "unfinished"
+        return "diverged" if self.diverged else "finished"
+
+    @property
+    def runs(self) -> list[dict]:
+        """What each run behind these rows recorded: its seeds, command, commit, machine and so on.
+
+        Rows of several runs have one config; a manifest of one run is its own record.
+        """
+        return self.manifest.get("runs") or [self.manifest]
+
+    @property
+    def wall_seconds(self) -> float:
+        """Wall time of all seeds together, as they were trained; of several runs the sum."""
+        if len(self.runs) > 1:
+            return float(sum(run["wall_seconds"] for run in self.runs))
+        return float(self.values["wall_seconds"][:, -1].max())
+
+
+def read(source: Path) -> list[Result]:
+    """Read a benchmark folder or a run folder; in the registry's order, then by task.
+
+    Raises RowsError for a folder that is neither, a CSV without its manifest, a manifest that names
+    another algorithm or other seeds, missing columns, cells that do not parse, NaN or infinity, a
+    seed and step given twice, and seeds that were not evaluated at the same steps.
+    """
+    if not source.is_dir():
+        raise RowsError(f"{source}: no such folder; give a benchmark folder or a run folder")
+    if (source / "evaluations.csv").exists():
+        return [read_run(source)]
+    files = [
+        file for file in sorted(source.glob("*/*.csv")) if file.parent.name not in OUTPUT_FOLDERS
+    ]
+    if not files:
+        raise RowsError(
+            f"{source}: holds neither evaluations.csv (a run folder) nor <algorithm>/<task>.csv "
+            f"(a benchmark folder)"
+        )
+    results = [read_file(file, file.with_suffix(".json")) for file in files]
+    seen: dict[tuple[str, str], Path] = {}
+    learned_from: dict[str, Result] = {}
+    for result in results:
+        folder = unescape(result.file.parent.name)
+        if result.algorithm != folder:
+            raise RowsError(
+                f"{result.file}: the folder says {folder!r}, the manifest "
+                f"{result.algorithm!r}; move the file or correct the manifest"
+            )
+        other = seen.setdefault((result.algorithm, result.task), result.file)
+        if other != result.file:
+            raise RowsError(f"{result.file}: {result.task} was already read from {other}")
+        _require_same_data(learned_from.setdefault(result.task, result), result)
+    # Names that are not in the registry come last.
+    places = {name: place for place, name in enumerate(ALGORITHMS)}
+    return sorted(
+        results,
+        key=lambda r: (places.get(r.manifest["algorithm"], len(places)), r.algorithm, r.task),
+    )
+
+
+def read_run(folder: Path) -> Result:
+    """Read a run folder, finished or not, with its progress where it has any. Raises as `read`."""
+    file, progress_file = folder / "evaluations.csv", folder / "progress.csv"
+    log = progress.read(progress_file) if progress_file.exists() else None
+    result = read_file(file, folder / "config.json", log)
+    if log and log.seeds != result.seeds:
+        raise RowsError(
+            f"{progress_file}: rows of seeds {list(log.seeds)}, but {file.name} has "
+            f"{list(result.seeds)}"
+        )
+    return result
+
+
+def read_file(file: Path, manifest_file: Path, log: Progress | None = None) -> Result:
+    """Read one CSV file with its manifest, and the log of its run if it has one; as `read`."""
+    manifest = _manifest(manifest_file, file)
+    if log:
+        manifest["logged"] = log.logged
+    found = _cells(file)
+    seeds, steps = cells.grid(file, list(found))
+    values = {
+        name: np.array([[found[seed, step][name] for step in steps] for seed in seeds])
+        for name in found[seeds[0], steps[0]]
+    }
+    if "seeds" in manifest and sorted(manifest["seeds"]) != seeds:
+        raise RowsError(
+            f"{file}: rows of seeds {seeds}, but {manifest_file.name} names "
+            f"{sorted(manifest['seeds'])}"
+        )
+    data = dataset.of_manifest(manifest)
+    return Result(
+        algorithm=named(manifest),
+        task=data.short_name if data else manifest["task"],
+        seeds=tuple(seeds),
+        steps=np.array(steps, dtype=np.int64),
+        values=values,
+        manifest=manifest,
+        file=file,
+        data=data,
+        progress=log,
+    )
+
+
+def named(manifest: dict) -> str:
+    """The algorithm of a run, or the variant of it that must not stand beside its values.
+
+    10%BC is "bc-10-percent" as in the published values; what was tuned online is no offline run.
+    """
+    config = manifest.get("config") or {}
+    share = config.get("best_fraction")
+    name = manifest["algorithm"]
+    name += f"-{100 * share:g}-percent" if share is not None and share < 1 else ""
+    return name + ("-online" if config.get("online_steps") else "")
+
+
+def _require_same_data(first: Result, result: Result) -> None:
+    """Two algorithms are compared on a data set only if it is the same one, read the same way."""
+    ours, theirs = (
+        r.data and (r.data.name, r.data.sha256, r.data.timeouts) for r in (result, first)
+    )
+    if ours != theirs:
+        raise RowsError(
+            f"{result.file}: {result.task} is not the data of {first.file}: {ours} and {theirs} "
+            "(name, SHA-256, rows at time limits); export one of them to another folder"
+        )
+
+
+def _manifest(manifest_file: Path, file: Path) -> dict:
+    try:
+        manifest = json.loads(manifest_file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise RowsError(f"{file}: its manifest {manifest_file.name} is missing") from None
+    except json.JSONDecodeError as fault:
+        raise RowsError(f"{manifest_file}:{fault.lineno}: not JSON: {fault.msg}") from None
+    except (OSError, UnicodeDecodeError, RecursionError) as fault:
+        raise RowsError(f"{manifest_file}: cannot be read: {fault}") from None
+    check_manifest(manifest, manifest_file)
+    # A run folder keeps seeds and engine among its settings
+    manifest = {**(manifest.get("settings") or {}), **manifest}
+    check_manifest(manifest, manifest_file)
+    return manifest
+
+
+def _cells(file: Path) -> dict[tuple[int, int], dict[str, float]]:
+    """Every row's numbers by (seed, step)."""
+    found: dict[tuple[int, int], dict[str, float]] = {}
+    for place, row in cells.read(file, COLUMNS):
+        key = cells.key(row, place)
+        if key in found:
+            raise RowsError(f"{place}: seed {key[0]} already has a row at step {key[1]}")
+        names = (*COLUMNS[2:], *(name for name in row if name.startswith("cost_")))
+        found[key] = {
+            name: cells.number(row[name], name, place, name in OPTIONAL) for name in names
+        }
+    if not found:
+        raise RowsError(f"{file}: no rows; the run has not been evaluated yet")
+    return found

@@ -1,0 +1,1 @@
+"""Tables of a benchmark, in Markdown, LaTeX and CSV."""

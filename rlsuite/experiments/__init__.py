@@ -1,1 +1,0 @@
-"""From runs to evidence: run folders, evaluation, sweeps, statistics, tables, curves, report."""

@@ -1,0 +1,1 @@
+"""Two algorithm files, read side by side."""

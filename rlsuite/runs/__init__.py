@@ -1,0 +1,1 @@
+"""What a training run needs: its folder, checkpoints, evaluation, logs, sweeps, videos."""

@@ -1,0 +1,356 @@
+"""A run: one algorithm on one task for S seeds, in one folder, resumable to the bit.
+
+`train(config, run)` of an algorithm is handed a Run. The folder holds
+
+    config.json       settings, config with the source of each number, versions, hardware, commit;
+                      `sessions`: what of these was different when the run was gone on with
+    progress.csv      per seed and iteration: training return and metrics; preparation.csv: the
+                      same of iterations before step 0, where an algorithm has such
+    evaluations.csv   per seed and evaluation; evaluations.npz: every episode of them
+    policy/           the policy as of the last checkpoint; loads without any of this
+    checkpoint/       the last two checkpoints, which hold the rows so far, too
+    finished          once all of that is complete
+
+A checkpoint is an episode boundary in every run, interrupted or not: environments restart from
+seeds drawn from the run's own streams. So a killed and resumed run repeats an unbroken one exactly.
+Whatever else is lost or stale after a kill, a resume restores from the checkpoint.
+"""
+
+import contextlib
+import csv
+import errno
+import math
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+
+from rlsuite import algorithms, envs
+from rlsuite.core.chance import Chance
+from rlsuite.datasets import scores
+from rlsuite.datasets.transitions import Transitions, check_task
+from rlsuite.runs import folder as folders
+from rlsuite.runs import logs, machine
+from rlsuite.runs.display import Display, spread
+from rlsuite.runs.evaluation import cost_cells, cost_columns, evaluate
+from rlsuite.runs.files import write_whole
+from rlsuite.runs.folder import FINISHED, RunError, from_json
+from rlsuite.runs.settings import Settings, learning_rates
+from rlsuite.runs.steps import GraphTurn, HostTurn
+from rlsuite.runs.stored import StoredRun, _due
+
+__all__ = ["Run", "RunError", "create", "execute", "from_json", "reopen"]
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)  # what a disk may say
+LARGEST_REWARD = 1e18  # float32 ends at 3e38, and losses square rewards
+
+
+class Run(StoredRun):
+    """What an algorithm sees of the world: environments, streams, logs, evaluation, checkpoints."""
+
+    def __init__(
+        self,
+        folder: Path,
+        about: dict,
+        config: object,
+        settings: Settings,
+        resumed: bool = False,
+    ) -> None:
+        """The folder must exist, `about` is its manifest: see `create` and `reopen`."""
+        super().__init__(folder, about, config, settings)
+        self.resumed = resumed
+        self._engine, self._evaluation_engine = folders.engines(folder, about)
+        self.at_boundary = True
+        self._ending = False
+        self._display: Display | None = None
+        self._board: logs.Board | None = None
+        self._training = self._evaluating = self._data = None
+        self._seen = 0  # episodes of the training environments that the log has
+
+    # ------------------------------------------------------------- what an algorithm calls
+
+    def environments(self, copies: int) -> envs.Environments:
+        """The run's training environments, `copies` per seed."""
+        if self.device != "cpu" and not algorithms.is_off_policy(self.algorithm):
+            raise RunError(f"--device {self.device} is for learning from replay; leave it out")
+        self._training = envs.make(self.task, self.seeds, copies, self._engine)
+        self._prepare_evaluation()
+        return self._training
+
+    def data(self) -> Transitions:
+        """The run's data set, which fits its task. Only the evaluations see an environment."""
+        self._data = folders.data(self.folder, self.about, self.resumed, self.say)
+        self._prepare_evaluation()
+        check_task(self._data, self._evaluating)
+        return self._data
+
+    @property
+    def device(self) -> str:
+        """Where the tensors of an algorithm with replay or data lie: "cpu" or "cuda"."""
+        return self.settings.device or "cpu"
+
+    def chance(self, purpose: str) -> Chance:
+        """Random tensors on the run's device, from the run's own streams."""
+        return Chance(self.streams[purpose], self.device)
+
+    def turn(
+        self, draw: Callable[[], tuple], step: Callable, gradient_steps: int, chances: list[Chance]
+    ) -> HostTurn | GraphTurn:
+        """`draw` and `step` as one call: on CUDA one graph, else timed, `step` compiled if it pays.
+
+        `chances` are all that `draw` draws from.
+        """
+        if self.device == "cpu":
+            return HostTurn(draw, self.compiled(step, gradient_steps))
+        return GraphTurn(draw, step, chances)
+
+    def compiled(self, function: Callable, gradient_steps: int) -> Callable:
+        """A pure update function, compiled where that pays over so many gradient steps."""
+        if machine.should_compile(self.settings.compile, gradient_steps):
+            return machine.compiled(function, self.say)
+        return function
+
+    def iterations(self, total: int, steps_each: int, learner, before: int = 0) -> Iterator[int]:
+        """Yield the iterations still to do, evaluating and saving `learner` between them.
+
+        `learner` is a dataclass of modules and named tuples, one of them `policy`: what a
+        checkpoint holds. `steps_each` are environment steps of each seed, or gradient steps of an
+        offline algorithm. `before` of the iterations prepare: their steps count up to zero, and
+        nothing is evaluated.
+        """
+        first = self._restore(learner, total)
+        name = f"{self.algorithm} {self.task} x{len(self.seeds)}"
+        self._display = Display(name, total, first)
+        self._started = perf_counter()
+        done = (first - before) * steps_each
+        self._speed_base = (perf_counter(), done)
+        if first < total:
+            with self._writing():
+                if self.resumed:
+                    folders.record_session(self.folder, self.step, self.say)
+                self._board = logs.Board(self.folder, done + 1)
+        for k in range(first, total):
+            self.step = (k + 1 - before) * steps_each
+            yield k
+            if k >= before and _due(k - before, total - before, self.settings.evaluations):
+                self._evaluate(learner.policy)
+            self.at_boundary = _due(k, total, self.settings.checkpoints)
+            if self.at_boundary or self._ending:
+                self._save(k + 1, learner)
+            if self._ending and k + 1 < total:
+                raise KeyboardInterrupt
+        self._finish()
+
+    def log(self, metrics: dict[str, torch.Tensor], seconds: dict[str, float]) -> None:
+        """Record one iteration: metrics [S], and the seconds spent in each kind of work."""
+        table = logs.PROGRESS if self.step > 0 else logs.PREPARATION
+        costs = self._cost_columns(table)
+        for episode in self._training.episodes(self._seen) if self._training else ():
+            self._recent[episode.slot].append((episode.ret, episode.length, *episode.cost))
+        self._seen = self._training.finished if self._training else 0
+        values = {name: value.tolist() for name, value in metrics.items()}
+        self._require_finite(values)
+        for name, value in seconds.items():
+            self._seconds[name] = self._seconds.get(name, 0.0) + value
+        rows = []
+        for slot, seed in enumerate(self.seeds):
+            ret, length = (_mean(x[i] for x in self._recent[slot]) for i in (0, 1))
+            row = {"seed": seed, "step": self.step, "training_return": ret}
+            row |= {"training_length": length}
+            row |= {
+                name: _mean(x[i] for x in self._recent[slot]) for i, name in enumerate(costs, 2)
+            }
+            row |= {name: v[slot] for name, v in values.items()}
+            rows.append(row | {"wall_seconds": round(self._wall(), 3)})
+        self._append(table, rows)
+        returns = [row["training_return"] for row in rows if row["training_return"] is not None]
+        if self._data and self._history:
+            returns = self._history[-1][1].returns.mean(1).tolist()
+        self._to_board(rows, values)
+        since, steps = self._speed_base
+        speed = (self.step - steps) * len(self.seeds) / max(perf_counter() - since, 1e-9)
+        self._display.update(returns, speed, self._seconds)
+
+    def _cost_columns(self, table: str) -> list[str]:
+        """Columns of the episodes' costs in the log `table`: its first row decides."""
+        known = cost_columns(self._training.constraints, "training_") if self._training else []
+        path = self.folder / table
+        if path.exists() and path.stat().st_size > 0:
+            with open(path, newline="") as file:
+                header = next(csv.reader(file))
+            return [name for name in known if name in header]
+        return known if self._training and self._training.reports_cost else []
+
+    def say(self, text: str) -> None:
+        """A message to the user, above the progress bar."""
+        self._display.say(text) if self._display else super().say(text)
+
+    def close(self) -> None:
+        """Stop the progress bar, the environments and the logs, however the run ended."""
+        for part in (self._display, self._board, self._training, self._evaluating):
+            if part is not None:
+                part.close()
+
+    # ------------------------------------------------------------------ between iterations
+
+    def _prepare_evaluation(self) -> None:
+        if self._evaluating is None:
+            episodes = self.settings.evaluation_episodes
+            self._evaluating = envs.make(self.task, self.seeds, episodes, self._evaluation_engine)
+
+    def _evaluate(self, policy) -> None:
+        start = perf_counter()
+        policy.eval()
+        env_seeds = self.streams.integers("evaluation", self.settings.evaluation_episodes)
+        result = evaluate(policy, self._evaluating, env_seeds)
+        policy.train()
+        self._history.append((self.step, result))
+        rows = []
+        means = result.returns.mean(1)
+        score = scores.normalized(self.task, means) if self._data else None
+        for slot, seed in enumerate(self.seeds):
+            costs = cost_cells(result.costs[slot].mean(0), self._evaluating.constraints)
+            rest = (costs["cost"], float(result.lengths[slot].mean()))
+            known = None if score is None else float(score[slot])
+            training = _mean(x[0] for x in self._recent[slot])
+            times = (round(self._wall(), 3), training)
+            row = (seed, self.step, float(means[slot]), *rest, known, *times)
+            rows.append(dict(zip(logs.COLUMNS, row, strict=True)) | costs)
+        self._append(logs.EVALUATIONS, rows)
+        with self._writing():
+            logs.write_history(self.folder, self._history, self.seeds)
+            self._board.add(self.step, {"evaluation/return": float(result.returns.mean())})
+        self._seconds["evaluation"] = self._seconds.get("evaluation", 0) + perf_counter() - start
+
+    def _finish(self) -> None:
+        if not (self.folder / FINISHED).exists():
+            with self._writing():
+                write_whole(self.folder / FINISHED, f"{self._wall():.3f} seconds\n".encode())
+        last = self._history[-1][1].returns.mean(1).tolist()
+        self.say(f"evaluation at step {self.step:,}: return {spread(last)} over {len(last)} seeds")
+        self.say(f"everything is in {self.folder}")
+
+    def _to_board(self, rows: list[dict], values: dict[str, list[float]]) -> None:
+        shown = {f"metrics/{name}": sum(value) / len(value) for name, value in values.items()}
+        for row in rows:
+            if row["training_return"] is not None:
+                shown[f"training_return/seed_{row['seed']}"] = row["training_return"]
+        with self._writing():
+            self._board.add(self.step, shown)
+
+    # ------------------------------------------------------------------------ what went wrong
+
+    def _require_finite(self, values: dict[str, list[float]]) -> None:
+        for name, per_seed in values.items():
+            for slot, value in enumerate(per_seed):
+                if not math.isfinite(value):
+                    seed = self.seeds[slot]
+                    what = f"{name} of seed {seed} is {value} at step {self.step}"
+                    raise RunError(f"{what}: {self._diverged(slot)}")
+
+    def _diverged(self, slot: int) -> str:
+        """Why numbers are not finite, and what helps."""
+        returns = [abs(ret) / length for ret, length, *_ in self._recent[slot]]
+        if self._data:
+            returns.append(float(np.abs(self._data.reward).max()))
+        largest = max(returns, default=0.0)
+        if largest > LARGEST_REWARD:
+            return (
+                f"its rewards reach {largest:.3g} a step, whose squares float32 cannot hold; "
+                f"{self.kept()}. Scale the rewards down"
+            )
+        return f"training diverged; {self.kept()}. Lower one of: {learning_rates(self.config)}"
+
+    def end(self) -> None:
+        """End soon, as an interrupt does: where no environment is cut, after a checkpoint."""
+        if self._training is not None or self._display is None or self._ending:
+            raise KeyboardInterrupt
+        self._ending = True
+
+
+def _mean(values) -> float | None:
+    values = list(values)
+    return sum(values) / len(values) if values else None
+
+
+# ----------------------------------------------------------------------- starting and resuming
+
+
+def create(
+    folder: Path,
+    algorithm: str,
+    config: object,
+    settings: Settings,
+    preset: str | None = None,
+    command: str = "",
+) -> Run:
+    """A new run in a new `folder`. RunError if it exists or cannot be written."""
+    folders.require_free(folder, algorithm)
+    _require_device(settings)
+    about = folders.describe(algorithm, config, settings, preset, command)
+    folders.begin(folder, about)
+    return Run(folder, about, config, settings)
+
+
+def reopen(folder: Path, algorithm: str | None = None) -> Run:
+    """The run that `folder` holds, to go on with. RunError if it is none or another's."""
+    about = folders.read(folder, algorithm)
+    return Run(folder, about, *folders.begun_with(folder, about), resumed=True)
+
+
+def execute(run: Run) -> None:
+    """Train `run` from wherever it stands to its end; SIGTERM ends it like an interrupt."""
+    module = algorithms.load(run.algorithm)
+    with folders.locked(run.folder):
+        if run.complete():
+            run.say(f"{run.folder} has finished: there is nothing left to train")
+            return
+        _require_device(run.settings)
+        torch.set_num_threads(run.settings.torch_threads)
+        machine.choose_products(run.config)
+        folders.clean(run.folder)
+        try:
+            with _ended_by_signal(run):
+                module.train(run.config, run)
+        except (envs.EnvironmentFault, envs.PolicyFault) as fault:
+            raise RunError(_fault(run, fault)) from fault
+        except (OSError, SafetensorError) as error:  # of a file that the algorithm writes
+            if isinstance(error, OSError) and error.errno not in FULL:
+                raise
+            raise run.unwritable(error) from error
+        except KeyboardInterrupt:
+            run.say(f"ended at step {run.step:,}; {run.kept()}")
+            raise
+        finally:
+            run.close()
+
+
+def _fault(run: Run, fault: envs.EnvironmentFault | envs.PolicyFault) -> str:
+    where = f"{fault}, before step {run.step} of the run"
+    if isinstance(fault, envs.PolicyFault):
+        rates = learning_rates(run.config)
+        return f"{where}: training diverged; {run.kept()}. Lower one of: {rates}"
+    return f"{where}; {run.kept()}: mend the environment, then add --resume {run.folder}"
+
+
+def _require_device(settings: Settings) -> None:
+    if settings.device == "cuda" and not torch.cuda.is_available():
+        raise RunError("this machine has no CUDA device for --device cuda; leave it out")
+
+
+@contextlib.contextmanager
+def _ended_by_signal(run: Run) -> Iterator[None]:
+    """SIGTERM, as batch systems send it, asks the run to end."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread can listen
+        return
+    before = signal.signal(signal.SIGTERM, lambda *_: run.end())
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,201 @@
+"""A run as its folder holds it: what a checkpoint keeps, and what a resume restores from it."""
+
+import contextlib
+import json
+import sys
+from collections import deque
+from collections.abc import Iterator
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+
+from rlsuite.core.saving import load_policy, save_policy
+from rlsuite.core.streams import Streams
+from rlsuite.runs import checkpoint, logs
+from rlsuite.runs import folder as folders
+from rlsuite.runs.evaluation import Evaluation
+from rlsuite.runs.files import flush
+from rlsuite.runs.folder import FINISHED, RunError
+from rlsuite.runs.settings import Settings
+
+RECENT = 100  # episodes in a training return, as CleanRL reports it
+
+
+class StoredRun:
+    """The state of a run besides its learner, and the one order in which it is written.
+
+    At a checkpoint: rows reach the disk, then the checkpoint, then the policy; `finished` comes
+    last of all. So whatever a kill leaves missing or stale, the newest checkpoint knows.
+    """
+
+    def __init__(self, folder: Path, about: dict, config: object, settings: Settings) -> None:
+        self.folder, self.about, self.algorithm = folder, about, about["algorithm"]
+        self.config, self.settings = config, settings
+        self.task, self.seeds = settings.env, settings.seeds
+        self.streams = Streams(self.seeds)
+        self.step = 0
+        self._recent = [deque(maxlen=RECENT) for _ in self.seeds]
+        self._history: logs.History = []
+        self._seconds: dict[str, float] = {}
+        self._wall_before = 0.0
+        self._saved: int | None = None  # step of the newest checkpoint
+        self._started = perf_counter()
+
+    def say(self, text: str) -> None:
+        """A message to the user."""
+        print(text, file=sys.stderr)
+
+    def kept(self) -> str:
+        """What there is to go on from."""
+        if self._saved is None:
+            return "there is no checkpoint yet, so a resume begins anew"
+        return f"the checkpoint at step {self._saved:,} is intact"
+
+    def complete(self) -> bool:
+        """Whether the run has finished and all that its last checkpoint knows is there.
+
+        RunError if it has finished, and has no checkpoint.
+        """
+        if not (self.folder / FINISHED).exists():
+            return False
+        found = checkpoint.load(self.folder / "checkpoint", self.say, "cpu")
+        if found is None:
+            raise RunError(
+                f"{self.folder} has finished, and its checkpoint is gone: there is nothing to go "
+                "on from, and nothing was changed. To train anew, name another --folder"
+            )
+        iterations, state = found
+        if iterations < self.config.iterations:
+            return True  # its last checkpoint was damaged later: said above
+        about = state.get("policy") or self._about_policy() | {"step": state["step"]}
+        tables = logs.recorded(self.folder, state)
+        same = logs.same(self.folder, tables, _history(state), self.seeds)
+        return same and self._has_policy(about, state["learner"]["policy"])
+
+    def _save(self, iterations: int, learner) -> None:
+        with self._writing():
+            tables = logs.contents(self.folder)
+            parts = checkpoint.capture(learner, self.folder / "checkpoint")
+        state = {
+            "begun": folders.identity(self.about),
+            "learner": parts,
+            "streams": self.streams.state_dict(),
+            "recent": [list(x) for x in self._recent],
+            "history": [(s, [x.tolist() for x in vars(e).values()]) for s, e in self._history],
+            "seconds": self._seconds,
+            "wall_seconds": self._wall(),
+            "tables": tables,
+            "policy": self._about_policy(learner.policy),
+            "step": self.step,
+        }
+        checkpoint.save(self.folder / "checkpoint", iterations, state)
+        self._saved = self.step
+        self._save_policy(learner.policy)
+
+    def _restore(self, learner, total: int) -> int:
+        """Make learner and folder what the newest sound checkpoint holds; iterations done."""
+        found = checkpoint.load(self.folder / "checkpoint", self.say)
+        if found is None:
+            self._begin_anew(total)
+            return 0
+        iterations, state = found
+        self._require_own(state)
+        with self._writing():
+            tables = logs.recorded(self.folder, state)
+        checkpoint.restore(learner, state["learner"], self.folder / "checkpoint")
+        self.streams.load_state_dict(state["streams"])
+        self._recent = [deque(map(tuple, x), maxlen=RECENT) for x in state["recent"]]
+        self._history = _history(state)
+        self._seconds, self._wall_before = state["seconds"], state["wall_seconds"]
+        self.step = self._saved = state["step"]
+        with self._writing():
+            logs.restore(self.folder, tables, self._history, self.seeds, self.say)
+        about = self._about_policy(learner.policy)
+        if not self._has_policy(about, learner.policy.state_dict()):
+            self._save_policy(learner.policy)
+        self.say(f"resuming at step {self.step:,} of each seed")
+        return iterations
+
+    def _begin_anew(self, total: int) -> None:
+        """Forget rows from before the first checkpoint. RunError if there has been one."""
+        first = next(k for k in range(total) if _due(k, total, self.settings.checkpoints)) + 1
+        rows = logs.lines(self.folder)
+        kept = (self.folder / FINISHED, self.folder / "policy")
+        if rows > first * len(self.seeds) or any(path.exists() for path in kept):
+            raise RunError(
+                f"{self.folder} has no checkpoint left to go on from; nothing was changed. Put its "
+                "checkpoint/ back, or begin a new run in another --folder"
+            )
+        if rows:
+            self.say(f"no checkpoint was written yet: {rows} rows of {self.folder} begin anew")
+        with self._writing():
+            logs.restore(self.folder, {}, [], self.seeds, self.say)
+
+    def _require_own(self, state: dict) -> None:
+        changes = folders.differences(state.get("begun", {}), folders.identity(self.about))
+        if changes:
+            raise RunError(
+                f"the checkpoint in {self.folder} is of another run ({'; '.join(changes)}): put "
+                "this run's own back, or begin a new run"
+            )
+
+    # ------------------------------------------------------------------------------ the policy
+
+    def _about_policy(self, policy=None) -> dict:
+        about = {"algorithm": self.algorithm, "task": self.task, "seeds": list(self.seeds)}
+        about |= {"step": self.step} | ({} if policy is None else {"spec": policy.spec})
+        return json.loads(json.dumps(about))
+
+    def _has_policy(self, about: dict, tensors: dict[str, torch.Tensor]) -> bool:
+        """Whether `policy/` holds these tensors, described like this."""
+        try:
+            policy, said = load_policy(self.folder / "policy")
+        except ValueError:
+            return False
+        found = policy.state_dict()
+        if found.keys() != tensors.keys() or not about.items() <= said.items():
+            return False
+        return all(torch.equal(found[name], value.cpu()) for name, value in tensors.items())
+
+    def _save_policy(self, policy) -> None:
+        with self._writing():
+            save_policy(policy, self.folder / "policy", self._about_policy())
+            for path in (self.folder / "policy").iterdir():
+                flush(path)
+            flush(self.folder)
+
+    def _append(self, name: str, rows: list[dict]) -> None:
+        with self._writing():
+            logs.append(self.folder, name, rows)
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """One line for a full disk and its like."""
+        try:
+            yield
+        except (OSError, SafetensorError) as error:
+            raise self.unwritable(error) from error
+
+    def unwritable(self, error: Exception) -> RunError:
+        """What to do where a file of the run could not be written."""
+        why = error.strerror if isinstance(error, OSError) else error
+        path = getattr(error, "filename", None) or self.folder
+        return RunError(
+            f"cannot write {path} ({why}); {self.kept()}: make room or fix the permissions, "
+            f"then type: rlsuite train --resume {self.folder}"
+        )
+
+    def _wall(self) -> float:
+        return self._wall_before + perf_counter() - self._started
+
+
+def _history(state: dict) -> logs.History:
+    return [(step, Evaluation(*map(np.array, arrays))) for step, arrays in state["history"]]
+
+
+def _due(k: int, total: int, times: int) -> bool:
+    """Whether one of `times` evenly spaced events falls at the end of iteration k of `total`."""
+    return ((k + 1) * times) // total > (k * times) // total
