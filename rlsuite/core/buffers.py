@@ -1,4 +1,4 @@
-"""Replay: a ring of transitions with named fields, one ring per seed, over logged data or alone.
+"""Replay: a ring of transitions with named fields, one ring per seed, and what fills it.
 
 | symbol | shape | meaning |
 |---|---|---|
@@ -14,6 +14,7 @@ import math
 from collections import namedtuple
 from collections.abc import Mapping
 from pathlib import Path
+from time import perf_counter
 from typing import NamedTuple
 
 import numpy as np
@@ -21,6 +22,8 @@ import torch
 from torch import Tensor
 
 from rlsuite.core.chance import Chance
+from rlsuite.core.policies import Rngs
+from rlsuite.core.ranges import require_multiple, require_positive, require_whole, require_within
 
 
 class Minibatch(NamedTuple):
@@ -161,6 +164,33 @@ def _fields(obs: tuple[int, ...], action: tuple[int, ...]) -> dict[str, tuple[in
     return dict(zip(Minibatch._fields, (obs, action, (), obs, ()), strict=True))
 
 
+def require_off_policy(config: object, *periods: str) -> None:
+    """What every Config keeps to that fills a replay buffer and learns from it.
+
+    `periods` are further counts of environment steps, after which something happens.
+    """
+    require_whole(config, "num_envs", "capacity", "batch_size", "policy_delay", *periods)
+    require_whole(config, "total_steps", "steps_per_iteration", "hidden")
+    require_multiple(config, "num_envs", "steps_per_iteration", *periods)
+    require_multiple(config, "steps_per_iteration", "total_steps", "warm_up")
+    require_positive(config, "updates_per_step", "actor_lr", "critic_lr", "temperature")
+    require_within(config, 0, 1, "discount", "polyak")
+    last = config.total_steps - config.steps_per_iteration
+    if not 0 <= config.warm_up <= last:
+        steps = f"warm_up is {config.warm_up} of {config.total_steps} steps"
+        raise ValueError(f"{steps}, which leaves none to learn in; use 0 to {last}")
+    if config.capacity < config.num_envs:
+        envs = f"{config.num_envs} environments"
+        raise ValueError(f"capacity is {config.capacity}, less than one step of {envs}")
+    updates = round(config.updates_per_step * config.steps_per_iteration, 6)
+    if updates % config.policy_delay or updates < 1:
+        raise ValueError(
+            f"updates_per_step {config.updates_per_step:g} makes {updates:g} gradient steps of "
+            f"{config.steps_per_iteration} steps, no multiple of policy_delay "
+            f"{config.policy_delay}; use policy_delay 1, or another updates_per_step"
+        )
+
+
 def require_memory(needed: int, purpose: str) -> None:
     """Raise ValueError unless `needed` bytes are free on this machine, as far as Linux tells."""
     try:
@@ -173,3 +203,57 @@ def require_memory(needed: int, purpose: str) -> None:
             f"{purpose} needs {needed / 2**30:,.1f} GiB, but {free / 2**30:,.1f} GiB are free: "
             "lower the capacity or the number of seeds"
         )
+
+
+class ReplayCollector:
+    """Steps `envs` (of rlsuite.envs) and stores each transition in `buffer`.
+
+    The buffer gets what the policy chose, in (-1, 1), and the true next observation, also where an
+    episode ended. A time limit is no end, and neither is a restart: such rows have a future.
+    """
+
+    def __init__(self, envs, policy, buffer: ReplayBuffer) -> None:
+        self.envs, self.policy, self.buffer = envs, policy, buffer
+        self.behaviour = policy.behaviour(envs.action_low, envs.action_high)
+        self._seconds = {"physics": 0.0, "inference": 0.0}
+
+    def restart(self, env_seeds: np.ndarray) -> None:
+        """Fresh environments from `env_seeds` [S, N]."""
+        self.obs = self.envs.reset(env_seeds)
+        self.behaviour.reset(np.ones(env_seeds.shape, bool))
+
+    def step(self, rngs: Rngs) -> None:
+        """One step of every environment with the policy as it is now, sampled."""
+        start = perf_counter()
+        self.behaviour.refresh(self.policy)
+        raw, applied = self.behaviour.act(self.obs, rngs)
+        self._store(raw, applied, start)
+
+    def explore(self, steps: int, rngs: Rngs) -> None:
+        """So many steps of every environment with actions uniform in the box."""
+        shape = (self.obs.shape[1], self.policy.action_size)
+        for _ in range(steps):
+            start = perf_counter()
+            raw = np.stack([rng.uniform(-1, 1, shape) for rng in rngs]).astype(np.float32)
+            self._store(raw, self.behaviour.to_env(raw), start)
+
+    def seconds(self) -> dict[str, float]:
+        """Spent since the last call, by kind of work."""
+        spent, self._seconds = self._seconds, {"physics": 0.0, "inference": 0.0}
+        return spent
+
+    def _store(self, raw: np.ndarray, applied: np.ndarray, start: float) -> None:
+        chosen = perf_counter()
+        after = self.envs.step(applied)
+        stepped = perf_counter()
+        self.behaviour.reset(after.terminated | after.truncated)
+        self.buffer.add(
+            obs=self.obs,
+            action=raw,
+            reward=after.reward,
+            next_obs=after.final_obs,
+            terminated=after.terminated,
+        )
+        self.obs = after.obs
+        self._seconds["physics"] += stepped - chosen
+        self._seconds["inference"] += chosen - start + perf_counter() - stepped
