@@ -6,8 +6,7 @@
 | base | [n, ...] | logged rows that all seeds share, never copied and never overwritten |
 | added | | rows that each seed has ever added: row i lies at i mod C |
 
-Logged data alone are a base under a ring of no rows. A checkpoint holds what was added: see
-`rlsuite.runs.segments`.
+Logged data alone are a base under a ring of no rows. `core.segments` writes a ring to disk.
 """
 
 import math
@@ -34,9 +33,6 @@ class Minibatch(NamedTuple):
     reward: Tensor  # [S, B]
     next_obs: Tensor  # [S, B, O], what the step truly led to
     terminated: Tensor  # [S, B], 1 where the task ended the episode: no future
-
-    def chunks(self, count: int) -> list["Minibatch"]:
-        return [Minibatch(*parts) for parts in zip(*(x.chunk(count, 1) for x in self), strict=True)]
 
     def standardized(self, normalizer) -> "Minibatch":
         """The same with observations as the networks see them."""
@@ -78,7 +74,8 @@ class ReplayBuffer:
         self.added = 0
         # A CUDA graph sees a Python number as it was at capture; it sees this one as it is
         self.count = torch.zeros((), dtype=torch.int64, device=self.device)
-        self.saved: dict | None = None  # the newest state on disk
+        self.segments: list = []  # where the rows are on disk, and
+        self.states: list[int] = []  # `added` when they were last written, oldest first
 
     @staticmethod
     def of_transitions(envs, capacity: int, rng: Chance) -> "ReplayBuffer":
@@ -189,6 +186,12 @@ def require_off_policy(config: object, *periods: str) -> None:
             f"{config.steps_per_iteration} steps, no multiple of policy_delay "
             f"{config.policy_delay}; use policy_delay 1, or another updates_per_step"
         )
+
+
+def chunks(rows: NamedTuple, count: int) -> list[NamedTuple]:
+    """Rows [S, B, ...] in `count` parts of equal size."""
+    parts = zip(*(x.chunk(count, 1) for x in rows), strict=True)
+    return [type(rows)(*part) for part in parts]
 
 
 def require_memory(needed: int, purpose: str) -> None:

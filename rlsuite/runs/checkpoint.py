@@ -11,9 +11,8 @@ from pathlib import Path
 import torch
 
 from rlsuite.core.buffers import ReplayBuffer
-from rlsuite.runs import segments
+from rlsuite.core.segments import SegmentError, load_buffer, read_segments, save_buffer
 from rlsuite.runs.files import write_whole
-from rlsuite.runs.segments import SegmentError
 
 KEEP = 2  # the newest, and the one before in case the newest was damaged
 _HASH_BYTES = 32
@@ -77,7 +76,7 @@ def _taken(part, folder: Path | None = None):
     if isinstance(part, torch.Tensor):
         return part
     if isinstance(part, ReplayBuffer):
-        return segments.save(part, folder)
+        return save_buffer(part, folder)
     if isinstance(part, tuple):
         return {name: _taken(value) for name, value in part._asdict().items()}
     return part.state_dict()
@@ -88,7 +87,7 @@ def _put_back(part, saved, folder: Path | None = None):
     if isinstance(part, torch.Tensor):
         return saved
     if isinstance(part, ReplayBuffer):
-        segments.load(part, saved, folder)
+        load_buffer(part, saved, folder)
         return part
     if isinstance(part, tuple):
         return type(part)(*(_put_back(x, saved[name]) for name, x in part._asdict().items()))
@@ -133,7 +132,7 @@ def clean(folder: Path) -> None:
         if _NAME.fullmatch(f"{path.stem}.ckpt"):
             with contextlib.suppress(OSError):
                 path.unlink()
-    for path in folder.glob("*/*.partial"):  # of replay buffers
+    for path in folder.glob("*/*.partial"):  # of a replay buffer
         with contextlib.suppress(OSError):
             path.unlink()
 
@@ -142,7 +141,7 @@ def _require_rows(state: dict, folder: Path) -> None:
     """SegmentError unless the files of all replay buffers are whole."""
     for name, part in state.get("learner", {}).items():
         if isinstance(part, dict) and "segments" in part:
-            for _ in segments.read(part, folder / name):
+            for _ in read_segments(part, folder / name):
                 pass
 
 

@@ -11,9 +11,10 @@ from off_policy_setting import PENDULUM, run_of, setting
 from offline_setting import as_in_a_run, tensors
 
 from rlsuite.algorithms.off_policy import mdpo_off, sac
+from rlsuite.core import segments
 from rlsuite.core.buffers import ReplayBuffer
 from rlsuite.core.chance import Chance
-from rlsuite.runs import checkpoint, segments
+from rlsuite.runs import checkpoint
 from rlsuite.runs import run as runs
 from rlsuite.runs.steps import CudaGraphStep
 
@@ -145,7 +146,7 @@ SHORT = {"seeds": (0, 1), "checkpoints": 4, "evaluations": 2, "evaluation_episod
 def content(folder: Path) -> tuple[dict, list[bytes]]:
     """What the newest checkpoint holds, and the rows that its ring needs."""
     state = checkpoint.load(folder / "checkpoint", print)[1]["learner"]
-    rows = segments.read(state["buffer"], folder / "checkpoint" / "buffer")
+    rows = segments.read_segments(state["buffer"], folder / "checkpoint" / "buffer")
     return state, [content for _, content in rows]
 
 

@@ -30,6 +30,7 @@ from rlsuite.algorithms.offline.spot import (
     policy_loss,
     target_value,
 )
+from rlsuite.core.buffers import chunks
 from rlsuite.core.chance import Chance
 from rlsuite.core.optim import Net
 
@@ -198,7 +199,7 @@ def test_6_9_masks_keep_nine_tenths_and_their_mean():
 
 def test_6_9_the_target_actor_has_dropout_too():
     s = setting(dropout=0.5)
-    part, noise = s.batch.chunks(2)[0], s.noise.target[:, :32]
+    part, noise = chunks(s.batch, 2)[0], s.noise.target[:, :32]
     passes = [None, *s.noise.dropout[:2]]
     y = [target_value(s.policy, s.critics, s.config, s.state, part, noise, x) for x in passes]
     alive = part.terminated == 0

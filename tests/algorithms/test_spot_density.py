@@ -30,7 +30,7 @@ from rlsuite.algorithms.offline.spot import (
     density_step,
     train,
 )
-from rlsuite.core.buffers import Minibatch
+from rlsuite.core.buffers import Minibatch, chunks
 from rlsuite.core.optim import Net
 
 
@@ -181,7 +181,7 @@ def test_a_seed_is_fitted_to_the_same_bits_alone_and_in_company(width, hidden):
             s = setting(seeds, **changes)
             step = partial(density_step, s.density, s.config)
             net = Net.of(s.fitted)
-            part, noise = s.batch.chunks(2)[0], normals(seeds, width, 2 * ACTIONS)
+            part, noise = chunks(s.batch, 2)[0], normals(seeds, width, 2 * ACTIONS)
             for _ in range(2):
                 net, _ = step(net, part, noise)
             found.append(tensors(net))

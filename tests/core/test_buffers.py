@@ -1,10 +1,10 @@
-"""The ring of transitions: what it holds, what it draws."""
+"""The ring of transitions: what it holds, what it draws, what it writes."""
 
 import numpy as np
 import pytest
 import torch
 
-from rlsuite.core.buffers import ReplayBuffer
+from rlsuite.core.buffers import ReplayBuffer, chunks
 from rlsuite.core.chance import Chance
 
 FIELDS = {"obs": (2,), "reward": ()}
@@ -95,3 +95,14 @@ def test_a_ring_beyond_memory_is_refused_with_its_size_before_it_is_allocated() 
     # 2 seeds x 10^12 rows x 3 numbers of 4 bytes = 24 * 10^12 bytes = 22,351.7 GiB
     with pytest.raises(ValueError, match=r"1,000,000,000,000 rows for 2 seeds needs 22,351.7 GiB"):
         ring(capacity=10**12)
+
+
+def test_rows_are_split_in_their_order() -> None:
+    buffer = ring(capacity=10)
+    for number in range(10):
+        buffer.add(**step(number))
+    rows = buffer.sample(6)
+    first, second = chunks(rows, 2)
+    assert type(first) is type(rows)
+    assert torch.equal(torch.cat((first.obs, second.obs), 1), rows.obs)
+    assert torch.equal(second.reward, rows.reward[:, 3:])

@@ -132,14 +132,6 @@ def test_a_draw_can_be_written_to_without_harm_to_the_data():
     assert np.array_equal(data.reward, before)
 
 
-def test_chunks_are_consecutive():
-    batch = buffer_of().sample(12)
-    parts = batch.chunks(3)
-    assert [part.obs.shape for part in parts] == [(2, 4, 2)] * 3
-    assert torch.equal(torch.cat([part.reward for part in parts], 1), batch.reward)
-    assert torch.equal(parts[1].terminated, batch.terminated[:, 4:8])
-
-
 def test_own_rows_join_by_their_share_and_belong_to_their_seed():
     batch = collected(rows=10).sample(5000)
     own = batch.reward < 0

@@ -37,7 +37,13 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from rlsuite.core.buffers import Minibatch, ReplayBuffer, ReplayCollector, require_off_policy
+from rlsuite.core.buffers import (
+    Minibatch,
+    ReplayBuffer,
+    ReplayCollector,
+    chunks,
+    require_off_policy,
+)
 from rlsuite.core.chance import Chance
 from rlsuite.core.critics import Critics, critic_loss
 from rlsuite.core.optim import Loss, Metrics, Net, descend, polyak
@@ -243,7 +249,7 @@ def soft_cycle(
     """D steps of the critics, then D of actor and temperature. Pure."""
     first, second = (x.unbind(1) for x in noise.chunk(2, 1))
     # critics
-    for part, draws in zip(batch.chunks(len(first)), first, strict=True):
+    for part, draws in zip(chunks(batch, len(first)), first, strict=True):
         y = soft_target(policy, critics, config, state, part, draws)
         state, metrics = critic_step(critics, config, state, part, y)
     # actor and temperature

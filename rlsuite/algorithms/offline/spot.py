@@ -40,7 +40,7 @@ import torch
 from torch import Tensor
 
 from rlsuite.core.actors import BoundedActor, dense, initial
-from rlsuite.core.buffers import Minibatch, ReplayBuffer
+from rlsuite.core.buffers import Minibatch, ReplayBuffer, chunks
 from rlsuite.core.chance import Chance
 from rlsuite.core.critics import Critics, critic_loss
 from rlsuite.core.layers import Layout, mlp, mlp_shapes
@@ -305,7 +305,7 @@ def actor_cycle(
 ) -> tuple[State, Metrics]:
     """`policy_freq` critic steps and, on the last one's transitions, an actor step. Pure."""
     actor, critic, actor_target, critic_target = state
-    batches = batch.chunks(config.policy_freq)
+    batches = chunks(batch, config.policy_freq)
     draws = noise.target.chunk(config.policy_freq, 1)
     # critics
     for part, normal, masks in zip(batches, draws, noise.dropout[:-1], strict=True):

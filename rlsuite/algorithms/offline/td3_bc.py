@@ -32,7 +32,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from rlsuite.core.actors import BoundedActor
-from rlsuite.core.buffers import Minibatch, ReplayBuffer
+from rlsuite.core.buffers import Minibatch, ReplayBuffer, chunks
 from rlsuite.core.chance import Chance
 from rlsuite.core.critics import Critics, critic_loss
 from rlsuite.core.optim import Metrics, Net, descend, polyak
@@ -145,7 +145,7 @@ def actor_cycle(
     """`policy_freq` critic steps and, on the last one's transitions, an actor step. Pure."""
     actor, critic, actor_target, critic_target = state
     lr, count = config.learning_rate, config.policy_freq
-    batches = batch.chunks(count)
+    batches = chunks(batch, count)
     # critics
     for part, draws in zip(batches, noise.chunk(count, 1), strict=True):
         y = target_value(policy, critics, config, state, part, draws)
