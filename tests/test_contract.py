@@ -17,6 +17,7 @@ from conftest import go_on, said, start_of
 
 from rlsuite import algorithms
 from rlsuite.core.saving import load_policy
+from rlsuite.evidence.styles import STYLES
 from rlsuite.runs import run as runs
 from rlsuite.runs.settings import field_comments
 
@@ -80,6 +81,13 @@ def test_every_config_field_says_what_it_is_and_where_its_number_comes_from(name
     for field in dataclasses.fields(config_class):
         text = comments.get(field.name, "")
         assert "[" in text and text.endswith("]"), f"{field.name}: {text!r} names no [source]"
+
+
+@EVERY
+def test_it_has_a_style_and_a_thin_script(name: str) -> None:
+    assert name in STYLES
+    script = Path(__file__).parents[1] / "scripts" / f"{name}.py"
+    assert f'main(["train", "{name}", *sys.argv[1:]])' in script.read_text()
 
 
 # --------------------------------------------------------------------------------- objectives
