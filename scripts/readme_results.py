@@ -40,7 +40,9 @@ WORDS = """## The columns
   revision, stand in the benchmark's tables and in [published](published).
 - **Wall time**: of all runs of a line together.
 
-What sets a published value apart from ours follows its source:
+- **Source**: after its name stand the version of its environment or of its data, which the task
+  names of ours, and its steps where they are not ours. D4RL's sets are not those that our runs
+  learned from, even where the level is the same. What else is unlike follows in words:
 
 """
 
@@ -73,7 +75,7 @@ def results_page(results: Path) -> str:
     """results/README.md: contents, every benchmark, every measurement of speed."""
     folders = sorted({file.parents[1] for file in results.glob("*/*/*.json")})
     speeds = sorted((results / "speed").glob("*.csv"))
-    words = "\n".join(f"- {line}" for line in generated.explained())
+    words = "\n".join(f"  - {line}" for line in generated.explained())
     names = [f"- [{folder.name}]({anchor(folder.name)})" for folder in folders]
     names += [f"- [Speed](#speed): {', '.join(file.stem for file in speeds)}"] if speeds else []
     parts = [HEAD, "\n".join(names), WORDS + words]
@@ -98,7 +100,7 @@ def benchmark(folder: Path, results: Path) -> str:
     ]
     if all(one.score == NONE for one in about.totals):
         header, *totals = ([*line[:2], *line[3:]] for line in (header, *totals))
-    columns = [about.kind.capitalize(), "Algorithm", "Ours", "IQM [95% interval]", "Published"]
+    columns = [about.kind.capitalize(), "Algorithm", "Ours", "IQM [95%]", "Published"]
     lines = [
         [
             unbroken(markdown_text(row.task)),
@@ -111,7 +113,7 @@ def benchmark(folder: Path, results: Path) -> str:
         for row in about.rows
     ]
     notes = "\n".join(f"- {markdown_text(note)}" for note in about.notes)
-    tables = [markdown(header, totals), markdown([*columns, "Source, and what differs"], lines)]
+    tables = [markdown(header, totals), markdown([*columns, "Source, and what is unlike"], lines)]
     parts = [f"## {markdown_text(folder.name)}", lead.rstrip(), *tables, notes]
     return "\n\n".join(part for part in parts if part)
 

@@ -89,7 +89,7 @@ def _panel(panel: Axes, folder: Path, values: Sequence[Published]) -> None:
         look = {"color": style.colour, "marker": style.marker, "markevery": 4}
         panel.plot(step / unit, centre, linewidth=1.8, label=name, **look)
         panel.fill_between(step / unit, low, high, color=style.colour, alpha=0.15, linewidth=0)
-    panel.set_title(f"{folder.name}: {whole.centre} over {whole.over}, {whole.seeds} seeds")
+    panel.set_title(f"{folder.name}\n{whole.centre} over {whole.over}, {whole.seeds} seeds each")
     panel.set_xlabel(f"{results[0].step_unit}{word}")
     panel.set_ylabel(whole.words)
     panel.set_xlim(left=0)

@@ -33,11 +33,9 @@ from rlsuite.evidence.tables.summaries import (
 from rlsuite.evidence.tables.tabular import NONE
 
 _SHOWN = ("training_return", "return", "score")  # of which a benchmark shows one
-# The marks of other tables in words; `explained` has the sentences.
+# The marks of other tables in words; `explained` has the sentences. What the marks d, e and h say
+# is told by the version and the steps themselves.
 WORDS = {
-    "d": "other data",
-    "e": "other version",
-    "h": "other steps",
     "m": "other metric",
     "s": "other spread",
     "SR": "spread recalled",
@@ -68,7 +66,7 @@ class Row:
     mean: str  # "2488 ± 388": mean and standard deviation over seeds
     iqm: str  # "2498 [2216, 2769]": IQM and its 95% interval
     published: str  # "2383 ± 272"
-    source: str  # "CleanRL, v3: other version": whose it is, and what sets it apart from ours
+    source: str  # "CleanRL, v3: other metric": whose it is, and what sets it apart from ours
     file: Path
 
 
@@ -114,7 +112,7 @@ def explained() -> list[str]:
     meanings = published.DIFFERENCES | {
         mark: published.STATUSES[status] for status, mark in STATUS_MARKS.items() if mark
     }
-    return [f"**{w}**: {meanings[mark].removeprefix(f'{w}: ')}." for mark, w in WORDS.items()]
+    return [f"**{words}**: {meanings[mark]}." for mark, words in WORDS.items()]
 
 
 def benchmark(source: Path, published_dir: Path) -> Benchmark:
@@ -194,7 +192,8 @@ def _row(result: Result, values: Sequence[Published], column: str) -> Row:
 def _beside(near: Published, result: Result) -> tuple[str, str]:
     """A published value, and its source with what sets it apart from ours."""
     cell = published_cell(near, result)
-    facts = [near.source, near.environment]
-    facts += [f"at {steps_text(near.steps)}"] if "h" in cell.marks and near.steps else []
-    unlike = ", ".join(WORDS[mark] for mark in cell.marks)
-    return cell.text, f"{joined(facts)}: {unlike}" if unlike else joined(facts)
+    facts = [near.source, near.environment or "version not recorded"]
+    if "h" in cell.marks:
+        facts.append(f"at {steps_text(near.steps)}" if near.steps else "steps not recorded")
+    unlike = ", ".join(WORDS[mark] for mark in cell.marks if mark in WORDS)
+    return cell.text, f"{', '.join(facts)}: {unlike}" if unlike else ", ".join(facts)

@@ -197,7 +197,7 @@ def test_readme_has_a_row_per_data_set_and_algorithm(tmp_path, values_dir):
     assert bc.score.startswith("75.0") and td3_bc.trained == "2 x 1M"
     medium = about.rows[-1]
     assert medium.published == f"60.37 {PLUS_MINUS} 3.49"
-    assert medium.source == "CORL, D4RL-v2: other data, other version"
+    assert medium.source == "CORL, D4RL-v2"
     assert medium.file == bench / "td3_bc" / "hopper-medium-v0.csv"
     assert any(
         note.startswith("All data sets: mean over hopper-expert-v0, ") for note in about.notes

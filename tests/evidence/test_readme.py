@@ -63,10 +63,10 @@ def test_a_row_per_task_and_algorithm(results):
     assert hopper.mean == f"2490 {PLUS_MINUS} 455" and hopper.iqm.startswith("2440 [")
     assert (hopper.published, hopper.source) == (f"2383 {PLUS_MINUS} 272", "Alike, v4")
     assert hopper.file == results / "mujoco-1m" / "ppo" / "Hopper-v4.csv"
-    assert swimmer.source == f"{aggregates.YARDSTICK}, v2: other version"
+    assert swimmer.source == f"{aggregates.YARDSTICK}, v2"
     # MDPO: Hopper (2007.4 - 17.4) / (2007.4 - 17.4) = 1, Swimmer (99.3 + 0.7) / (99.3 + 0.7) = 1.
     assert mdpo.score == "1.00 [1.00, 1.00]" and ppo.score.startswith("1.")
-    assert other.source == "Paper, v4, at 10M: other steps"
+    assert other.source == "Paper, v4, at 10M"
     assert about.notes[-1] == "All tasks leaves out Reacher-v4 (ppo lacking)."
 
 
@@ -167,11 +167,21 @@ def test_no_column_for_all_tasks_without_common_tasks_on_a_fixed_scale(tmp_path,
     assert "| Algorithm | Seeds x steps | Wall time |" in text and "All tasks" not in text
 
 
-def test_every_mark_has_words_and_a_sentence():
-    assert set(readme.WORDS) == {*published.DIFFERENCES, *filter(None, STATUS_MARKS.values())}
-    assert len(readme.explained()) == len(readme.WORDS)
-    data = "the value is of D4RL's set of that level, ours of another (see Data)"
-    assert readme.explained()[0] == f"**other data**: {data}."
+def test_every_mark_has_words_but_those_of_version_data_and_steps():
+    marks = {*published.DIFFERENCES, *filter(None, STATUS_MARKS.values())}
+    assert set(readme.WORDS) == marks - {"d", "e", "h"}
+    assert readme.explained()[-1] == "**recalled**: from memory of the paper, not verified."
+
+
+def test_a_source_says_what_sets_it_apart(tmp_path):
+    bench = write_benchmark(tmp_path / "b", {("ppo", "Hopper-v4"): [5.0], ("ppo", "A-v1"): [6.0]})
+    unknown = published_line("Paper", environment="", steps="", status="recalled")
+    figure = published_line("Curve", task="A", environment="v1", status="digitised", error="2%")
+    about = readme.benchmark(bench, write_published(tmp_path / "p", unknown, figure))
+    assert [row.source for row in about.rows] == [
+        "Curve, v1: read off a figure",
+        "Paper, version not recorded, steps not recorded: recalled",
+    ]
 
 
 # --------------------------------------------------------------------------- papers and picture
