@@ -27,8 +27,8 @@ SHOWN = {
 
 HEAD = """# Results
 
-Generated from the rows in these folders: `python scripts/readme_results.py`. One row is one
-algorithm on one task. `rlsuite report results/mujoco-1m` makes one HTML page of a benchmark:
+Generated from the rows in these folders: `python scripts/readme_results.py`. Under the name
+of each task, or data set, stands a row per algorithm. `rlsuite report results/mujoco-1m` makes one HTML page of a benchmark:
 curves, comparison, tables, manifests."""
 
 WORDS = """## The columns
@@ -39,11 +39,9 @@ WORDS = """## The columns
 - **Published**: the value most like ours, not the highest. All others, with page, table and
   revision, stand in the benchmark's tables and in [published](published).
 - **Wall time**: of all runs of a line together.
-
 - **Source**: after its name stand the version of its environment or of its data, which the task
   names of ours, and its steps where they are not ours. D4RL's sets are not those that our runs
   learned from, even where the level is the same. What else is unlike follows in words:
-
 """
 
 TAIL = """## What repeats, and what does not
@@ -100,22 +98,28 @@ def benchmark(folder: Path, results: Path) -> str:
     ]
     if all(one.score == NONE for one in about.totals):
         header, *totals = ([*line[:2], *line[3:]] for line in (header, *totals))
-    columns = [about.kind.capitalize(), "Algorithm", "Ours", "IQM [95%]", "Published"]
-    lines = [
-        [
-            unbroken(markdown_text(row.task)),
-            unbroken(markdown_text(row.algorithm)),
-            link(unbroken(row.mean), row.file, results),
-            unbroken(row.iqm),
-            unbroken(row.published),
-            markdown_text(row.source),
-        ]
-        for row in about.rows
+    columns = [
+        about.kind.capitalize(),
+        "Ours",
+        "IQM [95%]",
+        "Published",
+        "Source, and what is unlike",
     ]
+    lines = []
+    for task in dict.fromkeys(row.task for row in about.rows):
+        lines.append([f"**{markdown_text(task)}**", "", "", "", ""])
+        lines += [cells(row, results) for row in about.rows if row.task == task]
     notes = "\n".join(f"- {markdown_text(note)}" for note in about.notes)
-    tables = [markdown(header, totals), markdown([*columns, "Source, and what is unlike"], lines)]
+    tables = [markdown(header, totals), markdown(columns, lines)]
     parts = [f"## {markdown_text(folder.name)}", lead.rstrip(), *tables, notes]
     return "\n\n".join(part for part in parts if part)
+
+
+def cells(row: generated.Row, results: Path) -> list[str]:
+    """An algorithm's row under the name of its task."""
+    numbers = [link(unbroken(row.mean), row.file, results), unbroken(row.iqm)]
+    numbers.append(unbroken(row.published))
+    return [markdown_text(row.algorithm), *numbers, markdown_text(row.source)]
 
 
 def speed(file: Path, results: Path) -> str:

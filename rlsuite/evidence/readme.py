@@ -193,7 +193,6 @@ def _beside(near: Published, result: Result) -> tuple[str, str]:
     """A published value, and its source with what sets it apart from ours."""
     cell = published_cell(near, result)
     facts = [near.source, near.environment or "version not recorded"]
-    if "h" in cell.marks:
-        facts.append(f"at {steps_text(near.steps)}" if near.steps else "steps not recorded")
+    facts += [f"at {steps_text(near.steps)}"] if "h" in cell.marks else []
     unlike = ", ".join(WORDS[mark] for mark in cell.marks if mark in WORDS)
     return cell.text, f"{', '.join(facts)}: {unlike}" if unlike else ", ".join(facts)
