@@ -27,9 +27,9 @@ SHOWN = {
 
 HEAD = """# Results
 
-Generated from the rows in these folders: `python scripts/readme_results.py`. Under the name
-of each task, or data set, stands a row per algorithm. `rlsuite report results/mujoco-1m` makes one HTML page of a benchmark:
-curves, comparison, tables, manifests."""
+Generated from the rows in these folders: `python scripts/readme_results.py`. Under the name of each
+task, or data set, stands a row per algorithm. `rlsuite report results/mujoco-1m` makes one HTML
+page of a benchmark: curves, comparison, tables, manifests."""
 
 WORDS = """## The columns
 
