@@ -52,7 +52,7 @@ class ShortRuns:
         known = {f.name for f in dataclasses.fields(Settings)}
         settings = {"env": env, "seeds": (0, 1), "evaluation_episodes": 2, "engine": "gymnasium"}
         settings |= {k: v for k, v in changes.items() if k in known}
-        if algorithms.is_offline(algorithm):
+        if algorithms.takes_data(algorithm):
             settings.setdefault("dataset", str(logged(self.root / f"{env}.npz", env)))
         values = preset(module, "smoke", env) | {k: changes[k] for k in changes if k not in known}
         return runs.create(

@@ -25,10 +25,10 @@ EVERY = pytest.mark.parametrize("name", NAMES)
 CONTINUOUS, DISCRETE = "InvertedPendulum-v4", "CartPole-v1"
 # What is learned from data has continuous actions only
 ON_EVERY_KIND = [(name, CONTINUOUS) for name in NAMES]
-ON_EVERY_KIND += [(name, DISCRETE) for name in NAMES if not algorithms.is_offline(name)]
+ON_EVERY_KIND += [(name, DISCRETE) for name in NAMES if not algorithms.takes_data(name)]
 
 ON_EVERY_ENGINE = [(name, "gymnasium") for name in NAMES]
-ON_EVERY_ENGINE += [(name, "envpool") for name in NAMES if not algorithms.is_offline(name)]
+ON_EVERY_ENGINE += [(name, "envpool") for name in NAMES if not algorithms.takes_data(name)]
 
 
 def rows(folder: Path, name: str = "evaluations.csv") -> list[dict]:
@@ -136,7 +136,7 @@ def test_objectives_couple_no_seeds(name: str) -> None:
 
 @pytest.mark.parametrize(("name", "env"), ON_EVERY_KIND)
 def test_a_seed_alone_equals_the_same_seed_in_company(name, env, short_runs) -> None:
-    steps = {} if algorithms.is_offline(name) else {"total_steps": 1024}
+    steps = {} if algorithms.takes_data(name) else {"total_steps": 1024}
     alone = short_runs.train("alone", name, env, seeds=(3,), **steps)
     company = short_runs.train("company", name, env, seeds=tuple(range(10)), **steps)
     a, b = tensors(alone), tensors(company)
@@ -228,7 +228,7 @@ def test_killed_three_times_and_resumed_equals_uninterrupted(
     name, engine, short_runs, start_process
 ) -> None:
     env = CONTINUOUS if engine == "gymnasium" else DISCRETE
-    steps = 1500 if algorithms.is_offline(name) else 8192
+    steps = 1500 if algorithms.takes_data(name) else 8192
     settings = {"engine": engine, "checkpoints": 4, "total_steps": steps}
     whole = short_runs.train("whole", name, env, **settings)
     broken = short_runs.create("broken", name, env, **settings).folder

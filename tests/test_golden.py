@@ -30,7 +30,7 @@ ENVS = ("InvertedPendulum-v4", "CartPole-v1")
 # Later ones amplify the last bit in which two processors may differ. Offline: of 50 steps each
 ITERATIONS, OFFLINE_ITERATIONS = 4, 1
 CASES = [
-    (n, e) for n in algorithms.ALGORITHMS for e in ENVS[: 1 if algorithms.is_offline(n) else 2]
+    (n, e) for n in algorithms.ALGORITHMS for e in ENVS[: 1 if algorithms.takes_data(n) else 2]
 ]
 DRAWS, MARGIN = 20, 5
 # A metric that no draw moved may still be summed in another order: 16 units of float32's last place

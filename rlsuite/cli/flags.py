@@ -76,18 +76,22 @@ def of(kind: type) -> list[Flag]:
     ]
 
 
-def of_train(config: type, offline: bool) -> list[Flag]:
-    """All flags of `train`: the run's, then the algorithm's, then what becomes of them."""
+def of_train(config: type, offline: bool, takes_data: bool) -> list[Flag]:
+    """All flags of `train`: the run's, then the algorithm's, then what becomes of them.
+
+    `offline`: it needs a data set; `takes_data`: it may be given one.
+    """
     seeds = "5: seeds 0 to 4; 3:7: seeds 3 to 6; 1,4,9: those three; 3,: seed 3 alone"
     changes = {"seeds": {"kind": str, "text": seeds, "default": "5"}}
-    if offline:
+    if takes_data:
         changes["env"] = {"text": "task to evaluate in; default: the one that the data set names"}
         changes["env"] |= {"default": None}
-        changes["dataset"] = {"default": REQUIRED}
+        changes["dataset"] = {"default": REQUIRED if offline else None}
+    absent = (() if takes_data else ("dataset",)) + (() if offline else ("device",))
     run = [
         dataclasses.replace(flag, **changes.get(flag.name, {}))
         for flag in of(Settings)
-        if offline or flag.name not in ("dataset", "device")
+        if flag.name not in absent
     ]
     folder = f"run folder; default: runs/ALGORITHM-{'DATASET' if offline else 'TASK'}-NUMBER"
     return [
