@@ -119,6 +119,7 @@ class Pairs(NamedTuple):
     i: Tensor
     old_log_prob: Tensor
     advantage: Tensor
+    clip: Tensor | None = None
 
 
 class States(NamedTuple):

@@ -328,6 +328,10 @@ class StateCritic:
     def __init__(self, obs_size: int, hidden: Sequence[int]) -> None:
         self.layout, self.depth = Layout(mlp_shapes("critic", (obs_size, *hidden, 1))), len(hidden)
 
+    def initial(self, rngs: Sequence[np.random.Generator]) -> Tensor:
+        """Theta [S, P] as torch.nn.Linear starts."""
+        return initial(self.layout, rngs)
+
     def value(self, theta: Tensor, obs: Tensor) -> Tensor:
         """[S, B] at normalised observations [S, B, O]."""
         return blocks(dense(self.layout, theta), "critic", obs, self.depth, mish)[..., 0]

@@ -29,9 +29,8 @@ Then iterate, in N environments, for T decisions; a decision is K denoising step
 Departures from the release, whose settings these are: a time limit is bootstrapped from the true
 final observation (`bootstrap_on_truncation=False` is theirs); environments restart at every
 checkpoint; actions are clipped before the physics; a Gaussian is tuned from averaged weights, too;
-evaluations take no slot of the iterations; all episodes are cloned, incomplete batches of an epoch
-are not. Without data (`clone_epochs=0` and no data set) actions are scaled by their box and
-observations by running statistics; theirs have the limits of a data set.
+all episodes are cloned, incomplete batches are not. Without data actions are scaled by their box
+and observations by running statistics, where theirs have the limits of a data set.
 """
 
 import math
@@ -42,7 +41,6 @@ from time import perf_counter
 import torch
 from torch import Tensor
 
-from rlsuite.core.actors import initial
 from rlsuite.core.chunk_data import LoggedChunks, RolloutScaler
 from rlsuite.core.chunk_rollouts import ChunkCollector, Experience, in_blocks, minibatches
 from rlsuite.core.chunks import UNITS, ChunkPolicy, StateCritic, log_densities, require_blocks
@@ -55,7 +53,7 @@ from rlsuite.core.rollouts import factors, gae, standardise
 AVERAGE_DECAY = 0.995  # of the average of the clone's weights [release]
 REWARD_DISCOUNT = 0.99  # of the sum whose std scales the rewards, whatever gamma is [release]
 VALUE_COEF = 0.5  # c_V, the weight of the critic's loss [release]
-DENSITY_CLAMP = (-5.0, 2.0)
+LEAST_DENSITY, MOST_DENSITY = -5.0, 2.0  # of log densities [release]
 
 # ------------------------------------------------------------------------------------- 2. Config
 
@@ -160,11 +158,9 @@ _NOW = _SCRATCH | dict(batch_size=5000, denoising_discount=1.0)  # since v0.7
 _FORMER = _SCRATCH | dict(batch_size=10_000, total_steps=9_000_000)  # v0.6
 _GAUSS = dict(policy="gaussian", residual=False, std_init=None, std_most=1.0)
 _KITCHEN = dict(num_steps=70, batch_size=5600, epochs=10, hidden=(256, 256, 256), activation="mish",
-                condition=(128, 32), clone_epochs=3000,
-                total_steps=270 * 40 * 70 * 4)  # fmt: skip
+                condition=(128, 32), clone_epochs=3000, total_steps=3_024_000)  # fmt: skip
 
-# preset -> task family ("*": any task) -> what differs from the defaults. total_steps leave out
-# the release's evaluation iterations, a tenth of all
+# preset -> task family ("*": any) -> what differs. total_steps: without evaluating iterations
 PRESETS: dict[str, dict[str, dict]] = {
     "gym": {"*": {}},  # today's release
     "gym-v0.6": {"*": _V06},  # the paper's
@@ -262,12 +258,11 @@ def clone_step(
     def loss(theta):
         weights = policy.prepared(theta, table.time)
         features = policy.features(weights, obs)
-        if not policy.form.steps:
-            mean, std = policy.transition(weights, features, clean, t, table)
-            error = -log_densities(clean, mean, std).mean((1, 2))
-            return error, {"imitation": error}
-        x = noised(table, clean, noise, t)  # (1)
-        error = denoising_loss(policy.guess(weights, features, x, t), noise)
+        if policy.form.steps:
+            x = noised(table, clean, noise, t)  # (1)
+            error = denoising_loss(policy.guess(weights, features, x, t), noise)
+        else:  # a Gaussian's mean; its spread stays
+            error = denoising_loss(policy.transition(weights, features, clean, t, table)[0], clean)
         return error, {"imitation": error}
 
     before = net.theta
@@ -279,16 +274,15 @@ def clone_step(
 def log_prob(policy: ChunkPolicy, table: Schedule, theta: Tensor, obs, x, after, i) -> Tensor:
     """log pi_theta(after | x, obs) of tuned steps i [S, B]: a mean over what is executed. [S, B].
 
-    A diffusion's elements are clamped before the mean, a Gaussian's mean after it, as released.
+    A diffusion's elements are clamped before the mean, a Gaussian's mean itself, as released.
     """
-    form = policy.form
-    weights = policy.prepared(theta)
-    t = form.tuned - 1 - i
-    mean, std = policy.transition(weights, policy.features(weights, obs), x, t, table)
+    form, weights = policy.form, policy.prepared(theta)
+    features, t = policy.features(weights, obs), form.tuned - 1 - i
+    mean, std = policy.transition(weights, features, x, t, table)
     each = log_densities(after, mean, std)[..., : form.acting * policy.action_size]
     if form.steps:
-        return each.clamp(*DENSITY_CLAMP).mean(-1)
-    return each.mean(-1).clamp(*DENSITY_CLAMP)
+        return each.clamp(LEAST_DENSITY, MOST_DENSITY).mean(-1)
+    return each.mean(-1).clamp(LEAST_DENSITY, MOST_DENSITY)
 
 
 def clip_schedule(config: Config) -> Tensor:
@@ -305,9 +299,7 @@ def denoising_discounts(config: Config) -> Tensor:
 
 
 @torch.no_grad()
-def experience(
-    config: Config, learner: Learner, critic: StateCritic, table: Schedule, rollout
-) -> Experience:
+def experience(config: Config, learner: Learner, critic, table: Schedule, rollout) -> Experience:
     """The rollout in rows of decisions, with log-probabilities, advantages and targets."""
     reward = rollout.reward.astype("float32")
     if config.normalize_reward:
@@ -315,17 +307,18 @@ def experience(
     obs, next_obs, chain = (
         torch.from_numpy(x).flatten(1, 2) for x in (rollout.obs, rollout.next_obs, rollout.chain)
     )
-    steps = torch.arange(config.tuned).expand(len(obs), obs.shape[1], -1).flatten(1)
-    rows = (obs.repeat_interleave(config.tuned, 1), chain[:, :, :-1], chain[:, :, 1:])
-    rows = [rows[0], *(x.flatten(1, 2) for x in rows[1:]), steps]
-    old = in_blocks(partial(log_prob, learner.policy, table, learner.actor.theta), *rows)  # (6)
+    density = partial(log_prob, learner.policy, table, learner.actor.theta)
+    old = []
+    for i in range(config.tuned):
+        index = torch.full(obs.shape[:2], i)
+        old.append(in_blocks(density, obs, chain[:, :, i], chain[:, :, i + 1], index))  # (6)
     value = partial(critic.value, learner.critic.theta)
     value, next_value = (in_blocks(value, x) for x in (obs, next_obs))
     shaped = (x.view(reward.shape).numpy() for x in (value, next_value))
     ends = factors(rollout.terminated, rollout.truncated, config.bootstrap_on_truncation)
     found = gae(reward, *shaped, *ends, config.discount, config.gae_lambda)  # (7)
     advantage, target = (torch.from_numpy(x).flatten(1) for x in found)
-    return Experience(obs, chain, old.unflatten(1, (-1, config.tuned)), advantage, target, value)
+    return Experience(obs, chain, torch.stack(old, 2), advantage, target, value)
 
 
 def update(
@@ -334,7 +327,7 @@ def update(
 ) -> tuple[Net, Net, Metrics]:  # fmt: skip
     """One minibatch: a step of the actor and of the critic, for the seeds that are on. Pure."""
     advantage = standardise(pairs.advantage) * denoising_discounts(config)[pairs.i]  # (8)
-    rows = (*pairs._replace(advantage=advantage), clip_schedule(config)[pairs.i])  # (9)
+    pairs = pairs._replace(advantage=advantage, clip=clip_schedule(config)[pairs.i])  # (9)
 
     def actor_loss(theta, obs, x, after, i, old, advantage, clip) -> Loss:
         log_ratio = log_prob(policy, table, theta, obs, x, after, i) - old
@@ -347,7 +340,7 @@ def update(
         error = value_loss(critic.value(theta, obs), target, weight)  # (11)
         return VALUE_COEF * error, {"value_loss": error}
 
-    grad, metrics = blockwise_gradient(actor_loss, actor.theta, rows)
+    grad, metrics = blockwise_gradient(actor_loss, actor.theta, pairs)
     actor = Net(*adam_step(actor.theta, grad, actor.adam, config.actor_lr, actor_on))
     grad, more = blockwise_gradient(critic_loss, values.theta, states, mean=False)
     values = Net(*adam_step(values.theta, grad, values.adam, config.critic_lr, on))
@@ -357,22 +350,18 @@ def update(
 def finetune(
     config: Config, learner: Learner, collector: ChunkCollector, streams, step, ready, k: int
 ) -> tuple[Metrics, dict]:
-    """Iteration k, from 0: metrics [S], and seconds per kind of work.
-
-    `ready` turns a rollout into experience, and `step` is `update`.
-    """
+    """Iteration k, from 0: metrics [S], seconds; `ready` is `experience`, `step` is `update`."""
     rollout = collector.collect(config.num_steps, streams["action"])  # (4)
     start = perf_counter()
     learner.taken = learner.taken + torch.from_numpy(rollout.taken)
     data = ready(rollout)
-    on = torch.ones(len(learner.taken))
-    metrics = {"kl": torch.zeros_like(on)}
+    on, metrics = torch.ones(len(learner.taken)), {"kl": torch.zeros(1)}
     for _ in range(config.epochs):
         on = on * (metrics["kl"] <= config.target_kl)
         actor_on = on * float(k >= config.critic_warmup)
         for pairs, states in minibatches(data, config.batch_size, streams["batch"]):
-            nets = learner.actor, learner.critic
-            learner.actor, learner.critic, metrics = step(*nets, actor_on, on, pairs, states)
+            given = (learner.actor, learner.critic, actor_on, on, pairs, states)
+            learner.actor, learner.critic, metrics = step(*given)
     learner.policy.use(learner.policy.parts()[0], learner.actor.theta)
     metrics |= {"explained_variance": data.explained_variance(), "env_steps": learner.taken}
     return metrics, rollout.seconds | {"learning": perf_counter() - start}
@@ -388,7 +377,7 @@ def train(config: Config, run) -> None:
     policy = start_policy(config, run, data, envs)
     critic = StateCritic(envs.obs_size, config.critic_hidden)
     nets = [Net.of(policy.parts()[1]) for _ in range(2)]
-    values = Net.of(initial(critic.layout, run.streams["init"]))
+    values = Net.of(critic.initial(run.streams["init"]))
     scaler = RolloutScaler(len(run.seeds), config.num_envs)
     taken = torch.zeros(len(run.seeds), dtype=torch.float64)
     learner = Learner(policy, nets[0], nets[0].theta.clone(), nets[1], values, scaler, taken)
