@@ -145,7 +145,6 @@ class Config:
 
     @property
     def iterations(self) -> int:
-        """Of both stages."""
         return self.clone_iterations + self.total_steps // self.rollout_size
 
 
