@@ -364,12 +364,14 @@ def limits(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def require_blocks(config: object, *names: str) -> None:
-    """Each of these tuples of widths is a first layer and blocks of two of its width."""
+    """Each of these tuples of widths is a first layer and blocks of two; `time_dim` is even."""
     for name in names:
         widths = getattr(config, name)
         if len(widths) % 2 == 0 or len(set(widths)) > 1:
             given = " ".join(map(str, widths))
             raise ValueError(f"{name} is {given}; use an odd number of equal widths: 512 512 512")
+    if config.time_dim % 2:
+        raise ValueError(f"time_dim is {config.time_dim}; it must be an even number")
 
 
 def sinusoid(time: Tensor, size: int) -> Tensor:

@@ -205,7 +205,7 @@ _FIELDS: dict[str, tuple[Callable[[object], bool], str]] = {  # of a spec: what 
     **dict.fromkeys(("steps", "ddim"), (lambda x: _is_count(x, 0) and x <= 10_000, "0 to 10,000")),
     "condition": (lambda value: _are(value, _is_count), "a list of whole numbers of at least 1"),
     "nonlinearity": (lambda x: isinstance(x, str) and x in UNITS, f"one of {', '.join(UNITS)}"),
-    "time_dim": (lambda value: _is_count(value, 4), "a whole number of at least 4"),
+    "time_dim": (lambda x: _is_count(x, 4) and x % 2 == 0, "an even number of at least 4"),
     "least_std": (lambda value: _is_number(value) and value >= 0, "a number of at least 0"),
     "std_most": (lambda value: _is_number(value) and value > 0, "a number above 0"),
     "std_init": (

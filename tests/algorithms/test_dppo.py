@@ -305,11 +305,11 @@ def test_two_modes_are_both_sampled_where_a_gaussian_clone_has_its_mean_between_
     assert abs(sampled(gaussian, 4, noisy=False)).max() < 0.15  # where the data has nothing
 
 
-def tuned_mean(monkeypatch=None, scale: float = 1.0, last_noise: bool = True, **changes) -> float:
-    """The mean action after 50 iterations of: reward -mean (a - .5)^2 of chunks of 4 x 3, once."""
-    options = SHAPE | {"denoising_steps": 20, "tuned_steps": 10, "batch_size": 1250, "epochs": 5,
+def tuned_mean(monkeypatch=None, scale=1.0, last_noise=True, iterations=45, **changes) -> float:
+    """The mean action after fine-tuning for -mean (a - .5)^2 of chunks of 4 x 3, cloned at 0."""
+    options = SHAPE | {"denoising_steps": 20, "tuned_steps": 10, "batch_size": 2500, "epochs": 5,
                        "denoising_discount": 1.0, "actor_lr": 1e-3, "clip": 0.01,
-                       "clip_base": 0.01, "time_dim": 16}  # fmt: skip
+                       "clip_base": 0.01, "time_dim": 16, "hidden": (32, 32, 32)}  # fmt: skip
     s = setting((0,), obs=1, actions=3, **options | changes)
     generator = torch.Generator().manual_seed(0)
     clone_to(s, lambda rows: 0.02 * torch.randn(1, rows, 12, generator=generator), 400)
@@ -325,7 +325,7 @@ def tuned_mean(monkeypatch=None, scale: float = 1.0, last_noise: bool = True, **
 
     ready = partial(dppo.experience, s.config, s.learner, s.critic, s.table)
     step = partial(dppo.update, s.policy, s.critic, s.config, s.table)
-    for k in range(50):
+    for k in range(iterations):
         collector = SimpleNamespace(collect=collect)
         dppo.finetune(s.config, s.learner, collector, s.streams, step, ready, k)
     return float(np.mean(seen[-3:]))
@@ -359,4 +359,7 @@ def test_the_bandit_is_not_solved_with_sums_of_log_probs(monkeypatch) -> None:
 
 @pytest.mark.slow
 def test_the_bandit_is_not_solved_without_noise_in_the_last_step() -> None:
-    assert tuned_mean(last_noise=False) < 0.1
+    # Fewer steps, the last of which matters more: of ten tuned ones the others make up for it
+    few = {"denoising_steps": 8, "tuned_steps": 4, "batch_size": 500, "hidden": (64, 64, 64)}
+    assert tuned_mean(iterations=25, **few) > 0.25
+    assert tuned_mean(iterations=25, last_noise=False, **few) < 0.1

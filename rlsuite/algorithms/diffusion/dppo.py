@@ -270,6 +270,26 @@ def clone_step(
     return net, average + rate * (net.theta - average), metrics  # (3)
 
 
+def finetune(
+    config: Config, learner: Learner, collector: ChunkCollector, streams, step, ready, k: int
+) -> tuple[Metrics, dict]:
+    """Iteration k, from 0: metrics [S], seconds; `ready` is `experience`, `step` is `update`."""
+    rollout = collector.collect(config.num_steps, streams["action"])  # (4)
+    start = perf_counter()
+    learner.taken = learner.taken + torch.from_numpy(rollout.taken)
+    data = ready(rollout)
+    on, metrics = torch.ones(len(learner.taken)), {"kl": torch.zeros(1)}
+    for _ in range(config.epochs):
+        on = on * (metrics["kl"] <= config.target_kl)
+        actor_on = on * float(k >= config.critic_warmup)
+        for pairs, states in minibatches(data, config.batch_size, streams["batch"]):
+            given = (learner.actor, learner.critic, actor_on, on, pairs, states)
+            learner.actor, learner.critic, metrics = step(*given)
+    learner.policy.use(learner.policy.parts()[0], learner.actor.theta)
+    metrics |= {"explained_variance": data.explained_variance(), "env_steps": learner.taken}
+    return metrics, rollout.seconds | {"learning": perf_counter() - start}
+
+
 def log_prob(policy: ChunkPolicy, table: Schedule, theta: Tensor, obs, x, after, i) -> Tensor:
     """log pi_theta(after | x, obs) of tuned steps i [S, B]: a mean over what is executed. [S, B].
 
@@ -344,26 +364,6 @@ def update(
     grad, more = blockwise_gradient(critic_loss, values.theta, states, mean=False)
     values = Net(*adam_step(values.theta, grad, values.adam, config.critic_lr, on))
     return actor, values, metrics | more
-
-
-def finetune(
-    config: Config, learner: Learner, collector: ChunkCollector, streams, step, ready, k: int
-) -> tuple[Metrics, dict]:
-    """Iteration k, from 0: metrics [S], seconds; `ready` is `experience`, `step` is `update`."""
-    rollout = collector.collect(config.num_steps, streams["action"])  # (4)
-    start = perf_counter()
-    learner.taken = learner.taken + torch.from_numpy(rollout.taken)
-    data = ready(rollout)
-    on, metrics = torch.ones(len(learner.taken)), {"kl": torch.zeros(1)}
-    for _ in range(config.epochs):
-        on = on * (metrics["kl"] <= config.target_kl)
-        actor_on = on * float(k >= config.critic_warmup)
-        for pairs, states in minibatches(data, config.batch_size, streams["batch"]):
-            given = (learner.actor, learner.critic, actor_on, on, pairs, states)
-            learner.actor, learner.critic, metrics = step(*given)
-    learner.policy.use(learner.policy.parts()[0], learner.actor.theta)
-    metrics |= {"explained_variance": data.explained_variance(), "env_steps": learner.taken}
-    return metrics, rollout.seconds | {"learning": perf_counter() - start}
 
 
 # -------------------------------------------------------------------------------------- 7. Train
