@@ -370,8 +370,8 @@ def require_blocks(config: object, *names: str) -> None:
         if len(widths) % 2 == 0 or len(set(widths)) > 1:
             given = " ".join(map(str, widths))
             raise ValueError(f"{name} is {given}; use an odd number of equal widths: 512 512 512")
-    if config.time_dim % 2:
-        raise ValueError(f"time_dim is {config.time_dim}; it must be an even number")
+    if config.time_dim < 4 or config.time_dim % 2:
+        raise ValueError(f"time_dim is {config.time_dim}; it must be an even number from 4 on")
 
 
 def sinusoid(time: Tensor, size: int) -> Tensor:

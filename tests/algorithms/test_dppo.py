@@ -245,14 +245,13 @@ def test_a_clone_of_another_run_is_where_fine_tuning_begins(short_runs) -> None:
 
 def test_while_the_critic_warms_up_the_actor_stays(short_runs) -> None:
     run = short_runs.create("run", "dppo", PENDULUM, critic_warmup=100)
-    kept = []
-    iterations = run.iterations
+    kept, begin = [], run.begin
 
-    def watched(total, steps_each, learner, before=0):
+    def begun(learner, **stages):
         kept.append((learner, learner.critic.theta.clone()))
-        return iterations(total, steps_each, learner, before)
+        begin(learner, **stages)
 
-    run.iterations = watched
+    run.begin = begun
     runs.execute(run)
     learner, critic = kept[0]
     base, tuned = learner.policy.parts()

@@ -4,7 +4,6 @@ import pytest
 
 from rlsuite.algorithms.diffusion.dppo import PRESETS, Config
 from rlsuite.cli.main import main
-from rlsuite.runs.settings import learning_rates
 
 PENDULUM = "InvertedPendulum-v4"
 
@@ -30,7 +29,7 @@ PENDULUM = "InvertedPendulum-v4"
         ({"average_unit": "step"}, "average_unit 'step' is unknown; use one of: batch, epoch"),
         ({"actor_lr": -1.0}, "actor_lr is -1.0"),
         ({"critic_lr": float("nan")}, "critic_lr is nan"),
-        ({"time_dim": 2}, "time_dim is 2; it must be 4 or greater"),
+        ({"time_dim": 2}, "time_dim is 2; it must be an even number from 4 on"),
         ({"time_dim": 17}, "time_dim is 17; it must be an even number"),
     ],
 )
@@ -68,10 +67,10 @@ def test_a_clone_that_does_not_fit_is_refused(short_runs, finished_run, tmp_path
         short_runs, clone=folder, hidden=(16, 16, 16)
     )
     (tmp_path / "refused").rename(tmp_path / "first")
-    assert "[7]; clone those, too" in refused(short_runs, clone=folder, seeds=(7,))
+    assert "[7]; train those, too" in refused(short_runs, clone=folder, seeds=(7,))
     (tmp_path / "refused").rename(tmp_path / "second")
     assert "no readable policy" in refused(short_runs, clone=str(tmp_path))
-    with pytest.raises(ValueError, match=r"was cloned for InvertedPendulum-v4, not Hopper-v4"):
+    with pytest.raises(ValueError, match=r"is of InvertedPendulum-v4, not Hopper-v4"):
         short_runs.train("hopper", "dppo", "Hopper-v4", clone=folder, dataset=None)
 
 
@@ -87,7 +86,7 @@ def test_the_presets_are_those_of_the_release_and_of_v06() -> None:
 
     gym, former = of("gym"), of("gym-v0.6")
     # 900 iterations of 40 x 500 x 4 steps; 4 minibatches x 5 epochs
-    assert (gym.iterations - 200, gym.rollout_size, gym.gradient_steps) == (900, 80_000, 18_000)
+    assert (gym.iterations, gym.rollout_size, gym.declared.gradient_steps) == (900, 80_000, 18_000)
     assert (gym.clone_epochs, gym.average_unit, gym.average_every) == (200, "batch", 10)
     assert (former.clone_epochs, former.average_unit, former.average_every) == (3000, "epoch", 5)
     scratch = of("scratch", "Hopper")
@@ -100,4 +99,4 @@ def test_the_presets_are_those_of_the_release_and_of_v06() -> None:
     assert (of("scratch-v0.6").batch_size, of("scratch-v0.6").denoising_discount) == (10_000, 0.99)
     kitchen = of("kitchen")
     assert (kitchen.num_steps, kitchen.condition, kitchen.activation) == (70, (128, 32), "mish")
-    assert learning_rates(gym) == "--clone-lr --clone-last-lr --actor-lr --critic-lr"
+    assert gym.declared.learning_rates == ("clone_lr", "clone_last_lr", "actor_lr", "critic_lr")

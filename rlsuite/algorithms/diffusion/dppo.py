@@ -36,7 +36,6 @@ and observations by running statistics, where theirs have the limits of a data s
 import math
 from dataclasses import dataclass
 from functools import partial
-from time import perf_counter
 
 import torch
 from torch import Tensor
@@ -44,16 +43,23 @@ from torch import Tensor
 from rlsuite.core.chunk_data import LoggedChunks, RolloutScaler
 from rlsuite.core.chunk_rollouts import ChunkCollector, Experience, in_blocks, minibatches
 from rlsuite.core.chunks import UNITS, ChunkPolicy, StateCritic, log_densities, require_blocks
-from rlsuite.core.clones import save_clone, start_policy
+from rlsuite.core.clones import start_policy
 from rlsuite.core.diffusion import Schedule, ddpm, noised
-from rlsuite.core.optim import Loss, Metrics, Net, adam_step, blockwise_gradient, descend
-from rlsuite.core.ranges import require_choice, require_positive, require_whole, require_within
+from rlsuite.core.optim import BLOCK, Loss, Metrics, Net, adam_step, blockwise_gradient, descend
+from rlsuite.core.ranges import (
+    Declared,
+    RunFolder,
+    require_choice,
+    require_positive,
+    require_whole,
+    require_within,
+)
 from rlsuite.core.rollouts import factors, gae, standardise
 
 AVERAGE_DECAY = 0.995  # of the average of the clone's weights [release]
 REWARD_DISCOUNT = 0.99  # of the sum whose std scales the rewards, whatever gamma is [release]
 VALUE_COEF = 0.5  # c_V, the weight of the critic's loss [release]
-LEAST_DENSITY, MOST_DENSITY = -5.0, 2.0  # of log densities [release]
+LOW, HIGH = -5.0, 2.0  # of log densities [release]
 
 # ------------------------------------------------------------------------------------- 2. Config
 
@@ -66,7 +72,7 @@ class Config:
     ddim_steps: int = 0  # of K that are sampled, by DDIM; 0: all, by DDPM [release: pixels 5]
     chunk: int = 4  # T_p, actions that are denoised together [release]
     acting: int = 4  # T_a, actions that are executed of them [release]
-    clone: str | None = None  # run folder whose clone to use instead [release: a file]
+    clone: RunFolder | None = None  # run folder whose clone to use instead [release: a file]
     clone_epochs: int = 200  # passes over the data; 0: from scratch [release; v0.6: 3000]
     clone_batch: int = 128  # chunks per step of cloning [paper; release]
     clone_lr: float = 1e-3  # of AdamW, after an epoch of warm-up [release]
@@ -113,7 +119,6 @@ class Config:
         require_positive(self, "std_init", "target_kl")
         require_within(self, 0, self.clip, "clip_base")
         require_within(self, 0.01, math.inf, "std_most")
-        require_within(self, 4, math.inf, "time_dim")
         require_choice(self, "policy", ("diffusion", "gaussian"))
         require_choice(self, "average_unit", ("batch", "epoch"))
         require_choice(self, "activation", UNITS)
@@ -134,18 +139,17 @@ class Config:
         return self.num_envs * self.num_steps * self.acting
 
     @property
-    def clone_iterations(self) -> int:
-        return 0 if self.clone else self.clone_epochs
-
-    @property
-    def gradient_steps(self) -> int:
-        """Of fine-tuning."""
-        minibatches = self.rollout_size // self.acting * self.tuned // self.batch_size
-        return self.total_steps // self.rollout_size * self.epochs * minibatches
-
-    @property
     def iterations(self) -> int:
-        return self.clone_iterations + self.total_steps // self.rollout_size
+        return self.total_steps // self.rollout_size
+
+    @property
+    def declared(self) -> Declared:
+        minibatches = self.rollout_size // self.acting * self.tuned // self.batch_size
+        steps = self.iterations * self.epochs * minibatches
+        rates = ("clone_lr", "clone_last_lr", "actor_lr", "critic_lr")
+        variant = "" if self.policy == "diffusion" else self.policy
+        counts = min(self.batch_size, BLOCK), self.total_steps, steps
+        return Declared(self.hidden, *counts, rates, self.num_envs, variant=variant)
 
 
 # ------------------------------------------------------------------------------------ 3. Presets
@@ -237,16 +241,16 @@ def average_rate(config: Config, epoch: int, batch: int, steps: int) -> float:
     return 1 - AVERAGE_DECAY if number % every == 0 else 0.0
 
 
-def clone(config: Config, learner: Learner, chunks: LoggedChunks, turn, epoch: int):
-    """An epoch of cloning: metrics [S] of its last step, and seconds per kind of work."""
+def clone(config: Config, learner: Learner, chunks: LoggedChunks, step, epoch: int) -> Metrics:
+    """An epoch of cloning: metrics [S] of its last step."""
     lr = torch.tensor(clone_lr(config, epoch))
     chunks.shuffle()
     for batch in range(chunks.steps):
         rate = torch.tensor(average_rate(config, epoch, batch, chunks.steps))
-        learner.clone, learner.average, metrics = turn(learner.clone, learner.average, lr, rate)
+        learner.clone, learner.average, metrics = step(learner.clone, learner.average, lr, rate)
     learner.policy.use(learner.average, learner.average)
     learner.actor = Net.of(learner.average)
-    return metrics, turn.seconds()
+    return metrics
 
 
 def clone_step(
@@ -264,18 +268,14 @@ def clone_step(
             error = denoising_loss(policy.transition(weights, features, clean, t, table)[0], clean)
         return error, {"imitation": error}
 
-    before = net.theta
-    net, metrics = descend(net, lr, loss)  # (2)
-    net = net._replace(theta=net.theta - lr * config.weight_decay * before)
+    new, metrics = descend(net, lr, loss)  # (2)
+    net = new._replace(theta=new.theta - lr * config.weight_decay * net.theta)
     return net, average + rate * (net.theta - average), metrics  # (3)
 
 
-def finetune(
-    config: Config, learner: Learner, collector: ChunkCollector, streams, step, ready, k: int
-) -> tuple[Metrics, dict]:
+def finetune(config: Config, learner: Learner, collector, streams, step, ready, k: int):
     """Iteration k, from 0: metrics [S], seconds; `ready` is `experience`, `step` is `update`."""
     rollout = collector.collect(config.num_steps, streams["action"])  # (4)
-    start = perf_counter()
     learner.taken = learner.taken + torch.from_numpy(rollout.taken)
     data = ready(rollout)
     on, metrics = torch.ones(len(learner.taken)), {"kl": torch.zeros(1)}
@@ -287,7 +287,7 @@ def finetune(
             learner.actor, learner.critic, metrics = step(*given)
     learner.policy.use(learner.policy.parts()[0], learner.actor.theta)
     metrics |= {"explained_variance": data.explained_variance(), "env_steps": learner.taken}
-    return metrics, rollout.seconds | {"learning": perf_counter() - start}
+    return metrics, rollout.seconds
 
 
 def log_prob(policy: ChunkPolicy, table: Schedule, theta: Tensor, obs, x, after, i) -> Tensor:
@@ -299,9 +299,7 @@ def log_prob(policy: ChunkPolicy, table: Schedule, theta: Tensor, obs, x, after,
     features, t = policy.features(weights, obs), form.tuned - 1 - i
     mean, std = policy.transition(weights, features, x, t, table)
     each = log_densities(after, mean, std)[..., : form.acting * policy.action_size]
-    if form.steps:
-        return each.clamp(LEAST_DENSITY, MOST_DENSITY).mean(-1)
-    return each.mean(-1).clamp(LEAST_DENSITY, MOST_DENSITY)
+    return each.clamp(LOW, HIGH).mean(-1) if form.steps else each.mean(-1).clamp(LOW, HIGH)
 
 
 def clip_schedule(config: Config) -> Tensor:
@@ -380,21 +378,23 @@ def train(config: Config, run) -> None:
     scaler = RolloutScaler(len(run.seeds), config.num_envs)
     taken = torch.zeros(len(run.seeds), dtype=torch.float64)
     learner = Learner(policy, nets[0], nets[0].theta.clone(), nets[1], values, scaler, taken)
-    before, chance = config.clone_iterations, run.chance("batch")
-    if before:
-        chunks = LoggedChunks(data, policy, config.clone_batch, chance)
+    epochs, stages = 0 if config.clone else config.clone_epochs, {}
+    if epochs:
+        chunks = LoggedChunks(data, policy, config.clone_batch, run.chance("batch"))
         step = partial(clone_step, policy, config, ddpm(config.denoising_steps))
-        turn = run.turn(chunks.draw, step, before * chunks.steps, [chance])
+        cloning = run.update(step, chunks.draw, epochs * chunks.steps)
+        stages = {"clone": (epochs, chunks.steps)}
     table = policy.schedule(least_std=config.density_std)
     ready = partial(experience, config, learner, critic, table)
-    step = run.compiled(partial(update, policy, critic, config, table), config.gradient_steps)
+    tuning = run.update(partial(update, policy, critic, config, table))
     collector = ChunkCollector(envs, policy)
-    for k in run.iterations(config.iterations, config.rollout_size, learner, before):
-        if k < before:
-            run.log(*clone(config, learner, chunks, turn, k))
-            if k == before - 1:
-                save_clone(policy, run, data)
-            continue
-        if k == before or run.at_boundary:
+    rollouts = (config.iterations, config.rollout_size)
+    run.begin(learner, prepare=stages, train={"finetune": rollouts})
+    for k in run.stage("clone") if stages else ():
+        run.log(clone(config, learner, chunks, cloning, k))
+        if k == epochs - 1:
+            run.save_policy("clone", policy)
+    for k in run.stage("finetune"):
+        if run.at_boundary:
             collector.restart(run.streams.integers("environment", config.num_envs))
-        run.log(*finetune(config, learner, collector, run.streams, step, ready, k - before))
+        run.log(*finetune(config, learner, collector, run.streams, tuning, ready, k))
