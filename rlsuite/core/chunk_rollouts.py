@@ -13,7 +13,7 @@ An environment whose episode ends within a chunk stands idle until the next deci
 decisions are a rectangle.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from time import perf_counter
 from typing import NamedTuple
@@ -23,7 +23,6 @@ import torch
 from torch import Tensor
 
 from rlsuite.core.chunks import ChunkPolicy
-from rlsuite.core.optim import BLOCK
 
 
 @dataclass
@@ -128,12 +127,6 @@ class States(NamedTuple):
     obs: Tensor
     target: Tensor
     weight: Tensor
-
-
-def in_blocks(function: Callable[..., Tensor], *rows: Tensor) -> Tensor:
-    """`function(*rows)` [S, B, ...] of rows [S, B, ...], in blocks that fit the cache."""
-    parts = zip(*(x.split(BLOCK, 1) for x in rows), strict=True)
-    return torch.cat([function(*part) for part in parts], 1)
 
 
 def minibatches(

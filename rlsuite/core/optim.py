@@ -5,7 +5,7 @@ step count, a decision to stop. An `active` mask [S] (1 or 0) freezes a seed com
 otherwise keep moving it by momentum.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -14,7 +14,6 @@ from torch import Tensor
 Metrics = dict[str, Tensor]  # name -> [S]
 Loss = tuple[Tensor, Metrics]  # what a loss function returns: the loss [S], and metrics of it
 
-BLOCK = 2500  # rows of one product of `blockwise_gradient`
 BETA_1, BETA_2 = 0.9, 0.999  # decay of the moments: Kingma & Ba's, which every paper here keeps
 
 
@@ -84,22 +83,6 @@ def gradient(loss: Callable[[Tensor], Loss], theta: Tensor) -> tuple[Tensor, Met
         leaf = theta.detach().requires_grad_()
         value, metrics = total(leaf)
         return torch.autograd.grad(value, leaf)[0], metrics
-
-
-def blockwise_gradient(
-    loss: Callable[..., Loss], theta: Tensor, rows: Sequence[Tensor], mean: bool = True
-) -> tuple[Tensor, Metrics]:
-    """`gradient` of `loss(theta, *rows)`, rows [S, B, ...] in blocks that fit the cache.
-
-    The loss and its metrics are means over rows, or else sums.
-    """
-    grad, metrics = torch.zeros_like(theta), {}
-    for part in zip(*(x.split(BLOCK, 1) for x in rows), strict=True):
-        share = part[0].shape[1] / rows[0].shape[1] if mean else 1.0
-        more, values = gradient(lambda theta, part=part: loss(theta, *part), theta)
-        grad = grad + share * more
-        metrics = {name: metrics.get(name, 0) + share * value for name, value in values.items()}
-    return grad, metrics
 
 
 def clip_grad_norm(grad: Tensor, max_norm: float) -> tuple[Tensor, Tensor]:

@@ -41,11 +41,11 @@ import torch
 from torch import Tensor
 
 from rlsuite.core.chunk_data import LoggedChunks, RolloutScaler
-from rlsuite.core.chunk_rollouts import ChunkCollector, Experience, in_blocks, minibatches
+from rlsuite.core.chunk_rollouts import ChunkCollector, Experience, minibatches
 from rlsuite.core.chunks import UNITS, ChunkPolicy, StateCritic, log_densities, require_blocks
 from rlsuite.core.clones import start_policy
 from rlsuite.core.diffusion import Schedule, ddpm, noised
-from rlsuite.core.optim import BLOCK, Loss, Metrics, Net, adam_step, blockwise_gradient, descend
+from rlsuite.core.optim import Loss, Metrics, Net, adam_step, descend
 from rlsuite.core.ranges import (
     Declared,
     RunFolder,
@@ -55,6 +55,7 @@ from rlsuite.core.ranges import (
     require_within,
 )
 from rlsuite.core.rollouts import factors, gae, standardise
+from rlsuite.core.row_blocks import BLOCK, blockwise_gradient, in_blocks
 
 AVERAGE_DECAY = 0.995  # of the average of the clone's weights [release]
 REWARD_DISCOUNT = 0.99  # of the sum whose std scales the rewards, whatever gamma is [release]
@@ -388,8 +389,7 @@ def train(config: Config, run) -> None:
     ready = partial(experience, config, learner, critic, table)
     tuning = run.update(partial(update, policy, critic, config, table))
     collector = ChunkCollector(envs, policy)
-    rollouts = (config.iterations, config.rollout_size)
-    run.begin(learner, prepare=stages, train={"finetune": rollouts})
+    run.begin(learner, prepare=stages, train={"finetune": (config.iterations, config.rollout_size)})
     for k in run.stage("clone") if stages else ():
         run.log(clone(config, learner, chunks, cloning, k))
         if k == epochs - 1:
