@@ -52,8 +52,8 @@ class ShortRuns:
         known = {f.name for f in dataclasses.fields(Settings)}
         settings = {"env": env, "seeds": (0, 1), "evaluation_episodes": 2, "engine": "gymnasium"}
         settings |= {k: v for k, v in changes.items() if k in known}
-        if algorithms.is_offline(algorithm):
-            settings.setdefault("dataset", str(logged(self.root / f"{env}.npz", env)))
+        if algorithms.takes_data(algorithm) and "dataset" not in settings:
+            settings["dataset"] = str(logged(self.root / f"{env}.npz", env))
         values = preset(module, "smoke", env) | {k: changes[k] for k in changes if k not in known}
         return runs.create(
             self.root / name, algorithm, module.Config(**values), Settings(**settings)
@@ -67,7 +67,7 @@ class ShortRuns:
 
 def needs_a_box(algorithm: str) -> bool:
     """Whether its actions are continuous, whatever the task."""
-    return algorithms.is_offline(algorithm) or algorithms.is_off_policy(algorithm)
+    return algorithms.takes_data(algorithm) or algorithms.is_off_policy(algorithm)
 
 
 def start_of(run: runs.Run, count: int, look: Callable = lambda learner: None) -> None:

@@ -15,6 +15,7 @@ ALGORITHMS = {
     "td3_bc": "rlsuite.algorithms.offline.td3_bc",
     "iql": "rlsuite.algorithms.offline.iql",
     "spot": "rlsuite.algorithms.offline.spot",
+    "dppo": "rlsuite.algorithms.diffusion.dppo",
 }
 
 
@@ -47,3 +48,8 @@ def is_offline(name: str) -> bool:
     """Whether an algorithm learns from a data set."""
     load(name)  # a clear error for an unknown one
     return ".offline." in ALGORITHMS[name]
+
+
+def takes_data(name: str) -> bool:
+    """Whether an algorithm may be given a data set: it needs one, or it clones one first."""
+    return is_offline(name) or ".diffusion." in ALGORITHMS[name]

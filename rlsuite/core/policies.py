@@ -52,6 +52,9 @@ class Behaviour:
     draw random numbers even where it does not explore has a generator of its own.
     """
 
+    def seed(self, env_seeds: np.ndarray) -> None:
+        """Draw what is drawn without exploring from streams made of [S, N] seeds. Most do not."""
+
     def act(self, obs: np.ndarray, rngs: Rngs | None = None) -> Actions:
         """(raw, applied) actions at raw observations [S, N, O].
 
