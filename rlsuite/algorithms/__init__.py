@@ -9,6 +9,7 @@ ALGORITHMS = {
     "trpo": "rlsuite.algorithms.on_policy.trpo",
     "mdpo": "rlsuite.algorithms.on_policy.mdpo",
     "fixpo": "rlsuite.algorithms.on_policy.fixpo",
+    "ppo_lag": "rlsuite.algorithms.constrained.ppo_lag",
     "bc": "rlsuite.algorithms.offline.bc",
     "td3_bc": "rlsuite.algorithms.offline.td3_bc",
     "iql": "rlsuite.algorithms.offline.iql",
@@ -31,3 +32,9 @@ def is_offline(name: str) -> bool:
     """Whether an algorithm learns from a data set."""
     load(name)  # a clear error for an unknown one
     return ".offline." in ALGORITHMS[name]
+
+
+def is_constrained(name: str) -> bool:
+    """Whether an algorithm needs a task with constraints."""
+    load(name)  # a clear error for an unknown one
+    return ".constrained." in ALGORITHMS[name]

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rlsuite.core.networks import ActorCritic
+from rlsuite.core.networks import ActorCritic, ValueHeads
 from rlsuite.core.normalizers import RewardScaler
 
 
@@ -150,27 +150,61 @@ def factors(
 
 
 def experience(
-    policy: ActorCritic, rollout: Rollout, discount: float, lam: float, bootstrap: bool, scale=1.0
+    policy: ActorCritic,
+    rollout: Rollout,
+    discount: float,
+    lam: float,
+    bootstrap: bool,
+    scale=1.0,
+    shift=0.0,
+    survival: np.ndarray | None = None,
 ) -> Batch:
     """The rollout as a batch of M = T N rows per seed, with log-probabilities, values, advantages.
 
-    `policy` has the parameters that collected it. Its critic predicts returns divided by `scale`
-    (float32 [S, 1, 1], or 1): `old_value` is what it predicts, advantages and targets have the
-    rewards' unit. `bootstrap`: whether a truncated episode has a future, as in `factors`.
+    `policy` has the parameters that collected it. Its critic predicts (return - shift) / scale
+    (float32 [S, 1, 1], or 0 and 1): `old_value` is what it predicts, advantages and targets have
+    the rewards' unit. `bootstrap`: whether a truncated episode has a future, as in `factors`.
+    `survival` [S, T, N] is the probability that step t does not end the episode by itself (CaT).
     """
-
-    def flat(x: np.ndarray) -> Tensor:  # [S, T, N, ...] -> [S, M, ...]
-        return torch.from_numpy(x).flatten(1, 2)
-
     obs, next_obs, action = flat(rollout.obs), flat(rollout.next_obs), flat(rollout.action)
     old_log_prob = policy.distribution(policy.theta, obs).log_prob(action)
     value, next_value = (
         policy.value(policy.theta, x).view(rollout.reward.shape).numpy() for x in (obs, next_obs)
     )
     future, carry = factors(rollout.terminated, rollout.truncated, bootstrap)
-    scaled = (scale * v for v in (value, next_value))
+    if survival is not None:
+        future, carry = survival * future, survival * carry
+    scaled = (scale * v + shift for v in (value, next_value))
     advantage, target = gae(rollout.reward, *scaled, future, carry, discount, lam)
     return Batch(obs, action, old_log_prob, *map(flat, (value, advantage, target)))
+
+
+def experience_of_heads(
+    policy: ActorCritic,
+    theta: Tensor,
+    rollout: Rollout,
+    discount: float,
+    lam: float,
+    unit: float = 1.0,
+) -> Batch:
+    """The rollout as `experience` makes it, for reward and costs: [S, M, K] with K = 1 + C.
+
+    `old_value`, `advantage` and `target` have a column for the reward and one for each cost, all
+    times `unit`. `theta` are the parameters of the policy's `ValueHeads`.
+    """
+    obs, next_obs, action = flat(rollout.obs), flat(rollout.next_obs), flat(rollout.action)
+    old_log_prob = policy.distribution(policy.theta, obs).log_prob(action)
+    paid = unit * np.concatenate((rollout.reward[..., None], rollout.cost), -1)
+    heads = ValueHeads(policy)
+    value, next_value = (heads.values(theta, x).view(paid.shape).numpy() for x in (obs, next_obs))
+    future, carry = (x[..., None] for x in factors(rollout.terminated, rollout.truncated))
+    advantage, target = gae(paid, value, next_value, future, carry, discount, lam)
+    return Batch(obs, action, old_log_prob, *map(flat, (value, advantage, target)))
+
+
+def flat(x: np.ndarray) -> Tensor:
+    """[S, T, N, ...] -> [S, M, ...]."""
+    return torch.from_numpy(x).flatten(1, 2)
 
 
 def standardise(advantage: Tensor) -> Tensor:
