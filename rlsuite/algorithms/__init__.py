@@ -10,6 +10,7 @@ ALGORITHMS = {
     "mdpo": "rlsuite.algorithms.on_policy.mdpo",
     "fixpo": "rlsuite.algorithms.on_policy.fixpo",
     "ppo_lag": "rlsuite.algorithms.constrained.ppo_lag",
+    "reload": "rlsuite.algorithms.constrained.reload",
     "bc": "rlsuite.algorithms.offline.bc",
     "td3_bc": "rlsuite.algorithms.offline.td3_bc",
     "iql": "rlsuite.algorithms.offline.iql",

@@ -15,8 +15,9 @@ from torch import Tensor, nn
 KINDS = ("episode", "step")  # limits that the sums of an episode can be held against
 
 
-def limits(task: str, constraints: Sequence) -> Tensor:
+def limits(envs) -> Tensor:
     """The limits [C] of a task's constraints; ValueError for what no multiplier can be held to."""
+    task, constraints = envs.task, envs.constraints
     if not constraints:
         raise ValueError(
             f"{task} has no constraints, and this algorithm learns under some: use one such as "
@@ -47,7 +48,7 @@ class EpisodeCosts(nn.Module):
     def __init__(self, envs, window: int) -> None:
         super().__init__()
         self.constraints, seeds = envs.constraints, len(envs.seeds)
-        self.limit = limits(envs.task, envs.constraints)
+        self.limit = limits(envs)
         shape = (seeds, window, len(self.constraints))
         self.register_buffer("last", torch.full(shape, math.nan, dtype=torch.float64))
 
@@ -58,9 +59,6 @@ class EpisodeCosts(nn.Module):
             row = self.last[episode.slot]
             row.copy_(torch.cat((row[1:], cost)))
 
-    def forget(self) -> None:
-        self.last.fill_(math.nan)
-
     def mean(self) -> Tensor:
         """J_C [S, C], float32."""
         return self.last.nanmean(1).float()
@@ -69,3 +67,19 @@ class EpisodeCosts(nn.Module):
 def cost_per_step(rollout) -> Tensor:
     """Mean cost of a rollout's steps, all constraints together, [S]."""
     return torch.from_numpy(rollout.cost.mean((1, 2)).sum(1))
+
+
+def slack(envs, episodes: Iterable, discount: float) -> Tensor:
+    """Limit - J_C of `episodes` as a mean per step, [S, C]: below 0 the constraint is broken.
+
+    The sum of an episode is divided by the time limit, or by 1 / (1 - discount) where there is
+    none: a shorter episode may cost no more per step. NaN for a seed without an episode.
+    """
+    costs: list[list] = [[] for _ in envs.seeds]
+    for episode in episodes:
+        costs[episode.slot].append(episode_cost(episode, envs.constraints))
+    none = [[math.nan] * len(envs.constraints)]
+    mean = torch.stack([torch.tensor(each or none).mean(0) for each in costs])
+    horizon = envs.time_limit or 1 / (1 - discount)
+    steps = torch.tensor([horizon if c.kind == "episode" else 1 for c in envs.constraints])
+    return (limits(envs) - mean) / steps

@@ -10,7 +10,7 @@ from rlsuite.envs import Constraint, constrain, tasks
 
 
 class Toll(gymnasium.Env):
-    """Three numbers that walk at random; paid 1 - a/2 for the first action a; dies 1 in 20 times."""
+    """Three numbers at random; pays 1 - a/2 for the first action a; ends one step in 20."""
 
     observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (3,))
     action_space = gymnasium.spaces.Box(-1, 1, (2,), np.float32)

@@ -171,7 +171,7 @@ def test_with_a_multiplier_of_zero_the_policys_loss_and_gradient_are_ppos_bit_fo
 
 def test_with_a_great_multiplier_the_policys_gradient_is_that_of_minus_the_cost() -> None:
     s = setting()
-    batch, advantage = made_up(s)
+    _, advantage = made_up(s)
     price = tensor([[1e6, 0.0], [1e6, 0.0]])
     mixed = mixed_advantage(advantage, price)
     torch.testing.assert_close(mixed, -advantage[..., 1], rtol=1e-4, atol=1e-4)
@@ -272,7 +272,7 @@ def test_a_limit_per_step_is_held_against_the_mean_over_the_steps() -> None:
 )
 def test_a_task_that_no_multiplier_can_be_held_to_is_refused(constraints, words) -> None:
     with pytest.raises(ValueError, match=words) as refusal:
-        limits("Toll-v0", constraints)
+        limits(pool(*constraints))
     assert "\n" not in str(refusal.value)
 
 

@@ -44,7 +44,7 @@ from rlsuite.core.networks import ActorCritic, ValueHeads
 from rlsuite.core.normalizers import RewardScaler
 from rlsuite.core.optim import Loss, Metrics, Net, descend
 from rlsuite.core.ranges import require_on_policy, require_positive, require_whole, require_within
-from rlsuite.core.rollouts import Batch, Collector, experience_of_heads, standardise
+from rlsuite.core.rollouts import Batch, Collector, experience_of_heads, squared_error, standardise
 
 # ------------------------------------------------------------------------------------- 2. Config
 
@@ -138,13 +138,7 @@ def clipped_surrogate(log_ratio: Tensor, advantage: Tensor, clip: float) -> Tens
     return torch.maximum(-advantage * ratio, -advantage * clipped).mean(1)
 
 
-def value_error(value: Tensor, target: Tensor) -> Tensor:
-    """Mean squared error over the rows, summed over the critics. [S, B, ...] -> [S]."""
-    error = (value - target).square().mean(1)
-    return error.reshape(len(error), -1).sum(1)
-
-
-OBJECTIVES = (multiplier_loss, clipped_surrogate, value_error)
+OBJECTIVES = (multiplier_loss, clipped_surrogate, squared_error)
 
 # ------------------------------------------------------------------------------------- 6. Update
 
@@ -241,7 +235,7 @@ def minibatch_steps(
 
 def critic_loss(theta: Tensor, policy: ActorCritic, config: Config, batch: Batch) -> Loss:
     values = ValueHeads(policy).values(theta, batch.obs)
-    error = value_error(values, batch.target)
+    error = squared_error(values, values, batch.target, None).sum(1)
     decay = config.critic_decay * theta.square().sum(1)
     return error + decay, {"value_loss": error}
 
