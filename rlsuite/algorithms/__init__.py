@@ -11,6 +11,7 @@ ALGORITHMS = {
     "fixpo": "rlsuite.algorithms.on_policy.fixpo",
     "ppo_lag": "rlsuite.algorithms.constrained.ppo_lag",
     "reload": "rlsuite.algorithms.constrained.reload",
+    "cat": "rlsuite.algorithms.constrained.cat",
     "bc": "rlsuite.algorithms.offline.bc",
     "td3_bc": "rlsuite.algorithms.offline.td3_bc",
     "iql": "rlsuite.algorithms.offline.iql",

@@ -84,34 +84,6 @@ class ActorCritic(nn.Module):
         return snapshot(self, low, high)
 
 
-class ValueHeads:
-    """K value networks as an `ActorCritic`'s, side by side, one for each reward and each cost.
-
-    Their parameters [S, K P], the K networks of each seed in one row, live with the caller; the
-    first P columns are the first network.
-    """
-
-    def __init__(self, policy: ActorCritic) -> None:
-        self.policy, self.layout = policy, policy.critic_layout
-
-    def initial(
-        self, count: int, rngs: Sequence[np.random.Generator], orthogonal_init: bool
-    ) -> Tensor:
-        """Parameters [S, K P] of K = `count`: the policy's critic, then fresh ones."""
-        size = self.layout.size
-        theta = torch.empty(len(rngs), count * size)
-        theta[:, :size] = self.policy.theta[:, -size:]
-        for row, rng in zip(theta, rngs, strict=True):
-            for part in row[size:].split(size):
-                initialise(self.layout, self.policy.depth, part[None], rng, orthogonal_init)
-        return theta
-
-    def values(self, theta: Tensor, obs: Tensor) -> Tensor:
-        """V_1..V_K at normalised observations: [S, B, O] -> [S, B, K]."""
-        parts = theta.split(self.layout.size, 1)
-        return torch.stack([self.policy.value(part, obs) for part in parts], -1)
-
-
 def initialise(
     layout: Layout,
     depth: int,

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rlsuite.core.networks import ActorCritic, ValueHeads
+from rlsuite.core.networks import ActorCritic
 from rlsuite.core.normalizers import RewardScaler
 
 
@@ -179,29 +179,6 @@ def experience(
     return Batch(obs, action, old_log_prob, *map(flat, (value, advantage, target)))
 
 
-def experience_of_heads(
-    policy: ActorCritic,
-    theta: Tensor,
-    rollout: Rollout,
-    discount: float,
-    lam: float,
-    unit: float = 1.0,
-) -> Batch:
-    """The rollout as `experience` makes it, for reward and costs: [S, M, K] with K = 1 + C.
-
-    `old_value`, `advantage` and `target` have a column for the reward and one for each cost, all
-    times `unit`. `theta` are the parameters of the policy's `ValueHeads`.
-    """
-    obs, next_obs, action = flat(rollout.obs), flat(rollout.next_obs), flat(rollout.action)
-    old_log_prob = policy.distribution(policy.theta, obs).log_prob(action)
-    paid = unit * np.concatenate((rollout.reward[..., None], rollout.cost), -1)
-    heads = ValueHeads(policy)
-    value, next_value = (heads.values(theta, x).view(paid.shape).numpy() for x in (obs, next_obs))
-    future, carry = (x[..., None] for x in factors(rollout.terminated, rollout.truncated))
-    advantage, target = gae(paid, value, next_value, future, carry, discount, lam)
-    return Batch(obs, action, old_log_prob, *map(flat, (value, advantage, target)))
-
-
 def flat(x: np.ndarray) -> Tensor:
     """[S, T, N, ...] -> [S, M, ...]."""
     return torch.from_numpy(x).flatten(1, 2)
@@ -212,6 +189,19 @@ def standardise(advantage: Tensor) -> Tensor:
     centred = advantage - advantage.mean(1, keepdim=True)
     variance = (centred * centred).sum(1, keepdim=True) / (advantage.shape[1] - 1)
     return centred / (variance.sqrt() + 1e-8)
+
+
+def clipped_surrogate(log_ratio: Tensor, advantage: Tensor, clip: float) -> Tensor:
+    """L_pi = mean max(-A rho, -A clip(rho, 1 - eps, 1 + eps)), PPO's. [S, B] -> [S]."""
+    ratio = log_ratio.clamp(-20, 20).exp()
+    clipped = ratio.clamp(1 - clip, 1 + clip)
+    return torch.maximum(-advantage * ratio, -advantage * clipped).mean(1)
+
+
+def approximate_kl(log_ratio: Tensor) -> Tensor:
+    """Schulman's k3 of KL(pi_old || pi_theta): mean((rho - 1) - log rho) >= 0. [S, B] -> [S]."""
+    log_ratio = log_ratio.clamp(-20, 20)
+    return (log_ratio.expm1() - log_ratio).mean(1)
 
 
 def value_loss(value: Tensor, old_value: Tensor, target: Tensor, clip: float | None) -> Tensor:

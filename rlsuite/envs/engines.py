@@ -47,6 +47,7 @@ class Environments:
         self.seeded: bool = physics.seeded
         self._costs = costs_of(task)
         self.constraints = self._costs.constraints
+        self.reports_margin = self._costs.has_margin
         self.reports_cost = bool(self.constraints) and self._costs.known
         self._physics = physics
         self._shape = (len(self.seeds), copies)

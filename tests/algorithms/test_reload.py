@@ -1,7 +1,7 @@
 """ReLOAD, exactly: the figures of its fact sheet, and descent-ascent written by hand."""
 
 import math
-from functools import cache
+from functools import cache, partial
 
 import numpy as np
 import pytest
@@ -39,7 +39,8 @@ def start(cmdp: TabularCMDP, seeds: int) -> torch.Tensor:
 def solved(cmdp: TabularCMDP, rows: list, iterations: int, multiplier: float, predicted=False):
     """(v, mu) of runs that are rows of (eta, eta_mu, b of the policy, b of the multiplier)."""
     first = torch.full((len(rows), 1), multiplier, dtype=torch.float64)
-    return solve(cmdp, start(cmdp, len(rows)), first, double(rows), iterations, predicted)
+    given = start(cmdp, len(rows)), first, double(rows), iterations, predicted
+    return solve(partial(evaluate, cmdp), cmdp.threshold, *given)
 
 
 @cache
@@ -128,7 +129,8 @@ def test_ten_starts_converge_and_descent_ascent_oscillates_from_all() -> None:
     starts = [np.random.default_rng(seed).standard_normal((2, 2)) for seed in range(10)]
     logits = torch.from_numpy(0.1 * np.stack([*starts, *starts]))
     players = double([(1, 1, *RELOAD)] * 10 + [(1, 1, *GDA)] * 10)
-    v, _ = solve(cmdp, logits, torch.full((20, 1), 0.5).double(), players, 2000)
+    given = logits, torch.full((20, 1), 0.5).double(), players, 2000
+    v, _ = solve(partial(evaluate, cmdp), cmdp.threshold, *given)
     assert (v[-1, :10] - 0.5).abs().max() < 1e-12
     spread = v[-400:, 10:, 1].std(0)
     assert spread.min() > 0.275 and spread.max() < 0.315  # 0.28 to 0.31
@@ -223,7 +225,8 @@ def test_without_optimism_it_is_descent_ascent_written_by_hand_bit_for_bit() -> 
     cmdp, rate = grid(), double([4.0, 10.0])
     zero = torch.zeros(2, 1, dtype=torch.float64)
     players = torch.stack((rate, rate, *zero.T, *zero.T), 1)
-    v, mu = solve(cmdp, start(cmdp, 2), zero, players, 50)
+    given = start(cmdp, 2), zero, players, 50
+    v, mu = solve(partial(evaluate, cmdp), cmdp.threshold, *given)
     logits, price = start(cmdp, 2), torch.zeros(2, 1, dtype=torch.float64)
     for k in range(50):
         value, q = evaluate(cmdp, torch.softmax(logits, -1))

@@ -39,12 +39,18 @@ from time import perf_counter
 import torch
 from torch import Tensor
 
-from rlsuite.core.constraints import EpisodeCosts, cost_per_step
-from rlsuite.core.networks import ActorCritic, ValueHeads
+from rlsuite.core.constraints import EpisodeCosts, ValueHeads, cost_per_step, experience_of_heads
+from rlsuite.core.networks import ActorCritic
 from rlsuite.core.normalizers import RewardScaler
 from rlsuite.core.optim import Loss, Metrics, Net, descend
 from rlsuite.core.ranges import require_on_policy, require_positive, require_whole, require_within
-from rlsuite.core.rollouts import Batch, Collector, experience_of_heads, squared_error, standardise
+from rlsuite.core.rollouts import (
+    Batch,
+    Collector,
+    clipped_surrogate,
+    squared_error,
+    standardise,
+)
 
 # ------------------------------------------------------------------------------------- 2. Config
 
@@ -129,13 +135,6 @@ def scaled_advantage(advantage: Tensor) -> Tensor:
     cost = advantage[..., 1:]
     centred = cost - cost.mean(1, keepdim=True)
     return torch.cat((reward[..., None], centred), -1)
-
-
-def clipped_surrogate(log_ratio: Tensor, advantage: Tensor, clip: float) -> Tensor:
-    """L_pi = mean max(-A rho, -A clip(rho, 1 - eps, 1 + eps)). [S, B] -> [S]."""
-    ratio = log_ratio.clamp(-20, 20).exp()
-    clipped = ratio.clamp(1 - clip, 1 + clip)
-    return torch.maximum(-advantage * ratio, -advantage * clipped).mean(1)
 
 
 OBJECTIVES = (multiplier_loss, clipped_surrogate, squared_error)

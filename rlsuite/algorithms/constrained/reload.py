@@ -17,7 +17,7 @@ everything; costs are negative rewards, and all values are means per step:
     (8)          Adam on the squared errors of V_0..V_C to their targets
     (9)  mu_{k+1} <- max(0, mu_k - eta_mu ((1 + b) g_k - b g_{k-1})), plain: Adam would cycle
 
-The exact form, `solve`, for processes of `envs.constrained.tabular`, has no networks:
+The exact form, `solve`, for processes that `envs.constrained.tabular` evaluates:
 
     logits <- logits + eta ((1 + b) q_k - b q_{k-1}), q_k = q_0 + sum_i mu_i q_i of pi_k and mu_k
     mu as in (9), with the exact v; both players move at once
@@ -45,13 +45,17 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from rlsuite.core.constraints import cost_per_step, limits, slack
-from rlsuite.core.networks import ActorCritic, ValueHeads
+from rlsuite.core.constraints import ValueHeads, cost_per_step, experience_of_heads, limits, slack
+from rlsuite.core.networks import ActorCritic
 from rlsuite.core.normalizers import RewardScaler
 from rlsuite.core.optim import Loss, Metrics, Net, descend
 from rlsuite.core.ranges import require_on_policy, require_positive, require_whole, require_within
-from rlsuite.core.rollouts import Batch, Collector, experience_of_heads, squared_error
-from rlsuite.envs.constrained.tabular import TabularCMDP, evaluate
+from rlsuite.core.rollouts import (
+    Batch,
+    Collector,
+    clipped_surrogate,
+    squared_error,
+)
 
 # ------------------------------------------------------------------------------------- 2. Config
 
@@ -151,13 +155,6 @@ def proximal(log_ratio: Tensor, advantage: Tensor, kl: Tensor, step_size: float)
     return kl.mean(1) / step_size - gain.mean(1)
 
 
-def clipped_surrogate(log_ratio: Tensor, advantage: Tensor, clip: float) -> Tensor:
-    """L_pi = mean max(-A rho, -A clip(rho, 1 - eps, 1 + eps)). [S, B] -> [S]."""
-    ratio = log_ratio.clamp(-20, 20).exp()
-    clipped = ratio.clamp(1 - clip, 1 + clip)
-    return torch.maximum(-advantage * ratio, -advantage * clipped).mean(1)
-
-
 OBJECTIVES = (proximal, clipped_surrogate, squared_error)
 
 # ------------------------------------------------------------------------------------- 6. Update
@@ -169,11 +166,12 @@ def predict(multiplier: Multiplier, optimism) -> Tensor:
 
 
 def solve(
-    cmdp: TabularCMDP, logits: Tensor, multiplier: Tensor, players: Tensor, iterations: int,
-    predicted: bool = False,
+    evaluate: Callable, threshold: Tensor, logits: Tensor, multiplier: Tensor, players: Tensor,
+    iterations: int, predicted: bool = False,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """The exact form: v [K, S, 1 + C] and mu [K, S, C] of every iterate, the first included.
 
+    evaluate(pi [S, X, A]) gives (v, q) of policies, and threshold [C] is what v is held to.
     logits [S, X, A], multiplier [S, C]; players [S, 4]: eta, eta_mu, b of the policy, b of mu.
     `predicted`: the policy foresees the multiplier alone, (3), as the sampled form does.
     """
@@ -181,14 +179,14 @@ def solve(
     step_size, lr, policys, own = players[..., None].unbind(1)
     found = []
     for _ in range(iterations):
-        v, q = evaluate(cmdp, logits.softmax(-1))
+        v, q = evaluate(logits.softmax(-1))
         found.append((v, mu.value))
         price = predict(mu, policys) if predicted else mu.value
         ahead = mixed = mix(q.movedim(1, -1), price)
         if not predicted:
             ahead, before = optimistic(mixed, before, policys[..., None]), mixed
         logits = logits + step_size[..., None] * ahead
-        mu = descent(mu, v[:, 1:] - cmdp.threshold, lr, own)
+        mu = descent(mu, v[:, 1:] - threshold, lr, own)
     values, multipliers = zip(*found, strict=True)
     return torch.stack(values), torch.stack(multipliers)
 
