@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from rlsuite.core.networks import ActorCritic, initialise
+from rlsuite.core.optim import Metrics
 from rlsuite.core.rollouts import Batch, Rollout, factors, flat, gae
 
 KINDS = ("episode", "step")  # limits that the sums of an episode can be held against
@@ -106,6 +107,12 @@ class EpisodeCosts(nn.Module):
 def cost_per_step(rollout) -> Tensor:
     """Mean cost of a rollout's steps, all constraints together, [S]."""
     return torch.from_numpy(rollout.cost.mean((1, 2)).sum(1))
+
+
+def violations(rollout: Rollout, constraints: Sequence) -> Metrics:
+    """{violated_NAME: share of steps over the limit [S]} of each constraint."""
+    over = torch.from_numpy((rollout.cost > 0).mean((1, 2))).float()
+    return {f"violated_{each.name}": over[:, i] for i, each in enumerate(constraints)}
 
 
 def slack(envs, episodes: Iterable, discount: float) -> Tensor:

@@ -181,7 +181,7 @@ SHARED = dict(
     activation="tanh",
 )  # fmt: skip
 AS_PPO = dict(
-    SHARED, normalize_value=False, adaptive_kl=None, anneal_lr=True, normalize_advantage="minibatch"
+    SHARED, normalize_value=False, adaptive_kl=None, anneal_lr=True, batch_advantage=False
 )
 
 

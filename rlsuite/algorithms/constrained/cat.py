@@ -41,17 +41,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rlsuite.core.constraints import require_margins, require_rewards
+from rlsuite.core.constraints import require_margins, require_rewards, violations
 from rlsuite.core.networks import ActorCritic
-from rlsuite.core.normalizers import EPSILON, RewardScaler, RunningStatistics
+from rlsuite.core.normalizers import RewardScaler, RunningStatistics
 from rlsuite.core.optim import Loss, Metrics, Net, descend
-from rlsuite.core.ranges import (
-    require_choice,
-    require_on_policy,
-    require_positive,
-    require_whole,
-    require_within,
-)
+from rlsuite.core.ranges import require_on_policy, require_positive, require_whole, require_within
 from rlsuite.core.rollouts import (
     Batch,
     Collector,
@@ -78,7 +72,7 @@ class Config:
     normalize_value: bool = True  # V predicts returns in units of a running mean and std [code]
     adaptive_kl: float | None = 0.008  # kl_target, nats; minibatches in order; None: off [code]
     anneal_lr: bool = False  # linearly to lr_0/K [code; main branch: True]
-    normalize_advantage: str = "batch"  # batch [code], minibatch [PPO]
+    batch_advantage: bool = True  # A is standardised over all M [code]; else per minibatch [PPO]
     clip: float = 0.2  # eps of the ratio's interval [code]
     epochs: int = 5  # E, passes over the rollout [code]
     num_minibatches: int = 6  # per epoch, of 16,384 transitions with 4096 environments [code]
@@ -107,7 +101,6 @@ class Config:
         require_positive(self, "p_final", "clip", "learning_rate", "max_grad_norm", "adam_eps")
         require_positive(self, "value_clip", "adaptive_kl")
         require_within(self, 0, 1, "p_final", "scale_decay")
-        require_choice(self, "normalize_advantage", ("batch", "minibatch"))
         if self.adaptive_kl is not None and self.anneal_lr:
             raise ValueError("anneal_lr and adaptive_kl both set the learning rate; leave one out")
         if self.reward_shift and self.normalize_reward:
@@ -202,7 +195,9 @@ def iterate(
     scale = learner.maxima.follow(rollout.margin)  # (3)
     delta = termination(rollout.margin, scale, p_max)  # (4)
     reward = rollout.reward + np.float32(config.reward_shift)
-    metrics = violations(rollout, constraints, reward, delta)
+    metrics = violations(rollout, constraints)
+    shares = {"termination": delta, "negative_rewards": reward < 0}
+    metrics |= {k: torch.from_numpy(x.mean((1, 2))) for k, x in shares.items()}
     rollout.reward = np.maximum(reward * (1 - delta), 0)  # (5)
     batch = prepared(config, learner, rollout, 1 - delta)  # (6)
     if config.normalize_value:
@@ -210,7 +205,7 @@ def iterate(
     metrics["explained_variance"] = batch.explained_variance()
     if config.anneal_lr:
         learner.lr = torch.full_like(learner.lr, config.learning_rate * (1 - progress))
-    if config.normalize_advantage == "batch":
+    if config.batch_advantage:
         batch = batch._replace(advantage=standardise(batch.advantage))  # (8)
     metrics |= optimise(config, learner, batch, streams["batch"], step)
     policy.theta.copy_(learner.net.theta)
@@ -228,36 +223,23 @@ def probabilities(constraints, soft: float) -> np.ndarray:
     return np.array(found, np.float32)
 
 
-def violations(rollout: Rollout, constraints, reward: np.ndarray, delta: np.ndarray) -> Metrics:
-    """Shares of steps over each limit, the mean delta, and the share of rewards below zero."""
-    found = {f"violated_{c.name}": rollout.cost[..., i] > 0 for i, c in enumerate(constraints)}
-    found |= {"termination": delta, "negative_rewards": reward < 0}
-    return {name: torch.from_numpy(x.mean((1, 2))).float() for name, x in found.items()}
-
-
 def prepared(config: Config, learner: Learner, rollout: Rollout, survival: np.ndarray) -> Batch:
     """The rollout as a batch; V and its old value in their unit, the targets in the rewards'."""
     returns = config.discount, config.gae_lambda
     bootstrap = config.bootstrap_on_truncation
-    mean, std = (x[..., None].numpy() for x in unit(learner.unit))
+    mean, std = (x[..., None].numpy() for x in learner.unit.unit())
     policy = learner.policy
     return experience(policy, rollout, *returns, bootstrap, std, mean, survival)
 
 
 def renewed(statistics: RunningStatistics, batch: Batch) -> Batch:
     """Old values and targets in the unit of V, which takes in the targets first."""
-    mean, std = unit(statistics)
+    mean, std = statistics.unit()
     statistics.merge(batch.target[..., None].numpy())
-    new_mean, new_std = unit(statistics)
+    new_mean, new_std = statistics.unit()
     old_value = (batch.old_value * std + mean - new_mean) / new_std
     target = (batch.target - new_mean) / new_std
     return batch._replace(old_value=old_value, target=target)
-
-
-def unit(statistics: RunningStatistics) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation, float32 [S, 1]."""
-    std = (statistics.var + EPSILON).sqrt()
-    return statistics.mean.float(), std.float()
 
 
 def optimise(config: Config, learner: Learner, batch: Batch, rngs: list, step: Callable) -> Metrics:
@@ -281,7 +263,7 @@ def minibatch_step(
 ) -> tuple[Net, Metrics]:
     """One minibatch; `log_prob` [S, B] among the metrics is that of the policy before it. Pure."""
     options = {"max_norm": config.max_grad_norm, "eps": config.adam_eps}
-    if config.normalize_advantage == "minibatch":
+    if not config.batch_advantage:
         batch = batch._replace(advantage=standardise(batch.advantage))
     return descend(net, lr, loss, policy, config, batch, **options)  # (9)
 

@@ -104,10 +104,6 @@ class Config:
     def gradient_steps(self) -> int:
         return self.iterations * self.critic_epochs * self.critic_minibatches
 
-    @property
-    def minibatches_per_call(self) -> int:
-        return math.gcd(self.critic_minibatches, 4)  # fewer, larger compiled calls
-
 
 # ------------------------------------------------------------------------------------ 3. Presets
 
@@ -252,22 +248,17 @@ def fit_critics(
     config: Config, learner: Learner, batch: Batch, rngs: list, step: Callable
 ) -> Metrics:
     """Move V_0..V_C towards their targets; the last minibatch's metrics."""
-    calls = config.critic_minibatches // config.minibatches_per_call
     for _ in range(config.critic_epochs):
-        for part in batch.shuffled(rngs).chunks(calls):  # (7)
+        for part in batch.shuffled(rngs).chunks(config.critic_minibatches):  # (7)
             learner.critics, metrics = step(learner.critics, part)
     return metrics
 
 
-def critic_steps(
-    policy: ActorCritic, config: Config, critics: Net, part: Batch
+def critic_step(
+    policy: ActorCritic, config: Config, critics: Net, batch: Batch
 ) -> tuple[Net, Metrics]:
-    """A few minibatches of regression in one call. Pure."""
-    lr = config.critic_lr
-    for batch in part.chunks(config.minibatches_per_call):
-        given = critic_loss, policy, batch
-        critics, metrics = descend(critics, lr, *given)  # (8)
-    return critics, metrics
+    """One minibatch of regression. Pure."""
+    return descend(critics, config.critic_lr, critic_loss, policy, batch)  # (8)
 
 
 def critic_loss(theta: Tensor, policy: ActorCritic, batch: Batch) -> Loss:
@@ -302,7 +293,7 @@ def train(config: Config, run) -> None:
     learner = Learner(policy, actor, Net.of(heads), mu)
     scaler = RewardScaler(seeds, config.num_envs, config.discount, enabled=False)
     collector = Collector(envs, policy, scaler)
-    functions = policy_step, critic_steps
+    functions = policy_step, critic_step
     pure = (partial(each, policy, config) for each in functions)
     steps = [run.compiled(each, config.gradient_steps) for each in pure]
     for _ in run.iterations(config.iterations, config.batch_size, learner):
