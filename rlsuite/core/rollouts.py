@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from rlsuite.core.networks import ActorCritic
-from rlsuite.core.normalizers import RewardScaler
+from rlsuite.core.normalizers import RewardScaler, RunningStatistics
 
 
 @dataclass
@@ -177,6 +177,16 @@ def experience(
     scaled = (scale * v + shift for v in (value, next_value))
     advantage, target = gae(rollout.reward, *scaled, future, carry, discount, lam)
     return Batch(obs, action, old_log_prob, *map(flat, (value, advantage, target)))
+
+
+def renewed(statistics: RunningStatistics, batch: Batch) -> Batch:
+    """Old values and targets in the critic's unit: its `statistics` take in the targets first."""
+    mean, std = statistics.unit()
+    statistics.merge(batch.target[..., None].numpy())
+    new_mean, new_std = statistics.unit()
+    old_value = (batch.old_value * std + mean - new_mean) / new_std
+    target = (batch.target - new_mean) / new_std
+    return batch._replace(old_value=old_value, target=target)
 
 
 def flat(x: np.ndarray) -> Tensor:

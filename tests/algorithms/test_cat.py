@@ -16,14 +16,13 @@ from rlsuite.algorithms.constrained.cat import (
     adapted,
     curriculum,
     probabilities,
-    renewed,
     termination,
 )
 from rlsuite.algorithms.on_policy import ppo
 from rlsuite.core.networks import ActorCritic
 from rlsuite.core.normalizers import RewardScaler, RunningStatistics
 from rlsuite.core.optim import Net
-from rlsuite.core.rollouts import Collector, factors, gae
+from rlsuite.core.rollouts import Collector, factors, gae, renewed
 from rlsuite.core.streams import Streams
 from rlsuite.envs import Constraint, make
 

@@ -53,12 +53,12 @@ from rlsuite.core.rollouts import (
     approximate_kl,
     clipped_surrogate,
     experience,
+    renewed,
     standardise,
     value_loss,
 )
 
-FLOOR = 1e-6  # of a column's maximum
-FIRST_LIFE = 20  # 1 / p_max of soft columns at the start of a run: p_max 0.05
+FLOOR, FIRST_LIFE = 1e-6, 20  # of a column's maximum; 1 / p_max of soft ones at the start
 SLOWEST, FASTEST, LR_FACTOR = 1e-6, 1e-2, 1.5  # of the adaptive learning rate
 
 # ------------------------------------------------------------------------------------- 2. Config
@@ -190,8 +190,10 @@ def iterate(
     """Iteration k, from 0: metrics [S], and seconds per kind of work; step: `minibatch_step`."""
     rollout = collector.collect(config.num_steps, streams["action"])  # (1)
     start, policy = perf_counter(), learner.policy
-    progress, constraints = k / config.iterations, collector.envs.constraints
-    p_max = probabilities(constraints, curriculum(progress, config.p_final))  # (2)
+    progress = k / config.iterations
+    constraints = collector.envs.constraints
+    soft = curriculum(progress, config.p_final)
+    p_max = probabilities(constraints, soft)  # (2)
     scale = learner.maxima.follow(rollout.margin)  # (3)
     delta = termination(rollout.margin, scale, p_max)  # (4)
     reward = rollout.reward + np.float32(config.reward_shift)
@@ -225,21 +227,9 @@ def probabilities(constraints, soft: float) -> np.ndarray:
 
 def prepared(config: Config, learner: Learner, rollout: Rollout, survival: np.ndarray) -> Batch:
     """The rollout as a batch; V and its old value in their unit, the targets in the rewards'."""
-    returns = config.discount, config.gae_lambda
-    bootstrap = config.bootstrap_on_truncation
     mean, std = (x[..., None].numpy() for x in learner.unit.unit())
-    policy = learner.policy
-    return experience(policy, rollout, *returns, bootstrap, std, mean, survival)
-
-
-def renewed(statistics: RunningStatistics, batch: Batch) -> Batch:
-    """Old values and targets in the unit of V, which takes in the targets first."""
-    mean, std = statistics.unit()
-    statistics.merge(batch.target[..., None].numpy())
-    new_mean, new_std = statistics.unit()
-    old_value = (batch.old_value * std + mean - new_mean) / new_std
-    target = (batch.target - new_mean) / new_std
-    return batch._replace(old_value=old_value, target=target)
+    returns = config.discount, config.gae_lambda, config.bootstrap_on_truncation
+    return experience(learner.policy, rollout, *returns, std, mean, survival)
 
 
 def optimise(config: Config, learner: Learner, batch: Batch, rngs: list, step: Callable) -> Metrics:
@@ -286,8 +276,9 @@ def loss(theta: Tensor, policy: ActorCritic, config: Config, batch: Batch) -> Lo
     error = value_loss(value, batch.old_value, batch.target, config.value_clip)
     entropy = pi.entropy().mean(1)
     total = surrogate - config.entropy_coef * entropy + config.value_coef * error
-    metrics = {"policy_loss": surrogate, "value_loss": error, "entropy": entropy}
-    metrics |= {"kl": approximate_kl(log_ratio), "log_prob": log_prob}
+    metrics = {"policy_loss": surrogate, "value_loss": error}
+    metrics |= {"entropy": entropy, "log_prob": log_prob}
+    metrics["kl"] = approximate_kl(log_ratio)
     return total, metrics
 
 
@@ -300,14 +291,16 @@ def train(config: Config, run) -> None:
     require_margins(envs)
     policy = ActorCritic.of(envs, config, run.streams["init"])
     require_rewards(envs, policy, config.reward_shift)
-    scaler = RewardScaler(seeds, config.num_envs, config.discount, config.normalize_reward)
+    scaled = config.discount, config.normalize_reward
+    scaler = RewardScaler(seeds, config.num_envs, *scaled)
     columns = sum(each.columns for each in envs.constraints)
     maxima = Maxima(seeds, columns, config.scale_decay)
     lr = torch.full((seeds, 1), config.learning_rate)
     own = maxima, RunningStatistics(seeds, 1), lr
     learner = Learner(policy, Net.of(policy.theta), scaler, *own)
     collector = Collector(envs, policy, scaler)
-    step = run.compiled(partial(minibatch_step, policy, config), config.gradient_steps)
+    pure = partial(minibatch_step, policy, config)
+    step = run.compiled(pure, config.gradient_steps)
     for k in run.iterations(config.iterations, config.batch_size, learner):
         if run.at_boundary:  # a checkpoint is an episode boundary: fresh environments
             collector.restart(run.streams.integers("environment", config.num_envs))

@@ -31,8 +31,8 @@ The exact form, `solve`, for processes that `envs.constrained.tabular` evaluates
 | eta, eta_mu | step_size, multiplier_lr | | of mirror descent, of plain descent |
 | rho, KL | log_ratio, kl | [S, M] | against pi_k; the new policy first |
 
-No code was released, the paper's settings are not known: these are ours. Of the policy's optimism
-the sampled form has the multiplier's part, (3); in exact runs it converges as the whole does.
+No code was released and the paper's settings are not known: these are ours. The policy foresees the
+multiplier alone, (3), not the critics' change: in exact runs that converges as well.
 """
 
 import math
@@ -230,7 +230,7 @@ def policy_step(
 ) -> tuple[Net, Metrics]:
     """One step with all M transitions; `old` [S, P_actor] are pi_k's parameters."""
 
-    def loss(theta: Tensor) -> Loss:
+    def loss(theta):
         pi = policy.distribution(theta, batch.obs)
         log_ratio = pi.log_prob(batch.action) - batch.old_log_prob
         kl = pi.kl(policy.distribution(old, batch.obs))
@@ -288,8 +288,7 @@ def train(config: Config, run) -> None:
     policy = ActorCritic.of(envs, config, init)
     actor = Net.of(policy.theta[:, : policy.actor_size])
     heads = ValueHeads(policy).initial(1 + count, init, config.orthogonal_init)
-    price = torch.full((seeds, count), config.multiplier_init)
-    mu = Multiplier.of(price)
+    mu = Multiplier.of(torch.full((seeds, count), config.multiplier_init))
     learner = Learner(policy, actor, Net.of(heads), mu)
     scaler = RewardScaler(seeds, config.num_envs, config.discount, enabled=False)
     collector = Collector(envs, policy, scaler)
