@@ -35,7 +35,6 @@ bit. Soft columns are those of groups `soft` and `style` without a `p_max` of th
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from time import perf_counter
 
 import numpy as np
 import torch
@@ -45,7 +44,13 @@ from rlsuite.core.constraints import require_margins, require_rewards, violation
 from rlsuite.core.networks import ActorCritic
 from rlsuite.core.normalizers import RewardScaler, RunningStatistics
 from rlsuite.core.optim import Loss, Metrics, Net, descend
-from rlsuite.core.ranges import require_on_policy, require_positive, require_whole, require_within
+from rlsuite.core.ranges import (
+    Declared,
+    require_on_policy,
+    require_positive,
+    require_whole,
+    require_within,
+)
 from rlsuite.core.rollouts import (
     Batch,
     Collector,
@@ -105,6 +110,13 @@ class Config:
             raise ValueError("anneal_lr and adaptive_kl both set the learning rate; leave one out")
         if self.reward_shift and self.normalize_reward:
             raise ValueError("reward_shift needs unscaled rewards; leave out --normalize-reward")
+
+    @property
+    def declared(self) -> Declared:
+        rows = self.batch_size // self.num_minibatches
+        rates = ("learning_rate",)
+        counts = self.total_steps, self.gradient_steps
+        return Declared(self.hidden, rows, *counts, rates, self.num_envs)
 
     @property
     def batch_size(self) -> int:
@@ -187,9 +199,9 @@ class Learner:
 def iterate(
     config: Config, learner: Learner, collector: Collector, streams, k: int, step: Callable
 ) -> tuple[Metrics, dict]:
-    """Iteration k, from 0: metrics [S], and seconds per kind of work; step: `minibatch_step`."""
+    """Iteration k, from 0: metrics [S], and the rollout's seconds; step: `minibatch_step`."""
     rollout = collector.collect(config.num_steps, streams["action"])  # (1)
-    start, policy = perf_counter(), learner.policy
+    policy = learner.policy
     progress = k / config.iterations
     constraints = collector.envs.constraints
     soft = curriculum(progress, config.p_final)
@@ -212,7 +224,7 @@ def iterate(
     metrics |= optimise(config, learner, batch, streams["batch"], step)
     policy.theta.copy_(learner.net.theta)
     metrics["learning_rate"] = learner.lr[:, 0]
-    return metrics, rollout.seconds | {"learning": perf_counter() - start}
+    return metrics, rollout.seconds
 
 
 def probabilities(constraints, soft: float) -> np.ndarray:
@@ -300,8 +312,9 @@ def train(config: Config, run) -> None:
     learner = Learner(policy, Net.of(policy.theta), scaler, *own)
     collector = Collector(envs, policy, scaler)
     pure = partial(minibatch_step, policy, config)
-    step = run.compiled(pure, config.gradient_steps)
-    for k in run.iterations(config.iterations, config.batch_size, learner):
+    step = run.update(pure)
+    run.begin(learner, train={"train": (config.iterations, config.batch_size)})
+    for k in run.stage("train"):
         if run.at_boundary:  # a checkpoint is an episode boundary: fresh environments
             collector.restart(run.streams.integers("environment", config.num_envs))
         run.log(*iterate(config, learner, collector, run.streams, k, step))

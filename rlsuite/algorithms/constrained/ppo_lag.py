@@ -34,7 +34,6 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from time import perf_counter
 
 import torch
 from torch import Tensor
@@ -43,7 +42,13 @@ from rlsuite.core.constraints import EpisodeCosts, ValueHeads, cost_per_step, ex
 from rlsuite.core.networks import ActorCritic
 from rlsuite.core.normalizers import RewardScaler
 from rlsuite.core.optim import Loss, Metrics, Net, descend
-from rlsuite.core.ranges import require_on_policy, require_positive, require_whole, require_within
+from rlsuite.core.ranges import (
+    Declared,
+    require_on_policy,
+    require_positive,
+    require_whole,
+    require_within,
+)
 from rlsuite.core.rollouts import (
     Batch,
     Collector,
@@ -85,6 +90,13 @@ class Config:
         require_positive(self, "multiplier_lr", "clip", "target_kl", "actor_lr", "critic_lr")
         require_positive(self, "max_grad_norm")
         require_within(self, 0, math.inf, "multiplier_init", "critic_decay")
+
+    @property
+    def declared(self) -> Declared:
+        rows = self.batch_size // self.num_minibatches
+        rates = ("multiplier_lr", "actor_lr", "critic_lr")
+        counts = self.total_steps, self.gradient_steps
+        return Declared(self.hidden, rows, *counts, rates, self.num_envs)
 
     @property
     def batch_size(self) -> int:
@@ -156,9 +168,9 @@ class Learner:
 def iterate(
     config: Config, learner: Learner, collector: Collector, streams, k: int, step: Callable
 ) -> tuple[Metrics, dict]:
-    """Iteration k, from 0: metrics [S], and seconds per kind of work; step: `minibatch_steps`."""
+    """Iteration k, from 0: metrics [S], and the rollout's seconds; step: `minibatch_steps`."""
     rollout = collector.collect(config.num_steps, streams["action"])  # (1)
-    start, policy = perf_counter(), learner.policy
+    policy = learner.policy
     learner.costs.add(rollout.episodes)
     cost, limit = learner.costs.mean(), learner.costs.limit  # (2)
     learner.multiplier = ascend(config, learner.multiplier, cost, limit)  # (3)
@@ -175,7 +187,7 @@ def iterate(
     metrics["explained_variance"] = variance[:, 0]
     metrics["multiplier"] = multiplier.sum(1)
     metrics["cost_per_step"] = cost_per_step(rollout)
-    return metrics, rollout.seconds | {"learning": perf_counter() - start}
+    return metrics, rollout.seconds
 
 
 def ascend(config: Config, multiplier: Net, cost: Tensor, limit: Tensor) -> Net:
@@ -264,8 +276,9 @@ def train(config: Config, run) -> None:
     scaler = RewardScaler(seeds, config.num_envs, config.discount, enabled=False)
     collector = Collector(envs, policy, scaler)
     pure = partial(minibatch_steps, policy, config)
-    step = run.compiled(pure, config.gradient_steps)
-    for k in run.iterations(config.iterations, config.batch_size, learner):
+    step = run.update(pure)
+    run.begin(learner, train={"train": (config.iterations, config.batch_size)})
+    for k in run.stage("train"):
         if run.at_boundary:  # a checkpoint is an episode boundary: fresh environments
             collector.restart(run.streams.integers("environment", config.num_envs))
         run.log(*iterate(config, learner, collector, run.streams, k, step))

@@ -39,7 +39,6 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from time import perf_counter
 from typing import NamedTuple
 
 import torch
@@ -49,7 +48,13 @@ from rlsuite.core.constraints import ValueHeads, cost_per_step, experience_of_he
 from rlsuite.core.networks import ActorCritic
 from rlsuite.core.normalizers import RewardScaler
 from rlsuite.core.optim import Loss, Metrics, Net, descend
-from rlsuite.core.ranges import require_on_policy, require_positive, require_whole, require_within
+from rlsuite.core.ranges import (
+    Declared,
+    require_on_policy,
+    require_positive,
+    require_whole,
+    require_within,
+)
 from rlsuite.core.rollouts import (
     Batch,
     Collector,
@@ -91,6 +96,13 @@ class Config:
         require_positive(self, "multiplier_lr", "policy_lr", "critic_lr")
         require_positive(self, "step_size", "clip", "max_grad_norm")
         require_within(self, 0, math.inf, "optimism", "multiplier_init")
+
+    @property
+    def declared(self) -> Declared:
+        rows = self.batch_size // self.critic_minibatches
+        rates = ("multiplier_lr", "policy_lr", "critic_lr")
+        counts = self.total_steps, self.gradient_steps
+        return Declared(self.hidden, rows, *counts, rates, self.num_envs)
 
     @property
     def batch_size(self) -> int:
@@ -200,9 +212,9 @@ class Learner:
 def iterate(
     config: Config, learner: Learner, collector: Collector, streams, steps: list[Callable]
 ) -> tuple[Metrics, dict]:
-    """One iteration: metrics [S], and seconds per kind of work; steps: policy, critics."""
+    """One iteration: metrics [S], and the rollout's seconds; steps: policy, critics."""
     rollout = collector.collect(config.num_steps, streams["action"])  # (1)
-    start, policy = perf_counter(), learner.policy
+    policy = learner.policy
     known = slack(collector.envs, rollout.episodes, config.discount)  # (2)
     predicted = predict(learner.multiplier, config.optimism)  # (3)
     given = learner.critics.theta, rollout, config.discount, config.gae_lambda
@@ -222,7 +234,7 @@ def iterate(
     metrics["explained_variance"] = variance[:, 0]
     metrics["multiplier"] = learner.multiplier.value.sum(1)
     metrics["cost_per_step"] = cost_per_step(rollout)
-    return metrics, rollout.seconds | {"learning": perf_counter() - start}
+    return metrics, rollout.seconds
 
 
 def policy_step(
@@ -294,8 +306,9 @@ def train(config: Config, run) -> None:
     collector = Collector(envs, policy, scaler)
     functions = policy_step, critic_step
     pure = (partial(each, policy, config) for each in functions)
-    steps = [run.compiled(each, config.gradient_steps) for each in pure]
-    for _ in run.iterations(config.iterations, config.batch_size, learner):
+    steps = list(map(run.update, pure))
+    run.begin(learner, train={"train": (config.iterations, config.batch_size)})
+    for _ in run.stage("train"):
         if run.at_boundary:  # a checkpoint is an episode boundary: fresh environments
             collector.restart(run.streams.integers("environment", config.num_envs))
         run.log(*iterate(config, learner, collector, run.streams, steps))
