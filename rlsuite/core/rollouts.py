@@ -45,7 +45,7 @@ class Collector:
 
     def restart(self, env_seeds: np.ndarray) -> None:
         """Fresh environments from `env_seeds` [S, N]: an episode boundary for every seed."""
-        self.obs = self.policy.normalizer.observe(self.envs.reset(env_seeds))
+        self.obs = self.policy.normalizer.observe(self.envs.reset(env_seeds, staggered=True))
         self.behaviour.reset(np.ones(env_seeds.shape, bool))
         self.scaler.restart()
 

@@ -48,15 +48,7 @@ from rlsuite.core.ranges import (
     require_positive,
     require_whole,
 )
-from rlsuite.core.rollouts import (
-    Batch,
-    Collector,
-    approximate_kl,
-    clipped_surrogate,
-    experience,
-    standardise,
-    value_loss,
-)
+from rlsuite.core.rollouts import Batch, Collector, experience, standardise, value_loss
 
 # ------------------------------------------------------------------------------------- 2. Config
 
@@ -164,6 +156,13 @@ PRESETS: dict[str, dict[str, dict]] = {
 # --------------------------------------------------------------------------------- 5. Objectives
 
 
+def clipped_surrogate(log_ratio: Tensor, advantage: Tensor, clip: float) -> Tensor:
+    """L_pi = mean max(-A rho, -A clip(rho, 1 - eps, 1 + eps)), -(equation 7). [S, B] -> [S]."""
+    ratio = log_ratio.clamp(-20, 20).exp()
+    clipped = ratio.clamp(1 - clip, 1 + clip)
+    return torch.maximum(-advantage * ratio, -advantage * clipped).mean(1)
+
+
 def penalised_surrogate(log_ratio: Tensor, advantage: Tensor, kl_coef: float) -> Tensor:
     """L_pi = mean -A rho + beta KL(pi_old || pi_theta), -(equation 8). [S, B] -> [S]."""
     ratio = log_ratio.clamp(-20, 20).exp()
@@ -181,6 +180,12 @@ def drift_surrogate(log_ratio: Tensor, advantage: Tensor) -> Tensor:
     c = torch.where(good, 2, 0.6)
     drift = torch.relu(x - c * torch.tanh(x / c))
     return (drift - advantage * log_ratio.exp()).mean(1)
+
+
+def approximate_kl(log_ratio: Tensor) -> Tensor:
+    """Schulman's k3 of KL(pi_old || pi_theta): mean((rho - 1) - log rho) >= 0. [S, B] -> [S]."""
+    log_ratio = log_ratio.clamp(-20, 20)
+    return (log_ratio.expm1() - log_ratio).mean(1)
 
 
 def clip_fraction(log_ratio: Tensor, clip: float) -> Tensor:
