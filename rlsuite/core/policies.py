@@ -23,6 +23,7 @@ Actions = tuple[np.ndarray, np.ndarray]  # (raw, applied)
 SQUASH: dict[str, Callable] = {  # activations, squash(x, out)
     "tanh": np.tanh,
     "relu": lambda x, out: np.maximum(x, 0, out=out),
+    "elu": lambda x, out: np.copyto(out, np.where(x > 0, x, np.expm1(np.minimum(x, 0)))),
 }
 
 

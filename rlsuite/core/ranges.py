@@ -40,7 +40,7 @@ def require_on_policy(config: object, *minibatches: str, least: int = 2) -> None
     if config.hidden:  # a linear policy has none
         require_whole(config, "hidden")
     require_within(config, 0, 1, "discount", "gae_lambda")
-    require_choice(config, "activation", ("tanh", "relu"))
+    require_choice(config, "activation", ("tanh", "relu", "elu"))
     size = config.num_envs * config.num_steps
     if size < least:
         raise ValueError(f"num_steps {config.num_steps} makes a rollout of {size}; use {least}")
