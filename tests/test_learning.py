@@ -39,7 +39,8 @@ SETTINGS = {  # what differs from the preset `smoke`
     "fixpo": ACTING | QUICK,
     "ppo_lag": ACTING | {"actor_lr": 3e-3, "critic_lr": 3e-3, "epochs": 8, "target_kl": 0.1},
     "reload": ACTING
-    | {"policy_lr": 3e-3, "critic_lr": 3e-3, "step_size": 10.0, "policy_steps": 20},
+    | {"policy_lr": 3e-3, "critic_lr": 3e-3, "critic_epochs": 8}
+    | {"step_size": 100.0, "policy_steps": 10, "log_std_init": -1.0},
     "cat": ACTING | QUICK | {"epochs": 8, "reward_shift": 6.0, "adaptive_kl": None},
     "sac": REPLAY | {"temperature_lr": 0.0},
     "mdpo_off": REPLAY | {"kl_coef": 0.1, "refresh_every": 512},
