@@ -9,7 +9,7 @@ ended below 0, as the last two tests show of one that acts and of one that learn
 import csv
 
 import pytest
-from patience import TASK, registered, write_log
+from patience import TASK, UNDER_CONSTRAINT, registered, write_log
 
 from rlsuite import algorithms
 
@@ -37,6 +37,11 @@ SETTINGS = {  # what differs from the preset `smoke`
     "trpo": ACTING | {"critic_lr": 3e-3},
     "mdpo": ACTING | {"policy_lr": 1e-2, "critic_lr": 3e-3},
     "fixpo": ACTING | QUICK,
+    "ppo_lag": ACTING | {"actor_lr": 3e-3, "critic_lr": 3e-3, "epochs": 8, "target_kl": 0.1},
+    "reload": ACTING
+    | {"policy_lr": 3e-3, "critic_lr": 3e-3, "critic_epochs": 8}
+    | {"step_size": 100.0, "policy_steps": 10, "log_std_init": -1.0},
+    "cat": ACTING | QUICK | {"epochs": 8, "reward_shift": 6.0, "adaptive_kl": None},
     "sac": REPLAY | {"temperature_lr": 0.0},
     "mdpo_off": REPLAY | {"kl_coef": 0.1, "refresh_every": 512},
     "bc": OFFLINE | QUICK | {"best_fraction": 0.1},  # of all episodes it would learn the mean
@@ -58,7 +63,8 @@ def returns(name: str, short_runs) -> list[float]:
     settings = dict(SETTINGS.get(name, {}))
     if algorithms.is_offline(name):
         settings["dataset"] = str(write_log(short_runs.root / "log.npz"))
-    folder = short_runs.train("run", name, TASK, evaluations=1, checkpoints=1, **settings)
+    task = UNDER_CONSTRAINT if algorithms.is_constrained(name) else TASK
+    folder = short_runs.train("run", name, task, evaluations=1, checkpoints=1, **settings)
     with open(folder / "evaluations.csv", newline="") as file:
         return [float(row["return"]) for row in csv.DictReader(file)]
 

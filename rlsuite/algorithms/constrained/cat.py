@@ -114,9 +114,8 @@ class Config:
     @property
     def declared(self) -> Declared:
         rows = self.batch_size // self.num_minibatches
-        rates = ("learning_rate",)
         counts = self.total_steps, self.gradient_steps
-        return Declared(self.hidden, rows, *counts, rates, self.num_envs)
+        return Declared(self.hidden, rows, *counts, ("learning_rate",), self.num_envs)
 
     @property
     def batch_size(self) -> int:
