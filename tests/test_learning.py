@@ -44,6 +44,9 @@ SETTINGS = {  # what differs from the preset `smoke`
     "iql": OFFLINE | QUICK | {"polyak": 0.05, "scale_rewards": False},
     "spot": OFFLINE
     | {"actor_lr": 3e-3, "critic_lr": 3e-3, "tau": 0.05, "density_steps": 500, "online_steps": 0},
+    "dppo": {"total_steps": 20_480, "num_envs": 8, "num_steps": 64, "chunk": 1, "acting": 1}
+    | {"batch_size": 256, "epochs": 5, "actor_lr": 3e-3, "critic_lr": 3e-3}
+    | {"clip": 0.1, "clip_base": 0.1},
 }
 
 
