@@ -49,6 +49,10 @@ SETTINGS = {  # what differs from the preset `smoke`
     "iql": OFFLINE | QUICK | {"polyak": 0.05, "scale_rewards": False},
     "spot": OFFLINE
     | {"actor_lr": 3e-3, "critic_lr": 3e-3, "tau": 0.05, "density_steps": 500, "online_steps": 0},
+    "dppo": {"total_steps": 15_360, "num_envs": 8, "num_steps": 64, "chunk": 1, "acting": 1}
+    | {"batch_size": 256, "epochs": 5, "actor_lr": 3e-3, "critic_lr": 3e-3}
+    | {"clip": 0.1, "clip_base": 0.1, "clone_epochs": 60, "average_from": 99}
+    | {"clone_last_lr": 1e-3},
 }
 
 
@@ -61,7 +65,7 @@ def task():
 def returns(name: str, short_runs) -> list[float]:
     """Of each seed after training, without exploration."""
     settings = dict(SETTINGS.get(name, {}))
-    if algorithms.is_offline(name):
+    if algorithms.takes_data(name):
         settings["dataset"] = str(write_log(short_runs.root / "log.npz"))
     task = UNDER_CONSTRAINT if algorithms.is_constrained(name) else TASK
     folder = short_runs.train("run", name, task, evaluations=1, checkpoints=1, **settings)

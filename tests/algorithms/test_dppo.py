@@ -13,6 +13,8 @@ from rlsuite.core.chunk_rollouts import ChunkCollector
 from rlsuite.core.chunks import ChunkPolicy
 from rlsuite.core.normalizers import ObservationNormalizer
 from rlsuite.core.saving import load_policy, save_policy, select_seed
+from rlsuite.datasets.behaviour import NamedBehaviour
+from rlsuite.datasets.collect import roll
 from rlsuite.envs import make
 from rlsuite.runs import run as runs
 from rlsuite.runs.evaluation import evaluate
@@ -174,6 +176,16 @@ def test_a_description_that_cannot_be_is_refused_before_anything_is_built(
     monkeypatch.setattr(ChunkPolicy, "__init__", None)
     with pytest.raises(ValueError, match=rf"{name}|weight"):
         load_policy(tmp_path)
+
+
+def test_a_set_collected_without_exploring_draws_from_the_sets_own_seed() -> None:
+    policy = select_seed(setting(obs=4, actions=1).policy, 0)
+    pool, found = make(PENDULUM, (0,), 1, "gymnasium"), []
+    for seed in (1, 1, 2):
+        actor = NamedBehaviour("clone", policy.behaviour(), mode=True)
+        found.append(roll(actor, pool, 20, np.random.default_rng(seed))[0].action)
+    assert np.array_equal(found[0], found[1])
+    assert not np.array_equal(found[0][:2], found[2][:2])
 
 
 # ------------------------------------------------------------------------------ rollouts
