@@ -9,7 +9,7 @@ import pytest
 from rlsuite import algorithms
 
 PACKAGE = Path(algorithms.__file__).parent.parent
-MOST_FILES, MOST_LINES = 10, 1330
+MOST_FILES, MOST_LINES = 13, 1500
 
 
 def shared_modules(path: Path) -> set[Path]:

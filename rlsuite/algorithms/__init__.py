@@ -11,8 +11,10 @@ ALGORITHMS = {
     "fixpo": "rlsuite.algorithms.on_policy.fixpo",
     "bc": "rlsuite.algorithms.offline.bc",
     "td3_bc": "rlsuite.algorithms.offline.td3_bc",
+    "awac": "rlsuite.algorithms.offline.awac",
     "iql": "rlsuite.algorithms.offline.iql",
     "spot": "rlsuite.algorithms.offline.spot",
+    "a2pr": "rlsuite.algorithms.offline.a2pr",
 }
 
 
