@@ -25,6 +25,9 @@ class GaussianActor(BoundedActor):
     log sigma starts; it is used within [-20, 2].
     """
 
+    def __init__(self, *box, log_std: float = 0.0, **others) -> None:
+        super().__init__(*box, log_std=float(log_std), **others)
+
     def distribution(self, theta: Tensor, obs: Tensor) -> UnboundedGaussian:
         """pi_theta(. | s) of raw actions, at observations [S, B, O]."""
         log_std = self.layout.views(theta)["log_std"].clamp(*LOG_STD["clip"])

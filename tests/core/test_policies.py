@@ -6,8 +6,10 @@ import torch
 
 from rlsuite.core.actors import BoundedActor
 from rlsuite.core.beta import BetaActorCritic
+from rlsuite.core.gaussian import GaussianActor
 from rlsuite.core.networks import ActorCritic
 from rlsuite.core.policies import Behaviour, normal
+from rlsuite.core.squashed import SquashedActor
 
 LOW, HIGH = np.float32([-0.5, -0.1]), np.float32([0.3, 0.2])
 BOUNDS = ([-0.5, -0.1], [0.3, 0.2])
@@ -29,6 +31,10 @@ POLICIES = {
     "bounded Gaussian": lambda: BoundedActor(
         3, *BOUNDS, rngs=rngs_of(0, 1), hidden=(8,), log_std=0.0
     ),
+    "unbounded Gaussian": lambda: GaussianActor(
+        3, *BOUNDS, rngs=rngs_of(0, 1), hidden=(8,), log_std=0.0
+    ),
+    "tanh-Gaussian": lambda: SquashedActor(3, *BOUNDS, rngs=rngs_of(0, 1), hidden=(8,)),
 }
 EVERY = pytest.mark.parametrize("kind", POLICIES)
 
@@ -104,6 +110,8 @@ def test_the_environment_gets_actions_within_its_bounds(kind):
             np.testing.assert_array_equal(raw, applied)
             continue
         assert (raw.dtype, raw.shape) == (np.float32, (2, 4, 2))
+        if kind in ("unbounded Gaussian", "tanh-Gaussian"):  # raw is in half widths of the box
+            raw = policy.centre.numpy() + policy.reach.numpy() * raw
         expected = LOW + (HIGH - LOW) * raw if kind == "beta" else np.clip(raw, LOW, HIGH)
         np.testing.assert_array_equal(applied, expected)
         assert (applied >= LOW).all() and (applied <= HIGH).all()

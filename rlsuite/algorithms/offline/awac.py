@@ -248,9 +248,8 @@ def policy_for(config: Config, run, data) -> Policy:
     """A fresh policy of the kind that the settings name."""
     given = (data, config.normalize_obs, run.device)
     network = {"rngs": run.streams["init"], "hidden": config.hidden}
-    if config.squashed:
-        return SquashedActor.for_data(*given, **network)
-    return GaussianActor.for_data(*given, log_std=0.0, **network)
+    kind = SquashedActor if config.squashed else GaussianActor
+    return kind.for_data(*given, **network)
 
 
 def train(config: Config, run) -> None:
