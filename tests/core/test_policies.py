@@ -113,7 +113,7 @@ def test_the_environment_gets_actions_within_its_bounds(kind):
         if kind in ("unbounded Gaussian", "tanh-Gaussian"):  # raw is in half widths of the box
             raw = policy.centre.numpy() + policy.reach.numpy() * raw
         expected = LOW + (HIGH - LOW) * raw if kind == "beta" else np.clip(raw, LOW, HIGH)
-        np.testing.assert_array_equal(applied, expected)
+        np.testing.assert_allclose(applied, expected, rtol=1e-6, atol=1e-7)
         assert (applied >= LOW).all() and (applied <= HIGH).all()
     # Where no bounds are given there is nothing to keep to
     raw, applied = policy.behaviour().act(ENV_OBS, rngs_of(7, 8))
