@@ -60,6 +60,7 @@ def require_within(config: object, low: float, high: float, *names: str) -> None
         value = getattr(config, name)
         if not (low <= value <= high and math.isfinite(value)):
             bound = f"lie in [{low:g}, {high:g}]" if high < math.inf else f"be {low:g} or greater"
+            bound = "be a finite number" if low == -math.inf else bound
             raise ValueError(f"{name} is {value}; it must {bound}")
 
 

@@ -83,6 +83,7 @@ class Config:
         require_positive(self, "temperature", "max_weight", "reward_factor")
         require_positive(self, "actor_lr", "critic_lr")
         require_within(self, 0, 1, "discount", "polyak", "action_margin")
+        require_within(self, -math.inf, math.inf, "reward_shift")
 
     @property
     def iterations(self) -> int:
