@@ -61,16 +61,16 @@ EQUAL = (
 
 @dataclass(frozen=True)
 class Config:
-    temperature: float = 0.3333  # lambda, per unit of reward as scaled [CORL: MuJoCo; paper: 1]
+    temperature: float = 0.3333  # lambda, per unit of reward as scaled [CORL: MuJoCo; its class: 1]
     max_weight: float = 100.0  # bound on w [CORL; MCEP's code]
     squashed: bool = False  # tanh-Gaussian, the state decides sigma [CORL: off; MCEP's code: on]
     scale_rewards: bool = False  # so that episode returns span 1000 [CORL; MCEP's code: on]
     reward_factor: float = 1.0  # multiplies every reward [CORL; MCEP's code on AntMaze: 100]
     reward_shift: float = 0.0  # added to every reward, after scaling [CORL: AntMaze -1]
-    discount: float = 0.99  # gamma, per step [paper; CORL]
-    polyak: float = 0.005  # tau of the targets' moving average [paper; CORL]
-    actor_lr: float = 3e-4  # of Adam [paper; CORL; MCEP's code: 3e-5]
-    critic_lr: float = 3e-4  # of Adam [paper; CORL]
+    discount: float = 0.99  # gamma, per step [CORL]
+    polyak: float = 0.005  # tau of the targets' moving average [CORL]
+    actor_lr: float = 3e-4  # of Adam [CORL; MCEP's code: 3e-5]
+    critic_lr: float = 3e-4  # of Adam [CORL]
     action_margin: float = 0.0  # the data's actions stay so far in the box [MCEP's code: 1e-5]
     batch_size: int = 256  # B, transitions per step [CORL]
     total_steps: int = 1_000_000  # T, gradient steps of each seed [CORL]
