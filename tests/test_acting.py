@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import gymnasium
 import numpy as np
 import pytest
 
@@ -12,9 +11,7 @@ from rlsuite.core.normalizers import RewardScaler
 from rlsuite.core.policies import Snapshot
 from rlsuite.core.replay import Explorer, OnlineRows
 from rlsuite.core.rollouts import Collector
-from rlsuite.core.saving import save_policy
 from rlsuite.envs.engines import Environments, make
-from rlsuite.runs import recording
 from rlsuite.runs.evaluation import evaluate
 
 TASK, SIZES, BOUNDS = "InvertedPendulum-v4", (4, 1), ([-3.0], [3.0])  # the pole falls soon
@@ -68,7 +65,7 @@ def evaluating(copies: int) -> int:
 
 
 def measuring_overestimation(copies: int) -> int:
-    import overestimation
+    from benchmarks import overestimation
 
     pool = make(TASK, (0, 1), copies, "gymnasium")
     overestimation.play(bounded(), pool, np.arange(2 * copies).reshape(2, copies), 0.9)
@@ -88,31 +85,3 @@ def test_the_behaviour_is_told_what_ended(act, copies, log, monkeypatch):
     found = [flags for flags in told[restarts:] if flags.any()]
     assert len(expected) > 1
     np.testing.assert_array_equal(found, expected)
-
-
-class Pictures(gymnasium.Wrapper):
-    def __init__(self, env, taken: list) -> None:
-        super().__init__(env)
-        self.taken = taken
-
-    def step(self, action):
-        self.taken.append(action)
-        return self.env.step(action)
-
-    def render(self):
-        return np.zeros((16, 16, 3), np.uint8)
-
-
-def test_a_video_shows_the_policy_and_ends_its_episodes(tmp_path, log, monkeypatch):
-    policy, taken = bounded(), []
-    save_policy(policy, tmp_path / "policy", {"seeds": [3, 5], "task": TASK})
-    env = gymnasium.make(TASK, disable_env_checker=True)
-    monkeypatch.setattr(recording, "_drawable", lambda task: Pictures(env, taken))
-    recording.record(tmp_path, tmp_path / "policy.mp4", seed=5, episodes=2)
-    _, told = log
-    assert [flags.item() for flags in told].count(True) == 2 and told[-1].item()
-    assert {action.shape for action in taken} == {(1,)} and len(taken) == len(told)
-    # Its first action, of the second seed, at the first observation of seed 0
-    env = gymnasium.make(TASK, disable_env_checker=True)
-    obs = np.broadcast_to(env.reset(seed=0)[0], (2, 1, 4))
-    np.testing.assert_array_equal(taken[0], policy.behaviour().act(obs)[0][1, 0])

@@ -41,6 +41,7 @@ FIELDS = {
         **dict.fromkeys(("transitions", "episodes"), int),
         "mean_return": NUMBER,
     },
+    "constraints": [{"name": str, "limit": NUMBER, "kind": str}],
     "uses": {"*": {"seeds": [int], "wall_seconds": NUMBER}},
     "runs": [RUN],
 }

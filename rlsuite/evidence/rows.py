@@ -90,7 +90,7 @@ class Result:
         An offline run with a score has no return here: the score is the return on another scale.
         """
         known = {name for name in FINALS if self.final(name) is not None} - {"score_best"}
-        if not self.values["cost"].any():
+        if not (self.values["cost"].any() or self.manifest.get("constraints")):
             known.discard("cost")
         if self.data is None:
             known.discard("score_last_10")

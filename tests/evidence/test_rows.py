@@ -86,6 +86,22 @@ def test_cost_and_score_are_quantities_where_there_are_any(tmp_path):
     assert result.quantities() == ["training_return", "return", "score", "cost"]
 
 
+def test_the_cost_of_a_task_with_constraints_is_shown_where_it_is_zero_too(tmp_path):
+    write_benchmark(tmp_path, {("ppo", "HopperVelocity-v4"): [1.0, 2.0]})
+    (result,) = rows.read(tmp_path)
+    assert "cost" not in result.quantities()
+    file = result.file.with_suffix(".json")
+    velocity = {"name": "velocity", "limit": 25.0, "kind": "episode"}
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"constraints": [velocity]}))
+    (result,) = rows.read(tmp_path)
+    assert result.final("cost").tolist() == [0, 0] and "cost" in result.quantities()
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"constraints": ["velocity"]}))
+    with pytest.raises(
+        RowsError, match="constraints: item 'velocity' is 'velocity'; it must be an"
+    ):
+        rows.read(tmp_path)
+
+
 def test_training_return_of_a_seed_without_an_episode_is_no_final_value(tmp_path):
     write_benchmark(tmp_path, {("ppo", "Hopper-v4"): [1.0, 2.0]}, training_return="")
     (result,) = rows.read(tmp_path)
