@@ -65,6 +65,11 @@ class ShortRuns:
         return run.folder
 
 
+def needs_a_box(algorithm: str) -> bool:
+    """Whether its actions are continuous, whatever the task."""
+    return algorithms.is_offline(algorithm) or algorithms.is_off_policy(algorithm)
+
+
 def start_of(run: runs.Run, count: int, prepare: Callable = lambda learner: None) -> None:
     """Execute `count` iterations of `run`, after `prepare(learner)`: it may look, or change."""
     whole = run.iterations

@@ -6,11 +6,14 @@ import numpy as np
 import pytest
 
 from rlsuite.core.actors import BoundedActor
+from rlsuite.core.buffers import ReplayBuffer, ReplayCollector
+from rlsuite.core.chance import Chance
 from rlsuite.core.networks import ActorCritic
 from rlsuite.core.normalizers import RewardScaler
 from rlsuite.core.policies import Snapshot
 from rlsuite.core.replay import Explorer, OnlineRows
 from rlsuite.core.rollouts import Collector
+from rlsuite.core.squashed import SquashedActor
 from rlsuite.envs.engines import Environments, make
 from rlsuite.runs.evaluation import evaluate
 
@@ -58,6 +61,19 @@ def exploring(copies: int) -> int:
     return 1
 
 
+def filling_a_replay_buffer(copies: int) -> int:
+    pool = make(TASK, (0, 1), copies, "gymnasium")
+    policy = SquashedActor.for_envs(pool, "cpu", rngs=rngs(), hidden=(8,))
+    collector = ReplayCollector(
+        pool, policy, ReplayBuffer.of_transitions(pool, 200, Chance(rngs()))
+    )
+    collector.restart(np.arange(2 * copies).reshape(2, copies))
+    collector.explore(30, rngs())
+    for _ in range(30):
+        collector.step(rngs())
+    return 1
+
+
 def evaluating(copies: int) -> int:
     pool = make(TASK, (0, 1), copies, "gymnasium")
     evaluate(bounded(), pool, np.arange(2 * copies).reshape(2, copies))
@@ -74,7 +90,13 @@ def measuring_overestimation(copies: int) -> int:
 
 @pytest.mark.parametrize(
     ("act", "copies"),
-    [(collecting, 2), (exploring, 1), (evaluating, 3), (measuring_overestimation, 3)],
+    [
+        (collecting, 2),
+        (exploring, 1),
+        (filling_a_replay_buffer, 2),
+        (evaluating, 3),
+        (measuring_overestimation, 3),
+    ],
 )
 def test_the_behaviour_is_told_what_ended(act, copies, log, monkeypatch):
     monkeypatch.syspath_prepend(Path(__file__).parents[1] / "scripts")

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import go_on, said, start_of
+from conftest import go_on, needs_a_box, said, start_of
 
 from rlsuite import algorithms
 from rlsuite.core.saving import load_policy
@@ -23,9 +23,8 @@ from rlsuite.runs.settings import field_comments
 NAMES = list(algorithms.ALGORITHMS)
 EVERY = pytest.mark.parametrize("name", NAMES)
 CONTINUOUS, DISCRETE = "InvertedPendulum-v4", "CartPole-v1"
-# What is learned from data has continuous actions only
 ON_EVERY_KIND = [(name, CONTINUOUS) for name in NAMES]
-ON_EVERY_KIND += [(name, DISCRETE) for name in NAMES if not algorithms.is_offline(name)]
+ON_EVERY_KIND += [(name, DISCRETE) for name in NAMES if not needs_a_box(name)]
 
 ON_EVERY_ENGINE = [(name, "gymnasium") for name in NAMES]
 ON_EVERY_ENGINE += [(name, "envpool") for name in NAMES if not algorithms.is_offline(name)]
@@ -227,8 +226,8 @@ def kill_when(process: BaseProcess, folder: Path, lines: int) -> None:
 def test_killed_three_times_and_resumed_equals_uninterrupted(
     name, engine, short_runs, start_process
 ) -> None:
-    env = CONTINUOUS if engine == "gymnasium" else DISCRETE
-    steps = 1500 if algorithms.is_offline(name) else 8192
+    env = CONTINUOUS if engine == "gymnasium" or needs_a_box(name) else DISCRETE
+    steps = 1600 if needs_a_box(name) else 8192
     settings = {"engine": engine, "checkpoints": 4, "total_steps": steps}
     whole = short_runs.train("whole", name, env, **settings)
     broken = short_runs.create("broken", name, env, **settings).folder

@@ -9,6 +9,8 @@ ALGORITHMS = {
     "trpo": "rlsuite.algorithms.on_policy.trpo",
     "mdpo": "rlsuite.algorithms.on_policy.mdpo",
     "fixpo": "rlsuite.algorithms.on_policy.fixpo",
+    "sac": "rlsuite.algorithms.off_policy.sac",
+    "mdpo_off": "rlsuite.algorithms.off_policy.mdpo_off",
     "bc": "rlsuite.algorithms.offline.bc",
     "td3_bc": "rlsuite.algorithms.offline.td3_bc",
     "awac": "rlsuite.algorithms.offline.awac",
@@ -27,6 +29,12 @@ def load(name: str) -> ModuleType:
         near = difflib.get_close_matches(name.lower(), ALGORITHMS) or sorted(ALGORITHMS)
         raise ValueError(f"algorithm {name!r} is unknown; use one of: {', '.join(near)}")
     return import_module(ALGORITHMS[name])
+
+
+def is_off_policy(name: str) -> bool:
+    """Whether an algorithm acts, and learns from a replay buffer."""
+    load(name)
+    return ".off_policy." in ALGORITHMS[name]
 
 
 def is_offline(name: str) -> bool:

@@ -6,7 +6,7 @@ from torch import Tensor
 from rlsuite.core.actors import BoundedActor, BoundedSnapshot
 from rlsuite.core.distributions import DiagGaussian
 from rlsuite.core.policies import Bound
-from rlsuite.core.ranges import LOG_STD
+from rlsuite.core.squashed import LOG_STD
 
 
 class UnboundedGaussian(DiagGaussian):

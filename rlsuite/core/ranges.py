@@ -4,7 +4,6 @@ import math
 from collections.abc import Collection, Sequence
 
 LARGEST = 3.4e38  # that float32 holds
-LOG_STD = {"clip": (-20.0, 2.0), "tanh": (-5.0, 2.0)}  # what maps an output to log sigma: its range
 
 
 def require_offline(config: object, *stages: str) -> None:

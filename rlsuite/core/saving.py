@@ -24,8 +24,7 @@ from rlsuite.core.beta import BetaActorCritic
 from rlsuite.core.gaussian import GaussianActor
 from rlsuite.core.layers import ACTIVATIONS
 from rlsuite.core.networks import ActorCritic
-from rlsuite.core.ranges import LOG_STD
-from rlsuite.core.squashed import SquashedActor
+from rlsuite.core.squashed import LOG_STD, SquashedActor
 
 KINDS = {
     "actor-critic": ActorCritic,

@@ -10,9 +10,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from rlsuite.core.actors import BoundedActor, BoundedSnapshot
-from rlsuite.core.distributions import LOG_SQRT_2PI, DiagGaussian
 from rlsuite.core.policies import Bound
-from rlsuite.core.ranges import LOG_STD
+
+LOG_SQRT_2PI = 0.5 * math.log(2 * math.pi)
+LOG_STD = {"clip": (-20.0, 2.0), "tanh": (-5.0, 2.0)}  # what maps an output to log sigma: its range
 
 
 @dataclass
@@ -45,10 +46,6 @@ class TanhGaussian:
         # An action that float32 rounds to +-1 has no finite pre-image; stay just inside.
         inside = action.clamp(-1 + 1e-6, 1 - 1e-6)
         return self.log_density(torch.atanh(inside)).sum(-1)
-
-    def kl(self, other: "TanhGaussian") -> Tensor:
-        # A bijection shared by both sides leaves the KL unchanged.
-        return DiagGaussian(self.mean, self.log_std).kl(DiagGaussian(other.mean, other.log_std))
 
 
 def log_slope(pre_tanh: Tensor, floor: float = 0.0) -> Tensor:

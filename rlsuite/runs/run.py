@@ -76,8 +76,8 @@ class Run(StoredRun):
 
     def environments(self, copies: int) -> envs.Environments:
         """The run's training environments, `copies` per seed."""
-        if self.device != "cpu":
-            raise RunError(f"--device {self.device} is for learning from data alone; leave it out")
+        if self.device != "cpu" and not algorithms.is_off_policy(self.algorithm):
+            raise RunError(f"--device {self.device} is for learning from replay; leave it out")
         self._training = envs.make(self.task, self.seeds, copies, self._engine)
         self._prepare_evaluation()
         return self._training
@@ -91,7 +91,7 @@ class Run(StoredRun):
 
     @property
     def device(self) -> str:
-        """Where an offline algorithm's tensors lie: "cpu" or "cuda"."""
+        """Where the tensors of an algorithm with replay or data lie: "cpu" or "cuda"."""
         return self.settings.device or "cpu"
 
     def chance(self, purpose: str) -> Chance:

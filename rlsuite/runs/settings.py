@@ -27,7 +27,7 @@ class Settings:
     env: str  # task, e.g. Hopper-v4, or MODULE:ID for one of your own
     dataset: str | None = None  # what an offline algorithm learns from: a name of data list, a path
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)  # one slot each, trained together
-    device: str | None = None  # of an offline algorithm's tensors: cuda, or cpu if not given
+    device: str | None = None  # of what learns from replay or data: cuda, or cpu if not given
     engine: str = "auto"  # envpool, gymnasium, or auto: EnvPool from 8 environments up
     evaluations: int = 10  # evenly over the run, the last one at its end
     evaluation_episodes: int = 10  # of each seed, deterministic policy

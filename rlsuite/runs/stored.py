@@ -78,9 +78,10 @@ class StoredRun:
     def _save(self, iterations: int, learner) -> None:
         with self._writing():
             tables = logs.contents(self.folder)
+            parts = checkpoint.capture(learner, self.folder / "checkpoint")
         state = {
             "begun": folders.identity(self.about),
-            "learner": checkpoint.capture(learner),
+            "learner": parts,
             "streams": self.streams.state_dict(),
             "recent": [list(x) for x in self._recent],
             "history": [(s, [x.tolist() for x in vars(e).values()]) for s, e in self._history],
@@ -104,7 +105,7 @@ class StoredRun:
         self._require_own(state)
         with self._writing():
             tables = logs.recorded(self.folder, state)
-        checkpoint.restore(learner, state["learner"])
+        checkpoint.restore(learner, state["learner"], self.folder / "checkpoint")
         self.streams.load_state_dict(state["streams"])
         self._recent = [deque(map(tuple, x), maxlen=RECENT) for x in state["recent"]]
         self._history = _history(state)
