@@ -1,20 +1,30 @@
 """A Gaussian policy whose mean nothing bounds; shapes as in `distributions`."""
 
+from dataclasses import dataclass
+
 import numpy as np
 from torch import Tensor
 
 from rlsuite.core.actors import BoundedActor, BoundedSnapshot
-from rlsuite.core.distributions import DiagGaussian
 from rlsuite.core.policies import Bound
-from rlsuite.core.squashed import LOG_STD
+from rlsuite.core.squashed import LOG_SQRT_2PI, LOG_STD
 
 
-class UnboundedGaussian(DiagGaussian):
-    """Called as `TanhGaussian` is: a sample comes with its log-density."""
+@dataclass
+class UnboundedGaussian:
+    """What `TanhGaussian` is, without the tanh."""
+
+    mean: Tensor
+    log_std: Tensor
 
     def sample(self, noise: Tensor) -> tuple[Tensor, Tensor]:
-        action = super().sample(noise)
+        """(action, log_prob) [S, B, A], [S, B]."""
+        action = self.mean + self.log_std.exp() * noise
         return action, self.log_prob(action)
+
+    def log_prob(self, action: Tensor) -> Tensor:
+        z = (action - self.mean) * (-self.log_std).exp()
+        return (-0.5 * z * z - self.log_std - LOG_SQRT_2PI).sum(-1)
 
 
 class GaussianActor(BoundedActor):

@@ -54,6 +54,7 @@ KINDS = pytest.mark.parametrize("squashed", [False, True], ids=["gaussian", "squ
 
 @pytest.fixture(autouse=True)
 def one_thread():
+    awac.warn_of_equal_advantages.cache_clear()
     with as_in_a_run():
         yield
 

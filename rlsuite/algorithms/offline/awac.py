@@ -33,9 +33,10 @@ constant; an action of pi that leaves the box is clipped in the environment, too
 weights start as torch.nn.Linear's do, not orthogonal; critic losses are summed, not averaged.
 """
 
+import logging
 import math
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import NamedTuple
 
 import numpy as np
@@ -49,12 +50,6 @@ from rlsuite.core.optim import Loss, Metrics, Net, descend, polyak
 from rlsuite.core.ranges import require_offline, require_positive, require_within
 from rlsuite.core.replay import Minibatch, Sampler
 from rlsuite.core.squashed import SquashedActor
-from rlsuite.envs.faults import warn_once
-
-EQUAL = (
-    "every action of a batch has the same advantage, so that AWAC weighs each by 1, which is "
-    "behaviour cloning: do the rewards of the data differ?"
-)
 
 # ------------------------------------------------------------------------------------- 2. Config
 
@@ -237,10 +232,19 @@ def awac_step(
 # -------------------------------------------------------------------------------------- 7. Train
 
 
+@cache
+def warn_of_equal_advantages() -> None:
+    """Once a process."""
+    logging.getLogger("rlsuite").warning(
+        "every action of a batch has the same advantage, so that AWAC weighs each by 1, which is "
+        "behaviour cloning: do the rewards of the data differ?"
+    )
+
+
 def reward_scale(config: Config, data) -> float:
     """What rewards are multiplied by; a warning where they cannot tell actions apart."""
     if np.ptp(data.reward) == 0 and not data.terminated.any():
-        warn_once(EQUAL)
+        warn_of_equal_advantages()
     span = data.reward_scale(1000) if config.scale_rewards else 1.0
     return config.reward_factor * span
 
@@ -271,5 +275,5 @@ def train(config: Config, run) -> None:
             learner.state, metrics = turn(learner.state)
         policy.theta.copy_(learner.state.actor.theta)
         if metrics["equal_advantages"].any():
-            warn_once(EQUAL)
+            warn_of_equal_advantages()
         run.log(metrics, turn.seconds())
