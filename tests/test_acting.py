@@ -11,7 +11,7 @@ from rlsuite.core.chance import Chance
 from rlsuite.core.networks import ActorCritic
 from rlsuite.core.normalizers import RewardScaler
 from rlsuite.core.policies import Snapshot
-from rlsuite.core.replay import Explorer, OnlineRows
+from rlsuite.core.replay import Explorer
 from rlsuite.core.rollouts import Collector
 from rlsuite.core.squashed import SquashedActor
 from rlsuite.envs.engines import Environments, make
@@ -55,7 +55,7 @@ def collecting(copies: int) -> int:
 
 def exploring(copies: int) -> int:
     pool = make(TASK, (0, 1), copies, "gymnasium")
-    explorer = Explorer(pool, bounded(), OnlineRows(2, 60, *SIZES))
+    explorer = Explorer(pool, bounded(), ReplayBuffer.of_transitions(pool, 60, Chance(rngs())))
     explorer.restart(np.arange(2 * copies).reshape(2, copies))
     explorer.step(60, 0.5, rngs())
     return 1

@@ -21,9 +21,17 @@ ALGORITHMS = {
 
 
 def load(name: str) -> ModuleType:
-    """The module of algorithm `name`: its `Config`, `PRESETS`, `OBJECTIVES` and `train`.
+    """The module of algorithm `name`. Raises ValueError for an unknown one, with the nearest.
 
-    Raises ValueError for an unknown name, with the nearest ones.
+    | of it | is |
+    |---|---|
+    | Config | a frozen dataclass of all settings, with a property `declared` |
+    | PRESETS | preset -> task family ("*": any) -> the settings that differ from Config's own |
+    | OBJECTIVES | its pure loss functions, tensors [S, B] -> [S] |
+    | train(config, run) | trains; CONTRIBUTING.md has all that `run` offers |
+
+    `declared` is a `core.ranges.Declared`. A setting of type `core.ranges.RunFolder` names another
+    run, which the manifest then describes.
     """
     if name not in ALGORITHMS:
         near = difflib.get_close_matches(name.lower(), ALGORITHMS) or sorted(ALGORITHMS)

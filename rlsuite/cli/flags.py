@@ -14,10 +14,11 @@ from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
 
+from rlsuite.core.ranges import RunFolder
 from rlsuite.runs.settings import Settings, field_comments
 
 REQUIRED = dataclasses.MISSING
-METAVARS = {int: "INT", float: "FLOAT", str: "TEXT", Path: "PATH"}
+METAVARS = {int: "INT", float: "FLOAT", str: "TEXT", Path: "PATH", RunFolder: "FOLDER"}
 LARGEST = 2**63 - 1
 
 

@@ -52,8 +52,8 @@ def _train(name: str, argv: list[str]) -> None:
     folder = chosen.folder or _free_folder(f"{name}-{_place(chosen)}")
     command = shlex.join(["rlsuite", "train", name, *argv])
     new = run.create(folder, name, chosen.config, chosen.settings, chosen.preset, command)
-    iterations = chosen.config.iterations
-    new.say(f"preset {chosen.preset}; {iterations} iterations; everything goes to {folder}")
+    steps = f"{chosen.config.declared.steps:,} steps of each seed"
+    new.say(f"preset {chosen.preset}; {steps}; everything goes to {folder}")
     try:
         _execute(new)
     except Exception:

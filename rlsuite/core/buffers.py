@@ -6,7 +6,7 @@
 | base | [n, ...] | logged rows that all seeds share, never copied and never overwritten |
 | added | | rows that each seed has ever added: row i lies at i mod C |
 
-`core.segments` writes a ring to disk.
+Logged data alone are a base under a ring of no rows. `core.segments` writes a ring to disk.
 """
 
 import math
@@ -23,6 +23,21 @@ from torch import Tensor
 from rlsuite.core.chance import Chance
 from rlsuite.core.policies import Rngs
 from rlsuite.core.ranges import require_multiple, require_positive, require_whole, require_within
+
+
+class Minibatch(NamedTuple):
+    """B transitions of each seed, float32."""
+
+    obs: Tensor  # [S, B, O]
+    action: Tensor  # [S, B, A]
+    reward: Tensor  # [S, B]
+    next_obs: Tensor  # [S, B, O], what the step truly led to
+    terminated: Tensor  # [S, B], 1 where the task ended the episode: no future
+
+    def standardized(self, normalizer) -> "Minibatch":
+        """The same with observations as the networks see them."""
+        obs, next_obs = map(normalizer.standardize, (self.obs, self.next_obs))
+        return self._replace(obs=obs, next_obs=next_obs)
 
 
 class ReplayBuffer:
@@ -43,7 +58,8 @@ class ReplayBuffer:
     ) -> None:
         self.num_seeds, self.capacity, self.shapes = num_seeds, capacity, dict(fields)
         self.rng, self.device = rng, rng.device
-        self.Rows = namedtuple("Rows", fields)  # what `sample` returns: [S, B, ...] by name
+        standard = tuple(fields) == Minibatch._fields
+        self.Rows = Minibatch if standard else namedtuple("Rows", fields)  # what `sample` returns
         seeds = "1 seed" if num_seeds == 1 else f"{num_seeds} seeds"
         require_memory(self.nbytes, f"a replay buffer of {capacity:,} rows for {seeds}")
         self.fields = {name: self._zeros(shape) for name, shape in self.shapes.items()}
@@ -63,10 +79,20 @@ class ReplayBuffer:
 
     @staticmethod
     def of_transitions(envs, capacity: int, rng: Chance) -> "ReplayBuffer":
-        """One for what happens in `envs`."""
-        fields = {"obs": (envs.obs_size,), "action": (envs.action_size,), "reward": ()}
-        fields |= {"next_obs": (envs.obs_size,), "terminated": ()}
+        """One for what happens in `envs`: its rows are those of a `Minibatch`."""
+        fields = _fields((envs.obs_size,), (envs.action_size,))
         return ReplayBuffer(len(envs.seeds), capacity, fields, rng)
+
+    @staticmethod
+    def of_data(
+        data, rng: Chance, rows: np.ndarray | None = None, capacity: int = 0
+    ) -> "ReplayBuffer":
+        """One over `data`, of rlsuite.datasets, or `rows` [n] of it, which are copied."""
+        base = {name: getattr(data, name) for name in Minibatch._fields}
+        if rows is not None:
+            base = {name: values[rows] for name, values in base.items()}
+        fields = _fields(data.obs.shape[1:], data.action.shape[1:])
+        return ReplayBuffer(len(rng.rngs), capacity, fields, rng, base)
 
     @property
     def nbytes(self) -> int:
@@ -98,15 +124,15 @@ class ReplayBuffer:
     def sample(self, size: int) -> NamedTuple:
         """`size` rows of each seed, uniform with replacement, from base and ring: [S, size, ...].
 
-        Raises ValueError where there is nothing to draw from.
+        A `Minibatch` where the fields are its fields. Raises ValueError where there is nothing to
+        draw from.
         """
         if self.logged + len(self) == 0:
             raise ValueError("the replay buffer is empty; add rows before drawing from it")
-        if self.device.type != "cpu":
-            rows = self.rng.rows(self.logged + self.count, size)
-            return self.Rows(*(self._on_device(name, rows) for name in self.shapes))
-        rows = self.rng.rows(self.logged + len(self), size)
-        return self.Rows(*(self._on_host(name, rows) for name in self.shapes))
+        graphed = self.capacity and self.device.type != "cpu"
+        rows = self.rng.rows(self.logged + (self.count if graphed else len(self)), size)
+        pick = self._on_host if self.device.type == "cpu" else self._on_device
+        return self.Rows(*(pick(name, rows) for name in self.shapes))
 
     def _on_host(self, name: str, rows: Tensor) -> Tensor:
         ring = self.fields[name]
@@ -122,11 +148,17 @@ class ReplayBuffer:
         return drawn
 
     def _on_device(self, name: str, rows: Tensor) -> Tensor:
+        if not self.capacity:
+            return self.base[name][rows]
         ring = self.fields[name][self.seed_index, (rows - self.logged).clamp(min=0)]
         if not self.logged:
             return ring
         own = (rows >= self.logged).view(*rows.shape, *[1] * len(self.shapes[name]))
         return torch.where(own, ring, self.base[name][rows.clamp(max=self.logged - 1)])
+
+
+def _fields(obs: tuple[int, ...], action: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
+    return dict(zip(Minibatch._fields, (obs, action, (), obs, ()), strict=True))
 
 
 def require_off_policy(config: object, *periods: str) -> None:

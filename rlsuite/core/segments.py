@@ -1,7 +1,8 @@
 """Replay buffers on disk: a checkpoint must not rewrite a million rows that it has written before.
 
 Rows go to segments, files that are written once and never changed: `save_buffer` adds one with the
-rows since the last call, and the state that it returns names each segment with its SHA-256.
+rows since the last call, and the state that it returns names each segment with its SHA-256. The
+state of the ring's random numbers is part of it.
 """
 
 import hashlib
@@ -41,7 +42,6 @@ def save_buffer(buffer: ReplayBuffer, folder: Path) -> dict:
     Files that no kept state needs are deleted first: of a segment, all of whose rows the ring
     had overwritten KEPT_STATES states ago. OSError if the disk is full; nothing is lost then.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     _forget(buffer, folder)
     start = max(buffer.segments[-1].end if buffer.segments else 0, buffer.added - buffer.capacity)
     if start < buffer.added:
@@ -49,7 +49,7 @@ def save_buffer(buffer: ReplayBuffer, folder: Path) -> dict:
     buffer.states = [*buffer.states, buffer.added][-KEPT_STATES:]
     segments = [tuple(segment) for segment in buffer.segments]
     state = {"added": buffer.added, "states": buffer.states, "segments": segments}
-    return state | {"capacity": buffer.capacity}
+    return state | {"capacity": buffer.capacity, "rng": buffer.rng.state_dict()}
 
 
 def load_buffer(buffer: ReplayBuffer, state: dict, folder: Path) -> None:
@@ -64,6 +64,7 @@ def load_buffer(buffer: ReplayBuffer, state: dict, folder: Path) -> None:
     for segment, content in read_segments(state, folder):
         _fill(buffer, segment, content)
     buffer.count.fill_(len(buffer))
+    buffer.rng.load_state_dict(state["rng"])
 
 
 def _forget(buffer: ReplayBuffer, folder: Path) -> None:
@@ -76,6 +77,7 @@ def _forget(buffer: ReplayBuffer, folder: Path) -> None:
 
 
 def _write(buffer: ReplayBuffer, folder: Path, start: int, end: int) -> Segment:
+    folder.mkdir(parents=True, exist_ok=True)
     at, digest = np.arange(start, end) % buffer.capacity, hashlib.sha256()
     partial = folder / f"{start:012d}.partial"
     with open(partial, "wb") as file:

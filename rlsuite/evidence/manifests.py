@@ -32,6 +32,7 @@ FIELDS = {
     "algorithm": str,
     "task": str,
     "config": {"best_fraction": NUMBER, "online_steps": int, "total_steps": int},
+    "declared": {"steps": int, "value": str, "variant": str},
     "config_hash": str,
     "settings": {"seeds": [int], "evaluations": int, "evaluation_episodes": int},
     "evaluation_episodes": int,

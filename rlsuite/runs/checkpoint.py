@@ -132,6 +132,9 @@ def clean(folder: Path) -> None:
         if _NAME.fullmatch(f"{path.stem}.ckpt"):
             with contextlib.suppress(OSError):
                 path.unlink()
+    for path in folder.glob("*/*.partial"):  # of a replay buffer
+        with contextlib.suppress(OSError):
+            path.unlink()
 
 
 def _require_rows(state: dict, folder: Path) -> None:

@@ -57,8 +57,8 @@ def describe(
     seeds, data = len(settings.seeds), None
     if settings.dataset:
         data = store.load(settings.dataset, task=settings.env)
-    copies = {"engine": getattr(config, "num_envs", 1)}
-    copies["evaluation_engine"] = settings.evaluation_episodes
+    declared = config.declared
+    copies = {"engine": declared.environments, "evaluation_engine": settings.evaluation_episodes}
     about = {
         "format": FORMAT,
         "algorithm": algorithm,
@@ -72,6 +72,7 @@ def describe(
         "sources": field_comments(type(config)),
         "config_hash": config_hash(algorithm, config, settings),
         "uses": runs_used(config),
+        "declared": declared._asdict(),
         **{k: choose_engine(settings.env, seeds * n, settings.engine) for k, n in copies.items()},
         "constraints": _constraints(settings.env),
         "physics_mismatch": envs.physics_mismatch(settings.env),

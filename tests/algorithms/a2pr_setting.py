@@ -22,9 +22,9 @@ from torch.nn.functional import mse_loss
 
 from rlsuite.algorithms.offline.a2pr import Config, Setup, State, actor_cycle
 from rlsuite.core.actors import BoundedActor
+from rlsuite.core.buffers import Minibatch
 from rlsuite.core.critics import Critics, StateValue
 from rlsuite.core.optim import Net
-from rlsuite.core.replay import Minibatch
 from rlsuite.core.streams import Streams
 from rlsuite.core.vae import ActionVAE
 

@@ -28,10 +28,10 @@ from rlsuite.algorithms.offline.spot import (
     draw_noise,
 )
 from rlsuite.core.actors import BoundedActor, initial
+from rlsuite.core.buffers import Minibatch
 from rlsuite.core.chance import Chance
 from rlsuite.core.critics import Critics
 from rlsuite.core.optim import Net
-from rlsuite.core.replay import Minibatch
 from rlsuite.core.streams import Streams
 from rlsuite.core.vae import ActionVAE
 

@@ -32,8 +32,8 @@ from rlsuite.algorithms.offline.a2pr import (
     vae_loss,
     vae_step,
 )
+from rlsuite.core.buffers import Minibatch, chunks
 from rlsuite.core.optim import Net, gradient
-from rlsuite.core.replay import Minibatch
 from rlsuite.core.vae import kl_to_prior
 
 
@@ -55,7 +55,7 @@ class FixedVAE:
 
 def pieces(s: SimpleNamespace) -> tuple:
     """The last transitions of a cycle, their V(s) and A(s, a); the candidate's noise."""
-    part = s.batch.chunks(2)[1]
+    part = chunks(s.batch, 2)[1]
     value = s.values.values(s.state.value.theta, part.obs)
     q = s.critics.first(s.state.critic.theta, part.obs, part.action)
     return part, value, q - value, s.noise[2]
@@ -134,7 +134,7 @@ def test_6_3_two_positive_advantages_count_once():
 
 def test_6_4_an_infinite_v_leaves_the_kl_and_minus_infinity_the_plain_vae():
     s = setting(**STILL)
-    part, noise = s.batch.chunks(2)[1], s.noise[1][:, :32]
+    part, noise = chunks(s.batch, 2)[1], s.noise[1][:, :32]
     u, mean, log_std = s.vae.rebuild(s.state.vae.theta, part.obs, part.action, noise)
     kl = kl_to_prior(mean, log_std).mean((1, 2))
 
@@ -164,7 +164,7 @@ def test_6_5_vs_target_is_at_most_y(monkeypatch):
         return descend(net, lr, loss, *given)
 
     monkeypatch.setattr(a2pr, "descend", recorded)
-    critic_step(s.setup, s.state, s.batch.chunks(2)[0], s.noise[0][:, :32])
+    critic_step(s.setup, s.state, chunks(s.batch, 2)[0], s.noise[0][:, :32])
     y, x = seen
     assert (x <= y).all()
     assert (x < y).any() and (x == y).any()
@@ -293,7 +293,7 @@ def test_4_7_both_backups_take_the_same_noisy_action(monkeypatch):
         return values(theta, obs, action)
 
     monkeypatch.setattr(s.critics, "values", recorded)
-    part, noise = s.batch.chunks(2)[0], s.noise[0][:, :32]
+    part, noise = chunks(s.batch, 2)[0], s.noise[0][:, :32]
     critic_step(s.setup, s.state, part, noise)
     target, _, online = asked  # the second is the critics' own loss
     assert torch.equal(target, online)
@@ -304,7 +304,7 @@ def test_4_7_both_backups_take_the_same_noisy_action(monkeypatch):
 
 def test_4_11_a_mask_belongs_to_its_own_row():
     s = setting(seeds=(0,), **STILL)
-    part, noise = s.batch.chunks(2)[1], s.noise[1][:, :32]
+    part, noise = chunks(s.batch, 2)[1], s.noise[1][:, :32]
     advantage = torch.full((1, 32), -1.0)
     advantage[0, 5] = 1.0
     _, metrics = vae_step(s.setup, s.state, part, advantage, noise)
@@ -438,7 +438,7 @@ def test_actions_of_a_box_are_noisy_in_its_half_widths():
     low, high = torch.tensor(LOW), torch.tensor(HIGH)
     asked, values = [], s.critics.values
     s.critics.values = lambda *given: asked.append(given[2]) or values(*given)
-    part = s.batch.chunks(2)[0]
+    part = chunks(s.batch, 2)[0]
     for noise in (1.0, 9.0):
         critic_step(s.setup, s.state, part, torch.full((1, 32, ACTIONS), noise))
     mean = s.policy.mean(s.state.actor_target, part.next_obs)

@@ -12,9 +12,9 @@ from offline_setting import as_in_a_run
 from rlsuite.algorithms.offline import a2pr
 from rlsuite.algorithms.offline.a2pr import Config, Setup, State, actor_step, vae_step
 from rlsuite.core.actors import BoundedActor
+from rlsuite.core.buffers import Minibatch
 from rlsuite.core.critics import Critics, StateValue
 from rlsuite.core.optim import Net
-from rlsuite.core.replay import Minibatch
 from rlsuite.core.vae import ActionVAE
 
 ROWS = 100

@@ -41,10 +41,10 @@ from rlsuite.algorithms.offline.awac import (
     reward_scale,
     train,
 )
+from rlsuite.core.buffers import Minibatch
 from rlsuite.core.critics import Critics
 from rlsuite.core.gaussian import GaussianActor
 from rlsuite.core.optim import Net, gradient
-from rlsuite.core.replay import Minibatch
 from rlsuite.core.squashed import SquashedActor
 from rlsuite.core.streams import Streams
 

@@ -20,6 +20,7 @@ from rlsuite.algorithms.off_policy.sac import (
     temperature_loss,
     temperature_step,
 )
+from rlsuite.core.buffers import chunks
 from rlsuite.core.optim import Net
 from rlsuite.core.squashed import SquashedActor
 
@@ -61,8 +62,8 @@ def test_a_termination_has_no_future_and_whatever_else_has_one():
 def test_without_a_temperature_the_target_is_clipped_double_q_of_a_stochastic_policy():
     s = setting(sac, temperature=1e-30)
     noise = s.noise[:, 0]
-    y = soft_target(s.policy, s.critics, s.config, s.state, s.batch.chunks(2)[0], noise)
-    part = s.batch.chunks(2)[0]
+    y = soft_target(s.policy, s.critics, s.config, s.state, chunks(s.batch, 2)[0], noise)
+    part = chunks(s.batch, 2)[0]
     action, _ = s.policy.distribution(s.state.actor.theta, part.next_obs).sample(noise)
     both = s.critics.values(s.state.critic_target, part.next_obs, action)
     expected = part.reward + 0.99 * (1 - part.terminated) * torch.minimum(*both.unbind(1))
@@ -137,7 +138,7 @@ def test_a_temperature_without_a_learning_rate_stays_as_it_is():
 
 def test_each_step_moves_its_own_network_and_the_target_by_tau():
     s = setting(sac)
-    before, part = copy.deepcopy(s.state), s.batch.chunks(2)[0]
+    before, part = copy.deepcopy(s.state), chunks(s.batch, 2)[0]
     y = soft_target(s.policy, s.critics, s.config, s.state, part, s.noise[:, 0])
     after, _ = critic_step(s.critics, s.config, s.state, part, y)
     assert torch.equal(after.actor.theta, before.actor.theta)

@@ -14,10 +14,9 @@ from rlsuite.algorithms.off_policy import mdpo_off, sac
 from rlsuite.core import segments
 from rlsuite.core.buffers import ReplayBuffer
 from rlsuite.core.chance import Chance
-from rlsuite.core.segments import read_segments
 from rlsuite.runs import checkpoint
 from rlsuite.runs import run as runs
-from rlsuite.runs.steps import GraphTurn
+from rlsuite.runs.steps import CudaGraphStep
 
 MODULES = pytest.mark.parametrize("module", [sac, mdpo_off])
 NAMES = pytest.mark.parametrize("name", ["sac", "mdpo_off"])
@@ -128,12 +127,14 @@ def test_a_captured_update_draws_rows_that_came_after_the_capture():
     chance = Chance([np.random.default_rng(0)], "cuda")
     buffer = ReplayBuffer(1, 1000, {"reward": ()}, chance)
     buffer.add(reward=np.ones((1, 1)))
-    turn = GraphTurn(lambda: tuple(buffer.sample(500)), lambda x, rows: x + rows.amax(), [chance])
+    update = CudaGraphStep(
+        lambda x, rows: x + rows.amax(), lambda: tuple(buffer.sample(500)), [chance]
+    )
     zero = torch.zeros((), device="cuda")
-    assert turn(zero).item() == 1
+    assert update(zero).item() == 1
     for number in range(2, 500):
         buffer.add(reward=np.full((1, 1), float(number)))
-    assert turn(zero).item() > 400
+    assert update(zero).item() > 400
 
 
 # ------------------------------------------------------------------------------------ resumes
@@ -145,7 +146,7 @@ SHORT = {"seeds": (0, 1), "checkpoints": 4, "evaluations": 2, "evaluation_episod
 def content(folder: Path) -> tuple[dict, list[bytes]]:
     """What the newest checkpoint holds, and the rows that its ring needs."""
     state = checkpoint.load(folder / "checkpoint", print)[1]["learner"]
-    rows = read_segments(state["buffer"], folder / "checkpoint" / "buffer")
+    rows = segments.read_segments(state["buffer"], folder / "checkpoint" / "buffer")
     return state, [content for _, content in rows]
 
 

@@ -46,7 +46,7 @@ def train(*words: str) -> int:
 def test_train_evaluate_export_table_plot_report(capsys) -> None:
     assert train("--folder", "run") == 0
     shown = capsys.readouterr().err
-    assert "preset smoke; 16 iterations; everything goes to run" in shown
+    assert "preset smoke; 2,048 steps of each seed; everything goes to run" in shown
     assert "evaluation at step 2,048: return" in shown
     about = json.loads(Path("run/config.json").read_text())
     assert about["command"].startswith("rlsuite train ppo --env CartPole-v1 --preset smoke")

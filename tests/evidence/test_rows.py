@@ -166,6 +166,18 @@ def test_a_run_that_goes_on_online_is_a_variant_and_finished_at_its_end(tmp_path
     assert result.planned_steps == 2_000_000 and not result.finished
 
 
+def test_what_a_run_declared_counts_more_than_names_of_its_settings(tmp_path):
+    config = {"total_steps": 10, "online_steps": 5, "best_fraction": 0.1}
+    known = {"steps": 70, "value": "kl", "variant": "cloned"}
+    write_offline_run(tmp_path, [40.0, 50.0], config=config, steps=None, declared=known)
+    (result,) = rows.read(tmp_path)
+    assert result.algorithm == "td3_bc-cloned" and result.planned_steps == 70
+    assert result.greatest_value == 1.25  # the greatest kl of its log
+    about = {"algorithm": "iql", "config": config, "declared": known, "task": "Hopper-v4"}
+    assert rows.named(about) == "iql-cloned"
+    assert rows.named(about | {"declared": known | {"variant": ""}}) == "iql"
+
+
 def edited(tmp_path, old, new):
     write_benchmark(tmp_path, {("ppo", "Hopper-v4"): [100.0, 300.0]})
     file = tmp_path / "ppo" / "Hopper-v4.csv"

@@ -37,11 +37,17 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from rlsuite.core.buffers import ReplayBuffer, ReplayCollector, chunks, require_off_policy
+from rlsuite.core.buffers import (
+    Minibatch,
+    ReplayBuffer,
+    ReplayCollector,
+    chunks,
+    require_off_policy,
+)
 from rlsuite.core.chance import Chance
 from rlsuite.core.critics import Critics, critic_loss
 from rlsuite.core.optim import Loss, Metrics, Net, descend, polyak
-from rlsuite.core.ranges import require_choice, require_within
+from rlsuite.core.ranges import Declared, require_choice, require_within
 from rlsuite.core.squashed import LOG_STD, SquashedActor
 
 # ------------------------------------------------------------------------------------- 2. Config
@@ -70,6 +76,14 @@ class Config:
         require_off_policy(self)
         require_choice(self, "log_std_map", LOG_STD)
         require_within(self, 0, 1, "temperature_lr")
+
+    @property
+    def declared(self) -> Declared:
+        updates = self.iterations * self.cycles * self.policy_delay
+        rates = ("actor_lr", "critic_lr", "temperature_lr")
+        return Declared(
+            self.hidden, self.batch_size, self.total_steps, updates, rates, self.num_envs, "value"
+        )
 
     @property
     def iterations(self) -> int:
@@ -143,7 +157,6 @@ class Learner:
     policy: SquashedActor
     state: State
     buffer: ReplayBuffer
-    rows: Chance
     noise: Chance
 
 
@@ -168,7 +181,7 @@ def iterate(config: Config, learner: Learner, collector, rngs, update) -> Metric
     return metrics
 
 
-def draw(config: Config, learner: Learner) -> tuple[NamedTuple, Tensor]:
+def draw(config: Config, learner: Learner) -> tuple[Minibatch, Tensor]:
     """Transitions of D gradient steps, and standard normal numbers [S, 2 D, B, A]."""
     count, size = config.policy_delay, config.batch_size
     batch = learner.buffer.sample(count * size)  # (2)
@@ -258,18 +271,17 @@ def train(config: Config, run) -> None:
     policy = SquashedActor.for_envs(envs, run.device, rngs=rngs, **shape)
     critics = Critics(envs.obs_size, envs.action_size, config.hidden)
     state = initial_state(config, policy, critics, rngs)
-    rows, noise = run.chance("batch"), run.chance("action")
     capacity = min(config.capacity, config.total_steps)
+    rows, noise = run.chance("batch"), run.chance("action")
     buffer = ReplayBuffer.of_transitions(envs, capacity, rows)
-    learner = Learner(policy, state, buffer, rows, noise)
+    learner = Learner(policy, state, buffer, noise)
     collector = ReplayCollector(envs, policy, buffer)
-    step = partial(soft_cycle, policy, critics, config)
-    drawing = partial(draw, config, learner)
-    updates = config.iterations * config.cycles * config.policy_delay
-    update = run.turn(drawing, step, updates, [rows, noise])
+    cycle = partial(soft_cycle, policy, critics, config)
+    update = run.update(cycle, partial(draw, config, learner))
     acting = run.streams["action"]
     steps = config.steps_per_iteration
-    for k in run.iterations(config.iterations, steps, learner):
+    run.begin(learner, train={"train": (config.iterations, steps)})
+    for k in run.stage("train"):
         if run.at_boundary:  # a checkpoint cuts episodes, and is no end to them
             seeds = run.streams.integers("environment", config.num_envs)
             collector.restart(seeds)
@@ -277,4 +289,4 @@ def train(config: Config, run) -> None:
             collector.explore(config.steps_of_each, acting)
             continue
         metrics = iterate(config, learner, collector, acting, update)
-        run.log(metrics, collector.seconds() | update.seconds())
+        run.log(metrics, collector.seconds())

@@ -42,18 +42,19 @@ import torch
 from torch import Tensor
 
 from rlsuite.core.actors import BoundedActor
+from rlsuite.core.buffers import Minibatch, ReplayBuffer, chunks
 from rlsuite.core.chance import Chance
 from rlsuite.core.critics import Critics, StateValue, critic_loss
-from rlsuite.core.optim import Loss, Metrics, Net, descend, polyak
+from rlsuite.core.optim import Loss, Net, descend, polyak
 from rlsuite.core.ranges import (
+    Declared,
     require_choice,
-    require_multiple,
+    require_delayed,
     require_offline,
     require_positive,
     require_whole,
     require_within,
 )
-from rlsuite.core.replay import Minibatch, Sampler
 from rlsuite.core.vae import ActionVAE
 
 # ------------------------------------------------------------------------------------- 2. Config
@@ -85,18 +86,18 @@ class Config:
 
     def __post_init__(self) -> None:
         require_offline(self)
-        require_whole(self, "policy_freq", "critic_hidden", "vae_hidden")
-        require_multiple(self, "policy_freq", "steps_per_iteration")
+        require_delayed(self)
+        require_whole(self, "critic_hidden", "vae_hidden")
         require_choice(self, "candidate", ("encoder", "detached", "prior"))
         require_positive(self, "noise_clip", "actor_lr", "critic_lr", "vae_lr")
         require_within(self, 0, 1, "discount", "polyak")
         require_within(self, 0, math.inf, "alpha", "policy_noise", "kl_weight")
-        require_within(self, 0, math.inf, "vae_weight", "imitation_weight")
-        require_within(self, -math.inf, math.inf, "threshold")
+        require_within(self, 0, math.inf, "vae_weight", "imitation_weight", "threshold")
 
     @property
-    def iterations(self) -> int:
-        return self.total_steps // self.steps_per_iteration
+    def declared(self) -> Declared:
+        rates, steps = ("actor_lr", "critic_lr", "vae_lr"), self.total_steps
+        return Declared(self.hidden, self.batch_size, steps, steps, rates, value="value")
 
 
 # ------------------------------------------------------------------------------------ 3. Presets
@@ -123,9 +124,9 @@ PRESETS: dict[str, dict[str, dict]] = {
 # --------------------------------------------------------------------------------- 5. Objectives
 
 
-def vae_loss(error: Tensor, divergence: Tensor, weight: Tensor, kl_weight: float) -> Tensor:
+def vae_loss(error: Tensor, kl: Tensor, weight: Tensor, beta: float) -> Tensor:
     """mean w (u - a)^2 + beta KL; only the error is masked. All [S, B] -> [S]."""
-    return (weight * error).mean(1) + kl_weight * divergence.mean(1)
+    return (weight * error).mean(1) + beta * kl.mean(1)
 
 
 def policy_loss(value: Tensor, imitation: Tensor, alpha: float) -> Tensor:
@@ -165,18 +166,19 @@ class Learner:
     """Everything that training changes, and so everything that a checkpoint holds."""
 
     policy: BoundedActor
-    state: State
-    rows: Chance
+    buffer: ReplayBuffer
     noise: Chance
+    state: State
 
 
-def draw(config: Config, sampler: Sampler, noise: Chance) -> tuple:
+def draw(config: Config, learner: Learner) -> tuple:
     """Transitions of a cycle, and normal numbers: of a', of the VAE's steps, of the candidate."""
     size = config.batch_size
-    batch = sampler.draw(config.policy_freq * size)  # (1)
+    batch = learner.buffer.sample(config.policy_freq * size)  # (1)
     rows, actions = batch.action.shape[1:]
     shapes = (rows, actions), (rows, 2 * actions), (size, 2 * actions)
-    return batch, [noise.normal(*shape) for shape in shapes]
+    noise = [learner.noise.normal(*shape) for shape in shapes]
+    return batch.standardized(learner.policy.normalizer), noise
 
 
 def critic_step(setup: Setup, state: State, batch, noise) -> tuple:
@@ -191,8 +193,7 @@ def critic_step(setup: Setup, state: State, batch, noise) -> tuple:
     y = batch.reward + discount * old.amin(1)  # (3)
     critic, metrics = descend(state.critic, lr, critics.error, batch, y)  # (4)
     new = critics.values(critic.theta, there, action)
-    online = batch.reward + discount * new.amin(1)
-    x = torch.minimum(y, online)  # (5)
+    x = torch.minimum(y, batch.reward + discount * new.amin(1))  # (5)
     value, more = descend(state.value, lr, values.error, batch.obs, x)  # (6)
     return state._replace(critic=critic, value=value), metrics | more
 
@@ -215,7 +216,7 @@ def vae_step(setup: Setup, state: State, batch, advantage, noise) -> tuple:
 def candidate(setup: Setup, theta: Tensor, obs, action, noise) -> Tensor:
     """v [S, B, A], which the VAE makes of pi's action, or of the state alone."""
     kind = setup.config.candidate
-    if kind == "prior":  # z bounded as in the code's decoder
+    if kind == "prior":  # z bounded as in the code
         return setup.vae.decode(theta, obs, noise.clamp(-0.5, 0.5))
     v, _, _ = setup.vae.rebuild(theta, obs, action, noise)
     return v.detach() if kind == "detached" else v  # (8)
@@ -223,8 +224,7 @@ def candidate(setup: Setup, theta: Tensor, obs, action, noise) -> Tensor:
 
 def imitated(v, action, gain, advantage, least: float) -> tuple:
     """abar [S, B, A], and whether it is worth imitating [S, B]."""
-    preferred = gain >= advantage
-    chosen = torch.where(preferred[..., None], v, action)  # (9)
+    chosen = torch.where((gain >= advantage)[..., None], v, action)  # (9)
     worth = (gain >= least) | (advantage > least)  # (10)
     return chosen, worth
 
@@ -238,8 +238,7 @@ def actor_step(setup: Setup, state: State, batch, value, advantage, noise) -> tu
         action = policy.mean(theta, obs)
         v = candidate(setup, state.vae.theta, obs, action, noise)
         gain = critics.first(critic, obs, v.detach()) - value
-        given = (gain, advantage, config.threshold)
-        chosen, worth = imitated(v, batch.action, *given)
+        chosen, worth = imitated(v, batch.action, gain, advantage, config.threshold)
         error = (action - chosen).square().mean(-1)
         imitation = config.imitation_weight * worth * error
         q = critics.first(critic, obs, action)
@@ -252,11 +251,11 @@ def actor_step(setup: Setup, state: State, batch, value, advantage, noise) -> tu
     return descend(state.actor, config.actor_lr, loss)  # (12)
 
 
-def actor_cycle(setup: Setup, state: State, batch: Minibatch, noise) -> tuple[State, Metrics]:
+def actor_cycle(setup: Setup, state: State, batch: Minibatch, noise) -> tuple:
     """`policy_freq` steps of all but the actor, which learns from the last ones' rows. Pure."""
     count, tau = setup.config.policy_freq, setup.config.polyak
     normal, latent = (x.chunk(count, 1) for x in noise[:2])
-    for k, part in enumerate(batch.chunks(count)):  # critics, V, VAE
+    for k, part in enumerate(chunks(batch, count)):  # critics, V, VAE
         state, metrics = critic_step(setup, state, part, normal[k])
         value = metrics.pop("values")
         critic = state.critic.theta
@@ -277,7 +276,7 @@ def actor_cycle(setup: Setup, state: State, batch: Minibatch, noise) -> tuple[St
 
 def train(config: Config, run) -> None:
     """Train on `run.data()` for all `run.seeds`; `run` logs, evaluates, saves and resumes."""
-    data, rngs, each = run.data(), run.streams["init"], config.steps_per_iteration
+    data, rngs = run.data(), run.streams["init"]
     size, wide = data.obs_size, config.critic_hidden
     network = {"rngs": rngs, "hidden": config.hidden}
     policy = BoundedActor.for_data(data, config.normalize_obs, run.device, **network)
@@ -287,14 +286,15 @@ def train(config: Config, run) -> None:
     fresh = [x.initial(rngs).to(run.device) for x in (critics, values, vae)]
     nets = [Net.of(theta) for theta in (policy.theta, *fresh)]
     targets = [net.theta.clone() for net in nets[:2]]
-    rows, noise = run.chance("batch"), run.chance("action")
-    learner = Learner(policy, State(*nets, *targets), rows, noise)
-    sampler = Sampler(data, policy.normalizer, rows)
-    drawing = partial(draw, config, sampler, noise)
-    step = partial(actor_cycle, Setup(config, policy, critics, values, vae))
-    turn = run.turn(drawing, step, config.total_steps, [rows, noise])
-    for _ in run.iterations(config.iterations, each, learner):
-        for _ in range(each // config.policy_freq):
-            learner.state, metrics = turn(learner.state)
+    buffer = ReplayBuffer.of_data(data, run.chance("batch"))
+    learner = Learner(policy, buffer, run.chance("action"), State(*nets, *targets))
+    cycle = partial(actor_cycle, Setup(config, policy, critics, values, vae))
+    update = run.update(cycle, partial(draw, config, learner))
+    each, count = config.steps_per_iteration, config.policy_freq
+    whole = config.total_steps // each
+    run.begin(learner, train={"offline": (whole, each)})
+    for _ in run.stage("offline"):
+        for _ in range(each // count):
+            learner.state, metrics = update(learner.state)
         policy.theta.copy_(learner.state.actor.theta)
-        run.log(metrics, turn.seconds())
+        run.log(metrics)

@@ -43,12 +43,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rlsuite.core.buffers import Minibatch, ReplayBuffer
 from rlsuite.core.chance import Chance
 from rlsuite.core.critics import Critics, critic_loss
 from rlsuite.core.gaussian import GaussianActor
 from rlsuite.core.optim import Loss, Metrics, Net, descend, polyak
-from rlsuite.core.ranges import require_offline, require_positive, require_within
-from rlsuite.core.replay import Minibatch, Sampler
+from rlsuite.core.ranges import Declared, require_offline, require_positive, require_within
 from rlsuite.core.squashed import SquashedActor
 
 # ------------------------------------------------------------------------------------- 2. Config
@@ -81,8 +81,10 @@ class Config:
         require_within(self, -math.inf, math.inf, "reward_shift")
 
     @property
-    def iterations(self) -> int:
-        return self.total_steps // self.steps_per_iteration
+    def declared(self) -> Declared:
+        rates, steps = ("actor_lr", "critic_lr"), self.total_steps
+        known = {"value": "value", "variant": "mcep" if self.squashed else ""}
+        return Declared(self.hidden, self.batch_size, steps, steps, rates, **known)
 
 
 # ------------------------------------------------------------------------------------ 3. Presets
@@ -150,20 +152,20 @@ class Learner:
 
     policy: Policy
     state: State
-    rows: Chance
+    buffer: ReplayBuffer
     noise: Chance
 
 
-def draw(
-    config: Config, policy: Policy, sampler: Sampler, noise: Chance, scale: float
-) -> tuple[Minibatch, Tensor]:
+def draw(config: Config, learner: Learner, scale: float) -> tuple[Minibatch, Tensor]:
     """Transitions as the settings have them; standard normal numbers [S, 2 B, A]."""
-    batch = sampler.draw(config.batch_size)  # (1)
+    policy, size = learner.policy, config.batch_size
+    batch = learner.buffer.sample(size)  # (1)
+    batch = batch.standardized(policy.normalizer)
     reward = scale * batch.reward + config.reward_shift
     inside = policy.reach * (1 - config.action_margin)
     action = batch.action.clamp(policy.centre - inside, policy.centre + inside)
     batch = batch._replace(reward=reward, action=action)
-    return batch, noise.normal(2 * config.batch_size, policy.action_size)
+    return batch, learner.noise.normal(2 * size, policy.action_size)
 
 
 def sample(policy: Policy, actor: Tensor, obs: Tensor, noise: Tensor) -> Tensor:
@@ -264,16 +266,15 @@ def train(config: Config, run) -> None:
     critics = Critics(data.obs_size, policy.action_size, config.hidden)
     critic = critics.initial(run.streams["init"]).to(run.device)
     state = State(Net.of(policy.theta), Net.of(critic), critic.clone())
-    rows, noise = run.chance("batch"), run.chance("action")
-    learner = Learner(policy, state, rows, noise)
-    sampler = Sampler(data, policy.normalizer, rows)
-    drawing = partial(draw, config, policy, sampler, noise, scale)
+    buffer = ReplayBuffer.of_data(data, run.chance("batch"))
+    learner = Learner(policy, state, buffer, run.chance("action"))
     step = partial(awac_step, policy, critics, config)
-    turn = run.turn(drawing, step, config.total_steps, [rows, noise])
-    for _ in run.iterations(config.iterations, each, learner):
+    update = run.update(step, partial(draw, config, learner, scale))
+    run.begin(learner, train={"offline": (config.total_steps // each, each)})
+    for _ in run.stage("offline"):
         for _ in range(each):
-            learner.state, metrics = turn(learner.state)
+            learner.state, metrics = update(learner.state)
         policy.theta.copy_(learner.state.actor.theta)
         if metrics["equal_advantages"].any():
             warn_of_equal_advantages()
-        run.log(metrics, turn.seconds())
+        run.log(metrics)
