@@ -156,6 +156,23 @@ class Learner:
     noise: Chance
 
 
+@cache
+def warn_of_equal_advantages() -> None:
+    """Once a process."""
+    logging.getLogger("rlsuite").warning(
+        "every action of a batch has the same advantage, so that AWAC weighs each by 1, which is "
+        "behaviour cloning: do the rewards of the data differ?"
+    )
+
+
+def reward_scale(config: Config, data) -> float:
+    """What rewards are multiplied by; a warning where they cannot tell actions apart."""
+    if np.ptp(data.reward) == 0 and not data.terminated.any():
+        warn_of_equal_advantages()
+    span = data.reward_scale(1000) if config.scale_rewards else 1.0
+    return config.reward_factor * span
+
+
 def draw(config: Config, learner: Learner, scale: float) -> tuple[Minibatch, Tensor]:
     """Transitions as the settings have them; standard normal numbers [S, 2 B, A]."""
     policy, size = learner.policy, config.batch_size
@@ -232,23 +249,6 @@ def awac_step(
 
 
 # -------------------------------------------------------------------------------------- 7. Train
-
-
-@cache
-def warn_of_equal_advantages() -> None:
-    """Once a process."""
-    logging.getLogger("rlsuite").warning(
-        "every action of a batch has the same advantage, so that AWAC weighs each by 1, which is "
-        "behaviour cloning: do the rewards of the data differ?"
-    )
-
-
-def reward_scale(config: Config, data) -> float:
-    """What rewards are multiplied by; a warning where they cannot tell actions apart."""
-    if np.ptp(data.reward) == 0 and not data.terminated.any():
-        warn_of_equal_advantages()
-    span = data.reward_scale(1000) if config.scale_rewards else 1.0
-    return config.reward_factor * span
 
 
 def policy_for(config: Config, run, data) -> Policy:
