@@ -19,6 +19,7 @@ from conftest import go_on, needs_a_box, said, start_of
 from rlsuite import algorithms
 from rlsuite.core.ranges import Declared
 from rlsuite.core.saving import load_policy
+from rlsuite.evidence.styles import STYLES
 from rlsuite.runs import run as runs
 from rlsuite.runs.settings import field_comments
 
@@ -113,6 +114,13 @@ def test_every_algorithm_declares_what_runs_and_tables_need(name: str, finished_
 def test_what_is_declared_follows_the_settings(name, changes, expected) -> None:
     declared = algorithms.load(name).Config(**changes).declared._asdict()
     assert {key: declared[key] for key in expected} == expected
+
+
+@EVERY
+def test_it_has_a_style_and_a_thin_script(name: str) -> None:
+    assert name in STYLES
+    script = Path(__file__).parents[1] / "scripts" / f"{name}.py"
+    assert f'main(["train", "{name}", *sys.argv[1:]])' in script.read_text()
 
 
 # --------------------------------------------------------------------------------- objectives

@@ -357,6 +357,18 @@ def test_evaluate_tells_costs_where_there_are_some(capsys, finished_run) -> None
     assert [row.split(",")[3] for row in rows] == ["0.0"] * 4
 
 
+def test_a_reader_that_has_seen_enough_is_no_error(monkeypatch, capsys) -> None:
+    def cut(argv: list[str]) -> None:
+        raise BrokenPipeError
+
+    replaced = []
+    monkeypatch.setattr(sys.stdout, "fileno", lambda: 1, raising=False)
+    monkeypatch.setattr(os, "dup2", lambda new, old: replaced.append(old))
+    monkeypatch.setitem(COMMANDS, "algorithms", cut)
+    assert main(["algorithms"]) == 0
+    assert capsys.readouterr().err == "" and replaced == [1]
+
+
 def test_version(capsys) -> None:
     assert main(["--version"]) == 0
     assert capsys.readouterr().out == f"rlsuite {rlsuite.__version__}\n"
