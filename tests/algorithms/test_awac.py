@@ -1,6 +1,7 @@
 """AWAC: objectives by hand, the fact sheet's invariants and traps, and whole steps against one
 seed's written with torch.nn, torch.distributions and torch.optim from the sheet."""
 
+import json
 import math
 from functools import partial
 from types import SimpleNamespace
@@ -45,6 +46,7 @@ from rlsuite.core.buffers import Minibatch
 from rlsuite.core.critics import Critics
 from rlsuite.core.gaussian import GaussianActor
 from rlsuite.core.optim import Net, gradient
+from rlsuite.core.saving import load_policy
 from rlsuite.core.squashed import SquashedActor
 from rlsuite.core.streams import Streams
 
@@ -460,3 +462,12 @@ def test_returns_that_are_all_the_same_cannot_be_scaled():
     same = logged([2, 1, 2], rewards=[1, 2, 3, 2, 1])
     with pytest.raises(ValueError, match="every episode returns 3; add --no-scale-rewards"):
         reward_scale(Config(scale_rewards=True), same)
+
+
+def test_mceps_awac_is_a_variant_whose_policy_is_saved_like_any_other(short_runs):
+    changes = {"squashed": True, "normalize_obs": False, "action_margin": 1e-5}
+    folder = short_runs.train("run", "awac", "InvertedPendulum-v4", **changes)
+    policy, about = load_policy(folder)
+    assert type(policy) is SquashedActor and about["kind"] == "squashed-actor"
+    assert json.loads((folder / "config.json").read_text())["declared"]["variant"] == "mcep"
+    assert Config().declared.variant == ""
