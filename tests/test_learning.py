@@ -17,6 +17,7 @@ ENOUGH = 0.45  # the best is 0.75; an imitation of the logged actions that are r
 ACTING = {"total_steps": 16_384, "num_envs": 8, "num_steps": 64, "hidden": (32, 32)}
 OFFLINE = {"total_steps": 1500, "steps_per_iteration": 500, "batch_size": 128, "hidden": (64, 64)}
 QUICK = {"learning_rate": 3e-3}
+BOTH = {"actor_lr": 3e-3, "critic_lr": 3e-3}
 REPLAY = {
     "total_steps": 4096,
     "warm_up": 512,
@@ -46,9 +47,10 @@ SETTINGS = {  # what differs from the preset `smoke`
     "mdpo_off": REPLAY | {"kl_coef": 0.1, "refresh_every": 512},
     "bc": OFFLINE | QUICK | {"best_fraction": 0.1},  # of all episodes it would learn the mean
     "td3_bc": OFFLINE | QUICK | {"tau": 0.05, "alpha": 5.0},
+    "awac": OFFLINE | BOTH | {"polyak": 0.05},
     "iql": OFFLINE | QUICK | {"polyak": 0.05, "scale_rewards": False},
-    "spot": OFFLINE
-    | {"actor_lr": 3e-3, "critic_lr": 3e-3, "tau": 0.05, "density_steps": 500, "online_steps": 0},
+    "spot": OFFLINE | BOTH | {"tau": 0.05, "density_steps": 500, "online_steps": 0},
+    "a2pr": OFFLINE | BOTH | {"polyak": 0.05, "critic_hidden": (64, 64), "vae_hidden": 64},
     "dppo": {"total_steps": 15_360, "num_envs": 8, "num_steps": 64, "chunk": 1, "acting": 1}
     | {"batch_size": 256, "epochs": 5, "actor_lr": 3e-3, "critic_lr": 3e-3}
     | {"clip": 0.1, "clip_base": 0.1, "clone_epochs": 60, "average_from": 99}

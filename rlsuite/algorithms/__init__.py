@@ -16,8 +16,10 @@ ALGORITHMS = {
     "cat": "rlsuite.algorithms.constrained.cat",
     "bc": "rlsuite.algorithms.offline.bc",
     "td3_bc": "rlsuite.algorithms.offline.td3_bc",
+    "awac": "rlsuite.algorithms.offline.awac",
     "iql": "rlsuite.algorithms.offline.iql",
     "spot": "rlsuite.algorithms.offline.spot",
+    "a2pr": "rlsuite.algorithms.offline.a2pr",
     "dppo": "rlsuite.algorithms.diffusion.dppo",
 }
 

@@ -22,6 +22,7 @@ from safetensors.torch import save_file
 from rlsuite.core.actors import BoundedActor
 from rlsuite.core.beta import BetaActorCritic
 from rlsuite.core.chunks import UNITS, ChunkPolicy, Form, policy_shapes
+from rlsuite.core.gaussian import GaussianActor
 from rlsuite.core.layers import ACTIVATIONS
 from rlsuite.core.networks import ActorCritic
 from rlsuite.core.squashed import LOG_STD, SquashedActor
@@ -30,6 +31,7 @@ KINDS = {
     "actor-critic": ActorCritic,
     "beta-actor-critic": BetaActorCritic,
     "bounded-actor": BoundedActor,
+    "gaussian-actor": GaussianActor,
     "squashed-actor": SquashedActor,
     "chunk-policy": ChunkPolicy,
 }
@@ -39,6 +41,7 @@ SPECS = {  # the fields of each kind's spec, all of them needed
     "actor-critic": _OF_A_CRITIC,
     "beta-actor-critic": _OF_A_CRITIC,
     "bounded-actor": (*_OF_A_BOX, "log_std"),
+    "gaussian-actor": (*_OF_A_BOX, "log_std"),
     "squashed-actor": (*_OF_A_BOX, "log_std_map"),
     "chunk-policy": tuple(Form.__dataclass_fields__),
 }

@@ -13,8 +13,10 @@ from safetensors.torch import load_file, save_file
 from rlsuite.core import saving
 from rlsuite.core.actors import BoundedActor
 from rlsuite.core.beta import BetaActorCritic
+from rlsuite.core.gaussian import GaussianActor
 from rlsuite.core.networks import ActorCritic
 from rlsuite.core.saving import load_policy, save_policy
+from rlsuite.core.squashed import SquashedActor
 
 SEEDS = [3, 5]
 ABOUT = {"algorithm": "ppo", "task": "Hopper-v4", "seeds": SEEDS, "step": 10}
@@ -34,6 +36,10 @@ POLICIES = {
     "sampling": lambda: BoundedActor(
         3, [-1.0], [1.0], rngs=generators(), hidden=(4,), log_std=-0.5
     ),
+    "unbounded": lambda: GaussianActor(
+        3, [-1.0], [1.0], rngs=generators(), hidden=(4,), log_std=0.0
+    ),
+    "squashed": lambda: SquashedActor(3, [-1.0], [1.0], rngs=generators(), hidden=(4,)),
 }
 
 
