@@ -17,11 +17,28 @@ ENOUGH = 0.45  # the best is 0.75; an imitation of the logged actions that are r
 ACTING = {"total_steps": 16_384, "num_envs": 8, "num_steps": 64, "hidden": (32, 32)}
 OFFLINE = {"total_steps": 1500, "steps_per_iteration": 500, "batch_size": 128, "hidden": (64, 64)}
 QUICK = {"learning_rate": 3e-3}
+REPLAY = {
+    "total_steps": 4096,
+    "warm_up": 512,
+    "steps_per_iteration": 512,
+    "num_envs": 8,
+    "updates_per_step": 0.25,
+    "batch_size": 128,
+    "hidden": (32, 32),
+    "capacity": 4096,
+    "policy_delay": 1,
+    "actor_lr": 3e-3,
+    "critic_lr": 3e-3,
+    "polyak": 0.05,
+    "temperature": 0.02,
+}
 SETTINGS = {  # what differs from the preset `smoke`
     "ppo": ACTING | QUICK | {"epochs": 8},
     "trpo": ACTING | {"critic_lr": 3e-3},
     "mdpo": ACTING | {"policy_lr": 1e-2, "critic_lr": 3e-3},
     "fixpo": ACTING | QUICK,
+    "sac": REPLAY | {"temperature_lr": 0.0},
+    "mdpo_off": REPLAY | {"kl_coef": 0.1, "refresh_every": 512},
     "bc": OFFLINE | QUICK | {"best_fraction": 0.1},  # of all episodes it would learn the mean
     "td3_bc": OFFLINE | QUICK | {"tau": 0.05, "alpha": 5.0},
     "iql": OFFLINE | QUICK | {"polyak": 0.05, "scale_rewards": False},

@@ -23,18 +23,21 @@ from rlsuite.core.actors import BoundedActor
 from rlsuite.core.beta import BetaActorCritic
 from rlsuite.core.layers import ACTIVATIONS
 from rlsuite.core.networks import ActorCritic
+from rlsuite.core.squashed import LOG_STD, SquashedActor
 
 KINDS = {
     "actor-critic": ActorCritic,
     "beta-actor-critic": BetaActorCritic,
     "bounded-actor": BoundedActor,
+    "squashed-actor": SquashedActor,
 }
-_OF_A_BOX = ("obs_size", "low", "high", "hidden", "activation", "log_std")
+_OF_A_BOX = ("obs_size", "low", "high", "hidden", "activation")
 _OF_A_CRITIC = ("obs_size", "action_size", "discrete", "hidden", "activation", "normalize_obs")
 SPECS = {  # the fields of each kind's spec, all of them needed
     "actor-critic": _OF_A_CRITIC,
     "beta-actor-critic": _OF_A_CRITIC,
-    "bounded-actor": _OF_A_BOX,
+    "bounded-actor": (*_OF_A_BOX, "log_std"),
+    "squashed-actor": (*_OF_A_BOX, "log_std_map"),
 }
 GREATEST = 1e38  # no number of a description is greater, infinite or NaN
 LONGEST = 1_000_000  # bytes of a description
@@ -144,7 +147,7 @@ def _check_sizes(about: dict, file: safe_open) -> None:
     if spec["hidden"] != widths[:-1]:
         raise ValueError(f"hidden is {_short(spec['hidden'])}, the weights have {widths[:-1]}")
     actions = spec["action_size"] if "action_size" in spec else len(spec["low"])
-    actions *= 2 if about["kind"] == "beta-actor-critic" else 1
+    actions *= 2 if about["kind"] in ("beta-actor-critic", "squashed-actor") else 1
     if actions != width:
         raise ValueError(f"actions need {actions} outputs, the weights have {width}")
     if "seeds" in about and len(about["seeds"]) != seeds:
@@ -173,6 +176,10 @@ _FIELDS: dict[str, tuple[Callable[[object], bool], str]] = {  # of a spec: what 
     "activation": (
         lambda value: isinstance(value, str) and value in ACTIVATIONS,
         f"one of {', '.join(ACTIVATIONS)}",
+    ),
+    "log_std_map": (
+        lambda value: isinstance(value, str) and value in LOG_STD,
+        f"one of {', '.join(LOG_STD)}",
     ),
     "low": _BOX,
     "high": _BOX,
