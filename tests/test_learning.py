@@ -1,9 +1,10 @@
 """Every algorithm learns: on a task of two steps (`patience.py`) it finds what pays in the end.
 
 An algorithm joins by being registered. Where its `smoke` preset is too short to learn anything, a
-line of SETTINGS says what it needs. What fails here does not do what its paper says, whatever other
-tests it passes: with the sign of its advantage turned, or a discount of 0, each of the first eight
-ended below 0, as the last two tests show of one that acts and of one that learns from data.
+line of SETTINGS says what it needs. What fails here does not do what its paper says, whatever
+other tests it passes. With the sign of its advantage or value turned, or with a discount of 0, each
+of the first algorithms ended below 0 (bc: of all episodes, or of the worst), as the last two tests
+show of one that acts and of one that learns from data.
 """
 
 import csv
