@@ -21,6 +21,13 @@ from safetensors.torch import save_file
 
 from rlsuite.core.actors import BoundedActor
 from rlsuite.core.beta import BetaActorCritic
+from rlsuite.core.closed_form import (
+    BASES,
+    OPERATORS,
+    RULES,
+    ClosedFormPolicy,
+    closed_form_shapes,
+)
 from rlsuite.core.layers import ACTIVATIONS
 from rlsuite.core.networks import ActorCritic
 
@@ -28,6 +35,7 @@ KINDS = {
     "actor-critic": ActorCritic,
     "beta-actor-critic": BetaActorCritic,
     "bounded-actor": BoundedActor,
+    "closed-form": ClosedFormPolicy,
 }
 _OF_A_BOX = ("obs_size", "low", "high", "hidden", "activation", "log_std")
 _OF_A_CRITIC = ("obs_size", "action_size", "discrete", "hidden", "activation", "normalize_obs")
@@ -35,6 +43,10 @@ SPECS = {  # the fields of each kind's spec, all of them needed
     "actor-critic": _OF_A_CRITIC,
     "beta-actor-critic": _OF_A_CRITIC,
     "bounded-actor": _OF_A_BOX,
+    "closed-form": (
+        *("obs_size", "low", "high", "hidden", "base", "components", "critic_hidden"),
+        *("distributional", "operator", "log_tau", "delta", "min_weight", "rules"),
+    ),
 }
 GREATEST = 1e38  # no number of a description is greater, infinite or NaN
 LONGEST = 1_000_000  # bytes of a description
@@ -105,6 +117,8 @@ def _check_description(about: object) -> None:
             raise ValueError(f"{name} is {_short(value)}; it must be {words}")
     if kind == "beta-actor-critic" and spec["discrete"]:
         raise ValueError("discrete is True; a Beta policy has continuous actions")
+    if kind == "closed-form" and spec["distributional"] and len(spec["critic_hidden"]) < 2:
+        raise ValueError(f"critic_hidden is {spec['critic_hidden']}; quantiles need two layers")
     if "low" in spec and len(spec["low"]) != len(spec["high"]):
         raise ValueError(f"low has {len(spec['low'])} numbers, high {len(spec['high'])}")
     if "low" in spec and any(a > b for a, b in zip(spec["low"], spec["high"], strict=True)):
@@ -145,8 +159,13 @@ def _check_sizes(about: dict, file: safe_open) -> None:
         raise ValueError(f"hidden is {_short(spec['hidden'])}, the weights have {widths[:-1]}")
     actions = spec["action_size"] if "action_size" in spec else len(spec["low"])
     actions *= 2 if about["kind"] == "beta-actor-critic" else 1
+    actions *= 2 * spec["components"] if spec.get("base") == "mixture" else 1
     if actions != width:
         raise ValueError(f"actions need {actions} outputs, the weights have {width}")
+    if about["kind"] == "closed-form":
+        for name, shape in closed_form_shapes(spec).items():
+            if shapes.get(name) != [seeds, *shape]:
+                raise ValueError(f"{name} is {shapes.get(name)}, not {[seeds, *shape]}")
     if "seeds" in about and len(about["seeds"]) != seeds:
         raise ValueError(f"seeds are {about['seeds']}, the weights have {seeds}")
 
@@ -157,6 +176,10 @@ def _is_count(value: object, least: int = 1) -> bool:
 
 def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < GREATEST
+
+
+def _one_of(known: tuple[str, ...]) -> tuple[Callable[[object], bool], str]:
+    return lambda value: isinstance(value, str) and value in known, f"one of {', '.join(known)}"
 
 
 def _are(values: object, possible: Callable[[object], bool]) -> bool:
@@ -170,13 +193,22 @@ _FIELDS: dict[str, tuple[Callable[[object], bool], str]] = {  # of a spec: what 
     "hidden": (lambda value: _are(value, _is_count), "a list of whole numbers of at least 1"),
     "discrete": (lambda value: isinstance(value, bool), "true or false"),
     "normalize_obs": (lambda value: isinstance(value, bool), "true or false"),
-    "activation": (
-        lambda value: isinstance(value, str) and value in ACTIVATIONS,
-        f"one of {', '.join(ACTIVATIONS)}",
-    ),
+    "activation": _one_of(tuple(ACTIVATIONS)),
     "low": _BOX,
     "high": _BOX,
     "log_std": (lambda value: value is None or _is_number(value), "null or a finite number"),
+    "base": _one_of(BASES),
+    "operator": _one_of(OPERATORS),
+    "rules": _one_of(RULES),
+    "components": (_is_count, "a whole number of at least 1"),
+    "critic_hidden": (
+        lambda value: _are(value, _is_count) and len(value) > 0,
+        "a list of whole numbers of at least 1",
+    ),
+    "distributional": (lambda value: isinstance(value, bool), "true or false"),
+    "log_tau": (lambda value: _is_number(value) and value >= 0, "0 or greater"),
+    "delta": (lambda value: _is_number(value) and value >= 0, "0 or greater"),
+    "min_weight": (lambda value: _is_number(value) and 0 <= value <= 1, "a number in [0, 1]"),
 }
 
 
