@@ -13,6 +13,7 @@ ALGORITHMS = {
     "td3_bc": "rlsuite.algorithms.offline.td3_bc",
     "iql": "rlsuite.algorithms.offline.iql",
     "spot": "rlsuite.algorithms.offline.spot",
+    "csve": "rlsuite.algorithms.offline.csve",
     "cfpi": "rlsuite.algorithms.offline.cfpi",
 }
 

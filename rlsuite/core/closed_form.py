@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rlsuite.core.actors import BoundedActor, Standardizer, dense, initial
+from rlsuite.core.actors import Standardizer, dense, initial
 from rlsuite.core.critics import Critics
 from rlsuite.core.distributions import LOG_SQRT_2PI
 from rlsuite.core.layers import Layout, mlp, mlp_shapes
@@ -29,11 +29,12 @@ from rlsuite.core.mixtures import MixtureNetwork, TanhMixture
 from rlsuite.core.optim import gradient
 from rlsuite.core.policies import Actions, Behaviour, Bound, Rngs, clip
 from rlsuite.core.quantiles import QuantileCritics
-from rlsuite.core.ranges import require_bounded
+from rlsuite.core.ranges import require_bounded, require_choice, require_whole, require_within
 
 BASES = ("mixture", "gaussian", "deterministic")  # what the step starts from
 OPERATORS = ("single", "logsumexp", "jensen", "better", "modes", "deterministic")
 RULES = ("mended", "paper", "released")  # of what becomes of a mixture's components
+SETTINGS = ("operator", "log_tau", "delta", "min_weight", "rules")  # of the step
 TINY = 1e-30
 
 
@@ -50,6 +51,21 @@ class Candidates(NamedTuple):
     std: Tensor
     square: Tensor
     allowed: Tensor
+
+
+def require_step(config) -> None:
+    """What the settings of a step, and of the behaviour that it starts from, keep to."""
+    require_choice(config, "operator", OPERATORS)
+    require_choice(config, "rules", RULES)
+    require_whole(config, "components")
+    require_within(config, 0, math.inf, "log_tau", "delta")
+    require_within(config, 0, 1, "min_weight")
+    one = config.components == 1 or config.on  # another run's policy has one
+    if config.operator in ("single", "deterministic") and not one:
+        raise ValueError(
+            f"operator {config.operator} starts from one Gaussian, and components is "
+            f"{config.components}; use --components 1, or --operator better"
+        )
 
 
 # ------------------------------------------------------------------------------------- operators
@@ -197,15 +213,30 @@ class ClosedFormPolicy(nn.Module):
         self.theta = nn.Parameter(torch.cat(parts, 1), requires_grad=False)
 
     @classmethod
-    def around(cls, actor: BoundedActor, rngs, **spec) -> "ClosedFormPolicy":
-        """One whose behaviour is another algorithm's policy as it is, normaliser included."""
-        known = {name: actor.spec[name] for name in ("obs_size", "low", "high", "hidden")}
-        base = "gaussian" if actor.stochastic else "deterministic"
+    def of(cls, config, data, rngs, base=None) -> "ClosedFormPolicy":
+        """One for `data`; `config` has the settings of the step and of the networks by name.
+
+        Where there is a `base`, with another algorithm's `policy`, that is the behaviour as it is,
+        normaliser included; its critics, if it has them, are the critics.
+        """
+        spec = {name: getattr(config, name) for name in SETTINGS}
+        spec |= {"critic_hidden": config.hidden, "distributional": config.quantiles > 0}
+        if base is None:
+            spec |= {"base": "mixture", "hidden": config.hidden, "components": config.components}
+            policy = cls(data.obs_size, *data.box(), rngs=rngs, **spec)
+            if config.normalize_obs:
+                policy.normalizer.fit(*data.obs_statistics())
+            return policy
+        actor = base.policy
+        spec |= {"base": "gaussian", "hidden": actor.spec["hidden"], "components": 1}
         if not actor.stochastic:
-            spec["operator"] = "deterministic"
-        policy = cls(**known, rngs=rngs, base=base, components=1, **spec)
+            spec |= {"base": "deterministic", "operator": "deterministic"}
+        if base.critic is not None:
+            spec |= {"critic_hidden": base.critic_hidden, "distributional": False}
+        policy = cls(data.obs_size, *data.box(), rngs=rngs, **spec)
         policy.normalizer.load_state_dict(actor.normalizer.state_dict())
-        policy.hold(actor.theta, policy.parts()[1])
+        critic = policy.parts()[1] if base.critic is None else base.critic
+        policy.hold(actor.theta, critic)
         return policy
 
     def parts(self) -> tuple[Tensor, Tensor]:
@@ -277,6 +308,16 @@ class ClosedFormPolicy(nn.Module):
         q = self.value(critic, obs, inside).masked_fill(~found.allowed, -math.inf)
         best = q.argmax(-1)[..., None, None].expand(-1, -1, 1, self.action_size)
         return self.actions(x.gather(2, best)[:, :, 0])
+
+    def promise(self, obs: Tensor) -> Tensor:
+        """Mean [S] of what `value` gains by the step, at standardised observations [S, B, O]."""
+        behaviour, critic = self.parts()
+        c = self.components(behaviour, obs)
+        heaviest = c.log_weight.argmax(-1)[..., None, None].expand(-1, -1, 1, self.action_size)
+        before = self.actions(c.mean.gather(2, heaviest)[:, :, 0])
+        after = self.improved(behaviour, critic, obs)
+        q = [self.critics.values(critic, obs, action).amin(1) for action in (after, before)]
+        return (q[0] - q[1]).mean(1)
 
     def behaviour(self, low: Bound = None, high: Bound = None) -> "ClosedFormBehaviour":
         """What acts like the policy as it is now, in an environment with these bounds [A]."""

@@ -105,6 +105,18 @@ def draw_fractions(chance: Chance, rows: int, count: int) -> Fractions:
     return Fractions(middle[:, 0], middle[:, 1], width[:, 1])
 
 
+def quantile_loss(z: Tensor, target: Tensor, fraction: Tensor, width: Tensor) -> Tensor:
+    """Quantile Huber loss; [S, ..., Q] of each -> [S].
+
+    `fraction` is of z, and `width`, whose sum is one, weighs the target's quantiles.
+    """
+    error = target[..., None] - z[..., None, :]  # [S, ..., i, j]
+    size = error.abs()
+    huber = torch.where(size < 1, 0.5 * error.square(), size - 0.5)
+    side = (fraction[..., None, :] - (error < 0).to(z.dtype)).abs()
+    return (width[..., None] * side * huber).sum(-2).flatten(1).mean(1)
+
+
 def _layer(name: str, fan_in: int, fan_out: int) -> dict[str, tuple[int, ...]]:
     shapes = {f"{name}.weight": (fan_out, fan_in), f"{name}.bias": (1, fan_out)}
     return shapes | {f"{name}.scale": (1, fan_out), f"{name}.shift": (1, fan_out)}

@@ -24,10 +24,9 @@ For S seeds at once, each with its own everything, on a data set of transitions 
 With `on` the policy and the critics are those of another run, and (7) is all that happens.
 
 Departures from the official code (cfpi-icml23/cfpi): kappa and norm are the paper's (the code's
-mixtures go sqrt(2) times as far, normalised over components); the peaks of live components alone
-count, and a candidate that cannot reach them is its mean; `rules released` and `paper` bring these
-back. log tau is fixed where the code tries ten; densities have no floor; the std of observations
-gets 1e-3 more; later rounds take a' when drawn. `quantiles 0`, plain twin critics, is ours.
+mixtures go sqrt(2) times as far, normed over components); only peaks of live components count, and
+a candidate that cannot reach them is its mean: see `rules`. log tau is fixed where the code tries
+ten; densities have no floor; stds get 1e-3 more. `quantiles 0`, plain twin critics, is ours.
 """
 
 import math
@@ -36,25 +35,15 @@ from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
 from rlsuite.core.chance import Chance
-from rlsuite.core.closed_form import OPERATORS, RULES, ClosedFormPolicy, live_components
+from rlsuite.core.closed_form import ClosedFormPolicy, live_components, require_step
 from rlsuite.core.critics import critic_loss
 from rlsuite.core.optim import Metrics, Net, descend, polyak
-from rlsuite.core.quantiles import Fractions, draw_fractions
-from rlsuite.core.ranges import (
-    require_choice,
-    require_multiple,
-    require_offline,
-    require_positive,
-    require_whole,
-    require_within,
-)
+from rlsuite.core.quantiles import Fractions, draw_fractions, quantile_loss
+from rlsuite.core.ranges import require_multiple, require_offline, require_positive, require_within
 from rlsuite.core.replay import Minibatch, Sampler
-
-OF_THE_STEP = ("operator", "log_tau", "delta", "min_weight", "rules")  # settings of the policy
 
 # ------------------------------------------------------------------------------------- 2. Config
 
@@ -88,38 +77,24 @@ class Config:
 
     def __post_init__(self) -> None:
         require_offline(self, "behaviour_steps", "improvement_steps", "round_steps")
-        require_choice(self, "operator", OPERATORS)
-        require_choice(self, "rules", RULES)
-        require_whole(self, "components")
+        require_step(self)
         require_positive(self, "behaviour_lr", "critic_lr", "noise_clip")
-        require_within(self, 0, 1, "discount", "polyak", "min_weight")
-        require_within(self, 0, math.inf, "log_tau", "delta", "quantiles", "target_noise")
+        require_within(self, 0, 1, "discount", "polyak")
+        require_within(self, 0, math.inf, "quantiles", "target_noise")
         if self.quantiles and len(self.hidden) < 2:
             raise ValueError(f"hidden is {self.hidden}; quantiles need two layers or --quantiles 0")
-        if self.round_steps:
-            require_multiple(self, "round_steps", "improvement_steps")
-        one = self.components == 1 or self.on
-        if self.operator in ("single", "deterministic") and not one:
-            raise ValueError(
-                f"operator {self.operator} starts from one Gaussian, and components is "
-                f"{self.components}; use --components 1, or --operator better"
-            )
         if self.train_critic and not self.on:
             raise ValueError("train_critic is for another run's policy; add --on FOLDER")
         if not (self.behaviour_steps or self.on):
             raise ValueError("behaviour_steps is 0; name a run that has a policy: --on FOLDER")
         if self.round_steps:
+            require_positive(self, "improvement_steps")
             require_multiple(self, "round_steps", "improvement_steps")
 
     @property
     def learns(self) -> bool:
         """Whether critics are fitted here."""
         return self.on is None or self.train_critic
-
-    @property
-    def iterative(self) -> bool:
-        """Whether the newest critic improves the policy; targets are then the smaller of two."""
-        return self.improvement_steps > 0 and not self.round_steps
 
     @property
     def stages(self) -> tuple[int, int, int]:
@@ -137,11 +112,8 @@ class Config:
 # ------------------------------------------------------------------------------------ 3. Presets
 
 # Table 16: SARSA steps, chosen by held-out errors of the value; and log tau of one set
-_STEPS = {
-    "HalfCheetah/medium": 200, "Hopper/medium": 400, "Walker2d/medium": 700,
-    "HalfCheetah/medium-replay": 1500, "Hopper/medium-replay": 300,
-    "Walker2d/medium-replay": 1100,
-}  # fmt: skip
+_STEPS = {"HalfCheetah/medium": 200, "HalfCheetah/medium-replay": 1500, "Walker2d/medium": 700,
+          "Hopper/medium-replay": 300, "Walker2d/medium-replay": 1100}  # fmt: skip
 _SETS = {name: dict(total_steps=1000 * count) for name, count in _STEPS.items()}
 _MODES = {"Hopper/medium-expert": dict(log_tau=0.0)}
 _MAZE = dict(components=8, log_tau=1.5, normalize_obs=False, reward_shift=-1.0,
@@ -153,8 +125,7 @@ PRESETS: dict[str, dict[str, dict]] = {
     "d4rl": {"*": {}, "AntMaze": _MAZE, **_SETS, **_MODES},
     "single": {"*": dict(operator="single", components=1), **_SETS},  # I_SG, log tau 0.5
     "multi-step": {"*": _ROUNDS, **_SETS},
-    "released": {"*": dict(rules="released"), "AntMaze": _MAZE | dict(operator="logsumexp",
-                 log_tau=0.5), **_SETS, **_MODES},
+    "released": {"*": dict(rules="released"), "AntMaze": _MAZE, **_SETS, **_MODES},
     "smoke": {"*": dict(total_steps=150, steps_per_iteration=50, batch_size=32, hidden=(32, 32),
                         behaviour_steps=100, components=2, quantiles=4, improvement_steps=50,
                         behaviour_lr=1e-3)},  # ours
@@ -166,18 +137,6 @@ PRESETS: dict[str, dict[str, dict]] = {
 def cloning_loss(log_prob: Tensor) -> Tensor:
     """-mean log pi_b(a|s). [S, B] -> [S]."""
     return -log_prob.mean(1)
-
-
-def quantile_loss(z: Tensor, target: Tensor, fraction: Tensor, width: Tensor) -> Tensor:
-    """Quantile Huber loss; [S, ..., Q] of each -> [S].
-
-    `fraction` is of z, and `width`, whose sum is one, weighs the target's quantiles.
-    """
-    error = target[..., None] - z[..., None, :]  # [S, ..., i, j]
-    size = error.abs()
-    huber = torch.where(size < 1, 0.5 * error.square(), size - 0.5)
-    side = (fraction[..., None, :] - (error < 0).to(z.dtype)).abs()
-    return (width[..., None] * side * huber).sum(-2).flatten(1).mean(1)
 
 
 OBJECTIVES = (cloning_loss, quantile_loss, critic_loss)
@@ -260,7 +219,7 @@ def critic_step(
     if improving:
         next_action = improved_action(policy, config, state, next_obs, noise)  # (3)
     future = policy.outcomes(state.target, next_obs, next_action, there)
-    if config.iterative:
+    if config.improvement_steps and not config.round_steps:  # iterative: the smaller of two
         future = future.amin(1, keepdim=True)
     discount = config.discount * (1 - batch.terminated)
     y = batch.reward[:, None, :, None] + discount[:, None, :, None] * future  # (4)
@@ -283,38 +242,31 @@ def critic_step(
 # -------------------------------------------------------------------------------------- 7. Train
 
 
-def start(config: Config, run, data) -> tuple[ClosedFormPolicy, State]:
+def start(config: Config, run, data) -> Learner:
     """All networks, fresh, but for the policy and critics of the run that `config.on` names."""
-    rngs = run.streams["init"]
-    spec = {name: getattr(config, name) for name in OF_THE_STEP}
-    spec |= {"critic_hidden": config.hidden, "distributional": config.quantiles > 0}
-    if config.on:
-        base = run.base(config.on, critics=not config.train_critic)
-        if not config.learns:
-            spec |= {"critic_hidden": base.critic_hidden, "distributional": False}
-        policy = ClosedFormPolicy.around(base.policy, rngs, **spec)
-        if not config.learns:
-            policy.hold(base.policy.theta, base.critic)
-    else:
-        spec |= {"base": "mixture", "hidden": config.hidden, "components": config.components}
-        policy = ClosedFormPolicy(data.obs_size, *data.box(), rngs=rngs, **spec)
-        if config.normalize_obs:
-            policy.normalizer.fit(*data.obs_statistics())
-    behaviour, critic = map(Net.of, policy.to(run.device).parts())
-    return policy, State(behaviour, critic, critic.theta.clone(), critic.theta.clone())
+    base = run.base(config.on, critics=not config.train_critic) if config.on else None
+    policy = ClosedFormPolicy.of(config, data, run.streams["init"], base).to(run.device)
+    behaviour, critic = map(Net.of, policy.parts())
+    state = State(behaviour, critic, critic.theta.clone(), critic.theta.clone())
+    return Learner(policy, state, run.chance("batch"), run.chance("action"))
 
 
-def iterate(config: Config, learner: Learner, turn: Callable) -> tuple[Metrics, dict]:
-    """An iteration of any stage: metrics [S] of its last step, and seconds per kind of work."""
+def iterate(config: Config, learner: Learner, turn: Callable) -> Metrics:
+    """An iteration of any stage: metrics [S] of its last step."""
     for _ in range(config.steps_per_iteration):
         learner.state, metrics = turn(learner.state)
     learner.policy.hold(learner.state.behaviour.theta, learner.state.critic.theta)  # (7)
-    return metrics, turn.seconds()
+    return metrics
+
+
+def promised(config: Config, learner: Learner, sampler: Sampler) -> Metrics:
+    """How much higher Q is after the step than at the behaviour, at states of the data."""
+    return {"promise": learner.policy.promise(sampler.draw(config.batch_size).obs)}
 
 
 def begin_round(config: Config, learner: Learner, k: int) -> None:
-    """From iteration `k` of the improvement on, I has the newest critic, if a round begins."""
-    if config.round_steps and k * config.steps_per_iteration % config.round_steps == 0:
+    """If one begins with iteration `k` of the improvement, I has the newest critic from now on."""
+    if k >= 0 and config.round_steps and k * config.steps_per_iteration % config.round_steps == 0:
         newest = learner.state.critic.theta.clone()
         learner.state = learner.state._replace(anchor=newest)
 
@@ -322,12 +274,11 @@ def begin_round(config: Config, learner: Learner, k: int) -> None:
 def train(config: Config, run) -> None:
     """Train on `run.data()` for all `run.seeds`; `run` logs, evaluates, saves and resumes."""
     data = run.data()
-    policy, state = start(config, run, data)
-    learner = Learner(policy, state, run.chance("batch"), run.chance("action"))
-    draws, steps = [learner.rows, learner.noise], config.total_steps
-    pairs = Sampler(data, policy.normalizer, learner.rows)
+    learner, steps = start(config, run, data), config.total_steps
+    policy, draws = learner.policy, [learner.rows, learner.noise]
+    logged = Sampler(data, policy.normalizer, learner.rows)
     clone = partial(clone_step, policy, config)
-    fit = run.turn(lambda: (pairs.draw(config.batch_size),), clone, config.behaviour_steps, draws)
+    fit = run.turn(lambda: (logged.draw(config.batch_size),), clone, config.behaviour_steps, draws)
     if config.learns:
         doubled, kept = data.with_next_actions(run.say)
         sampler = Sampler(doubled, policy.normalizer, learner.rows, kept)
@@ -337,11 +288,11 @@ def train(config: Config, run) -> None:
     before, middle, each = config.stages
     for k in run.iterations(config.iterations, each, learner, before):
         if k < before:
-            run.log(*iterate(config, learner, fit))
+            run.log(iterate(config, learner, fit), fit.seconds())
         elif not config.learns:
-            run.log({}, {})
-        elif k < before + middle:
-            run.log(*iterate(config, learner, sarsa))
+            run.log(promised(config, learner, logged), {})
         else:
             begin_round(config, learner, k - before - middle)
-            run.log(*iterate(config, learner, later))
+            turn = sarsa if k < before + middle else later
+            metrics = iterate(config, learner, turn) | promised(config, learner, logged)
+            run.log(metrics, turn.seconds())

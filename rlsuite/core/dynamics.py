@@ -1,0 +1,238 @@
+"""Ensembles of Gaussian models of a task's dynamics: (s, a) -> s' - s and r.
+
+| symbol | shape | meaning |
+|---|---|---|
+| theta | [D, M P] | M members of each of D ensembles, P columns each |
+| mean, log_std | [D, M, B, O + 1] | of the change of the observation, and the reward last |
+| member | [D, B] | whose prediction is taken |
+| direction | [D, M, O + 1] | of the mean head's largest gain, for its spectral norm |
+"""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize, silu, softplus
+
+from rlsuite.core.actors import Standardizer, dense, initial
+from rlsuite.core.chance import Chance
+from rlsuite.core.layers import Layout, linear, mlp_shapes
+from rlsuite.core.network_files import load_network, save_network
+from rlsuite.core.optim import AdamState, Metrics, Net, descend
+from rlsuite.core.ranges import require_positive, require_whole, require_within
+from rlsuite.core.replay import Sampler
+from rlsuite.core.streams import Streams
+
+DYNAMICS_FILE = "dynamics.safetensors"  # in a run's folder, once the models are fitted
+
+HIGHEST, LOWEST = 2.0, -10.0  # where the learned bounds of log sigma start
+BOUNDS_WEIGHT = 0.01  # of their distance in the loss
+
+
+def require_models(config) -> None:
+    """What the settings of the models keep to."""
+    require_whole(config, "model_batch_size", "model_hidden", "members")
+    require_positive(config, "model_lr")
+    require_within(config, 0, math.inf, "model_decay", "model_seed")
+    if not (config.dynamics or config.model_steps):
+        raise ValueError("model_steps is 0; name a run that has fitted some: --dynamics FOLDER")
+
+
+class Fit(NamedTuple):
+    """Models in training."""
+
+    net: Net
+    direction: Tensor
+
+
+class Ensemble:
+    """M networks with swish; parameters [D, M P] live with the caller."""
+
+    def __init__(
+        self, obs_size: int, action_size: int, hidden: Sequence[int], members: int
+    ) -> None:
+        self.obs_size, self.depth, self.members = obs_size, len(hidden), members
+        shapes, width, out = {}, hidden[-1], obs_size + 1
+        shapes |= mlp_shapes("model", (obs_size + action_size, *hidden))
+        for head in ("mean", "log_std"):
+            shapes |= {f"{head}.weight": (out, width), f"{head}.bias": (1, out)}
+        self.layout = Layout(shapes | {"highest": (1, out), "lowest": (1, out)})
+        each = [(i, name, shape) for i in range(members) for name, shape in shapes_of(self.layout)]
+        self.whole = Layout({f"member.{i}.{name}": shape for i, name, shape in each})
+
+    def initial(self, rngs: Sequence[np.random.Generator]) -> Fit:
+        """Fresh models, one ensemble for each generator."""
+        theta = initial(self.layout, [rng for rng in rngs for _ in range(self.members)])
+        views = self.layout.views(theta)
+        views["highest"].fill_(HIGHEST)
+        views["lowest"].fill_(LOWEST)
+        shape = (self.members, self.obs_size + 1)
+        direction = np.stack([rng.standard_normal(shape) for rng in rngs])
+        net = Net.of(theta.view(len(rngs), -1))
+        return Fit(net, normalize(torch.from_numpy(direction).float(), dim=-1))
+
+    def weights(self, theta: Tensor, direction: Tensor | None = None) -> dict[str, Tensor]:
+        """Layers of all members, [D M, ...]; with a direction, the mean head has spectral norm 1.
+
+        The gradient goes through the norm, but not through the direction, as in PyTorch.
+        """
+        weights = dense(self.layout, theta.reshape(-1, self.layout.size))
+        if direction is not None:
+            head, u = weights["mean.weight"], direction.flatten(0, 1)[:, None]
+            v = normalize(u @ head.detach(), dim=-1)
+            weights["mean.weight"] = head / (u @ head @ v.mT)
+        return weights
+
+    def turned(self, theta: Tensor, direction: Tensor) -> Tensor:
+        """The direction after one step of power iteration."""
+        head = self.weights(theta)["mean.weight"]
+        v = normalize(direction.flatten(0, 1)[:, None] @ head, dim=-1)
+        return normalize(v @ head.mT, dim=-1).view_as(direction)
+
+    def statistics(
+        self, theta: Tensor, obs: Tensor, action: Tensor, direction: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """mean and log_std at [D, B, O], [D, B, A]."""
+        weights, count = self.weights(theta, direction), len(obs)
+        x = torch.cat((obs, action), -1)[:, None].expand(-1, self.members, -1, -1)
+        x = x.reshape(count * self.members, *x.shape[2:])
+        for i in range(self.depth):
+            x = silu(linear(x, weights[f"model.{i}.weight"], weights[f"model.{i}.bias"]))
+        mean, log_std = (
+            linear(x, weights[f"{head}.weight"], weights[f"{head}.bias"])
+            for head in ("mean", "log_std")
+        )
+        log_std = weights["highest"] - softplus(weights["highest"] - log_std)
+        log_std = weights["lowest"] + softplus(log_std - weights["lowest"])
+        split = (count, self.members)
+        return mean.unflatten(0, split), log_std.unflatten(0, split)
+
+    def predict(
+        self, theta: Tensor, obs: Tensor, action: Tensor, member: Tensor, noise: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """(next observation [D, B, O], reward [D, B]): a sample of one member for each row."""
+        mean, log_std = self.statistics(theta, obs, action)
+        index = member[:, None, :, None].expand(-1, 1, -1, mean.shape[-1])
+        mean, log_std = (x.gather(1, index)[:, 0] for x in (mean, log_std))
+        sample = mean + log_std.exp() * noise
+        return obs + sample[..., :-1], sample[..., -1]
+
+
+def shapes_of(layout: Layout) -> list[tuple[str, tuple[int, ...]]]:
+    return list(layout.shapes.items())
+
+
+def model_error(error: Tensor, log_std: Tensor, inverse_std: bool) -> Tensor:
+    """Per row [..., B], of errors and log sigma [..., B, O + 1].
+
+    -log of the density, less a constant. `inverse_std`: errors are divided by sigma where the
+    density has its square, and are a mean over the observation's dimensions where it has a sum.
+    """
+    if not inverse_std:
+        return (0.5 * (error * (-log_std).exp()).square() + log_std).sum(-1)
+    weighed = error.square() * (-log_std).exp()
+    return weighed[..., :-1].mean(-1) + weighed[..., -1] + log_std.sum(-1)
+
+
+def model_step(
+    ensemble: Ensemble,
+    fit: Fit,
+    batch,
+    mask: Tensor,
+    *,
+    lr: float,
+    weight_decay: float,
+    inverse_std: bool,
+    spectral: bool,
+) -> tuple[Fit, Metrics]:
+    """One step of all members, each on the rows that its `mask` [D, M, B] leaves. Pure."""
+    net, direction = fit
+    if spectral:
+        direction = ensemble.turned(net.theta, direction)
+    change = torch.cat((batch.next_obs - batch.obs, batch.reward[..., None]), -1)[:, None]
+
+    def loss(theta):
+        norm = direction if spectral else None
+        mean, log_std = ensemble.statistics(theta, batch.obs, batch.action, norm)
+        bounds = ensemble.layout.views(theta.reshape(-1, ensemble.layout.size))
+        spread = (bounds["highest"] - bounds["lowest"]).sum((1, 2)).view(len(theta), -1, 1)
+        rows = model_error(mean - change, log_std, inverse_std) + BOUNDS_WEIGHT * spread
+        total = (rows * mask).mean(-1).sum(-1)
+        decay = 0.5 * weight_decay * theta.square().sum(1)  # as torch.optim.Adam decays weights
+        error = (mean - change).square().mean((1, 2, 3))
+        return total + decay, {"model_loss": total, "model_error": error}
+
+    net, metrics = descend(net, lr, loss)
+    return Fit(net, direction), metrics
+
+
+class Dynamics:
+    """Models of one data set, in training or fitted: one ensemble (D = 1) for all seeds of a run.
+
+    All that is random comes from streams of their own, which begin with `model_seed`. `config` has
+    the settings by name: see `rlsuite.algorithms.offline.csve`.
+    """
+
+    def __init__(self, data, action_size: int, config) -> None:
+        self.config, self.streams = config, Streams((config.model_seed,))
+        self.ensemble = Ensemble(data.obs_size, action_size, config.model_hidden, config.members)
+        self.fit = self.ensemble.initial(self.streams["init"])
+        self.chance = Chance(self.streams["action"])
+        standard = Standardizer(1, data.obs_size)
+        self.sampler = Sampler(data, standard, Chance(self.streams["batch"]))
+        self.about = {"data": data.about["sha256"], "inverse_std": str(config.inverse_std)}
+        self.about["spectral_norm"] = str(config.spectral_norm)
+        if len(data) < config.model_batch_size:
+            raise ValueError(
+                f"{data.about.get('name')} has {len(data)} transitions, too few for models that "
+                f"take {config.model_batch_size} a step: name a larger set, or lower "
+                "--model-batch-size"
+            )
+
+    def train(self, count: int) -> Metrics:
+        """`count` steps: metrics [1] of the last."""
+        config = self.config
+        shape = (config.members, config.model_batch_size)
+        for _ in range(count):
+            batch = self.sampler.draw(config.model_batch_size)
+            mask = (self.chance.uniform(*shape) < 0.5).float()
+            self.fit, metrics = model_step(
+                self.ensemble, self.fit, batch, mask,
+                lr=config.model_lr, weight_decay=config.model_decay,
+                inverse_std=config.inverse_std, spectral=config.spectral_norm,
+            )  # fmt: skip
+        return metrics
+
+    def theta(self) -> Tensor:
+        """Parameters [1, M P] to predict with: the spectral norm is part of them."""
+        theta = self.fit.net.theta.clone()
+        if self.config.spectral_norm and not self.config.dynamics:
+            views = self.ensemble.layout.views(theta.view(-1, self.ensemble.layout.size))
+            head = self.ensemble.weights(theta, self.fit.direction)["mean.weight"]
+            views["mean.weight"].copy_(head)
+        return theta
+
+    def save(self, folder: Path) -> None:
+        """Keep them in a run's folder, for other runs."""
+        seeds, path = (self.config.model_seed,), folder / DYNAMICS_FILE
+        save_network(path, self.ensemble.whole, self.theta(), seeds, self.about)
+
+    def load(self, folder: Path) -> None:
+        """What another run has kept. ValueError if that is missing, damaged or of other data."""
+        path, seeds = Path(folder) / DYNAMICS_FILE, (self.config.model_seed,)
+        theta = load_network(path, self.ensemble.whole, seeds, self.about)
+        self.fit = self.fit._replace(net=Net.of(theta))
+
+    def state_dict(self) -> dict:
+        net, direction = self.fit
+        parts = {"theta": net.theta, **net.adam._asdict(), "direction": direction}
+        return parts | {"streams": self.streams.state_dict()}
+
+    def load_state_dict(self, state: dict) -> None:
+        adam = AdamState(*(state[name] for name in AdamState._fields))
+        self.fit = Fit(Net(state["theta"], adam), state["direction"])
+        self.streams.load_state_dict(state["streams"])
