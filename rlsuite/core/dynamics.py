@@ -4,11 +4,9 @@
 |---|---|---|
 | theta | [D, M P] | M members of each of D ensembles, P columns each |
 | mean, log_std | [D, M, B, O + 1] | of the change of the observation, and the reward last |
-| member | [D, B] | whose prediction is taken |
 | direction | [D, M, O + 1] | of the mean head's largest gain, for its spectral norm |
 """
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -23,21 +21,22 @@ from rlsuite.core.chance import Chance
 from rlsuite.core.layers import Layout, linear, mlp_shapes
 from rlsuite.core.network_files import load_network, save_network
 from rlsuite.core.optim import AdamState, Metrics, Net, descend
-from rlsuite.core.ranges import require_positive, require_whole, require_within
+from rlsuite.core.ranges import require_positive, require_whole
 from rlsuite.core.replay import Sampler
 from rlsuite.core.streams import Streams
 
 DYNAMICS_FILE = "dynamics.safetensors"  # in a run's folder, once the models are fitted
 
 HIGHEST, LOWEST = 2.0, -10.0  # where the learned bounds of log sigma start
+MODEL_SEED = 0  # of the models' own streams: all runs on a data set fit the same ones
 BOUNDS_WEIGHT = 0.01  # of their distance in the loss
+WEIGHT_DECAY = 2.5e-5  # of Adam; d3rlpy's
 
 
 def require_models(config) -> None:
     """What the settings of the models keep to."""
     require_whole(config, "model_batch_size", "model_hidden", "members")
-    require_positive(config, "model_lr")
-    require_within(config, 0, math.inf, "model_decay", "model_seed")
+    require_positive(config, "model_lr", "clip_states")
     if not (config.dynamics or config.model_steps):
         raise ValueError("model_steps is 0; name a run that has fitted some: --dynamics FOLDER")
 
@@ -49,13 +48,28 @@ class Fit(NamedTuple):
     direction: Tensor
 
 
+class Draw(NamedTuple):
+    """Whose prediction is taken of each row, and where in its Gaussian, and in a policy's."""
+
+    member: Tensor  # [D, B], whole numbers below M
+    noise: Tensor  # [D, B, O + 1], standard normal
+    action: Tensor  # [D, B, A], standard normal
+
+
 class Ensemble:
     """M networks with swish; parameters [D, M P] live with the caller."""
 
     def __init__(
-        self, obs_size: int, action_size: int, hidden: Sequence[int], members: int
+        self,
+        obs_size: int,
+        action_size: int,
+        hidden: Sequence[int],
+        members: int,
+        bound: float | None = None,
     ) -> None:
-        self.obs_size, self.depth, self.members = obs_size, len(hidden), members
+        """What they predict as an observation lies within +- `bound`, if that is given."""
+        self.obs_size, self.action_size = obs_size, action_size
+        self.depth, self.members, self.bound = len(hidden), members, bound
         shapes, width, out = {}, hidden[-1], obs_size + 1
         shapes |= mlp_shapes("model", (obs_size + action_size, *hidden))
         for head in ("mean", "log_std"):
@@ -111,15 +125,24 @@ class Ensemble:
         split = (count, self.members)
         return mean.unflatten(0, split), log_std.unflatten(0, split)
 
+    def draw(self, chance: Chance, rows: int) -> Draw:
+        """What one prediction of `rows` rows takes."""
+        members = chance.rows(self.members, rows)
+        sizes = (self.obs_size + 1, self.action_size)
+        return Draw(members, *(chance.normal(rows, size) for size in sizes))
+
     def predict(
-        self, theta: Tensor, obs: Tensor, action: Tensor, member: Tensor, noise: Tensor
+        self, theta: Tensor, obs: Tensor, action: Tensor, draw: Draw
     ) -> tuple[Tensor, Tensor]:
-        """(next observation [D, B, O], reward [D, B]): a sample of one member for each row."""
+        """(next observation [D, B, O], reward [D, B]) that one member draws for each row."""
         mean, log_std = self.statistics(theta, obs, action)
-        index = member[:, None, :, None].expand(-1, 1, -1, mean.shape[-1])
+        index = draw.member[:, None, :, None].expand(-1, 1, -1, mean.shape[-1])
         mean, log_std = (x.gather(1, index)[:, 0] for x in (mean, log_std))
-        sample = mean + log_std.exp() * noise
-        return obs + sample[..., :-1], sample[..., -1]
+        sample = mean + log_std.exp() * draw.noise
+        there = obs + sample[..., :-1]
+        if self.bound is not None:
+            there = there.clamp(-self.bound, self.bound)
+        return there, sample[..., -1]
 
 
 def shapes_of(layout: Layout) -> list[tuple[str, tuple[int, ...]]]:
@@ -145,7 +168,6 @@ def model_step(
     mask: Tensor,
     *,
     lr: float,
-    weight_decay: float,
     inverse_std: bool,
     spectral: bool,
 ) -> tuple[Fit, Metrics]:
@@ -162,7 +184,7 @@ def model_step(
         spread = (bounds["highest"] - bounds["lowest"]).sum((1, 2)).view(len(theta), -1, 1)
         rows = model_error(mean - change, log_std, inverse_std) + BOUNDS_WEIGHT * spread
         total = (rows * mask).mean(-1).sum(-1)
-        decay = 0.5 * weight_decay * theta.square().sum(1)  # as torch.optim.Adam decays weights
+        decay = 0.5 * WEIGHT_DECAY * theta.square().sum(1)  # as torch.optim.Adam decays weights
         error = (mean - change).square().mean((1, 2, 3))
         return total + decay, {"model_loss": total, "model_error": error}
 
@@ -173,13 +195,14 @@ def model_step(
 class Dynamics:
     """Models of one data set, in training or fitted: one ensemble (D = 1) for all seeds of a run.
 
-    All that is random comes from streams of their own, which begin with `model_seed`. `config` has
+    All that is random comes from streams of their own, the same in every run. `config` has
     the settings by name: see `rlsuite.algorithms.offline.csve`.
     """
 
-    def __init__(self, data, action_size: int, config) -> None:
-        self.config, self.streams = config, Streams((config.model_seed,))
-        self.ensemble = Ensemble(data.obs_size, action_size, config.model_hidden, config.members)
+    def __init__(self, data, action_size: int, config, seeds: int = 1) -> None:
+        self.config, self.seeds, self.streams = config, seeds, Streams((MODEL_SEED,))
+        shape = (config.model_hidden, config.members)
+        self.ensemble = Ensemble(data.obs_size, action_size, *shape, config.clip_states)
         self.fit = self.ensemble.initial(self.streams["init"])
         self.chance = Chance(self.streams["action"])
         standard = Standardizer(1, data.obs_size)
@@ -192,9 +215,11 @@ class Dynamics:
                 f"take {config.model_batch_size} a step: name a larger set, or lower "
                 "--model-batch-size"
             )
+        if config.dynamics:
+            self.load(config.dynamics)
 
     def train(self, count: int) -> Metrics:
-        """`count` steps: metrics [1] of the last."""
+        """`count` steps: metrics [S] of the last, the same for each of the run's seeds."""
         config = self.config
         shape = (config.members, config.model_batch_size)
         for _ in range(count):
@@ -202,13 +227,16 @@ class Dynamics:
             mask = (self.chance.uniform(*shape) < 0.5).float()
             self.fit, metrics = model_step(
                 self.ensemble, self.fit, batch, mask,
-                lr=config.model_lr, weight_decay=config.model_decay,
-                inverse_std=config.inverse_std, spectral=config.spectral_norm,
+                lr=config.model_lr, inverse_std=config.inverse_std, spectral=config.spectral_norm,
             )  # fmt: skip
-        return metrics
+        return {name: value.expand(self.seeds) for name, value in metrics.items()}
 
     def theta(self) -> Tensor:
-        """Parameters [1, M P] to predict with: the spectral norm is part of them."""
+        """Parameters [S, M P] to predict with, the same ones for each of the run's seeds."""
+        return self.fitted().repeat(self.seeds, 1)
+
+    def fitted(self) -> Tensor:
+        """Parameters [1, M P]: the spectral norm is part of them."""
         theta = self.fit.net.theta.clone()
         if self.config.spectral_norm and not self.config.dynamics:
             views = self.ensemble.layout.views(theta.view(-1, self.ensemble.layout.size))
@@ -218,12 +246,12 @@ class Dynamics:
 
     def save(self, folder: Path) -> None:
         """Keep them in a run's folder, for other runs."""
-        seeds, path = (self.config.model_seed,), folder / DYNAMICS_FILE
-        save_network(path, self.ensemble.whole, self.theta(), seeds, self.about)
+        seeds, path = (MODEL_SEED,), folder / DYNAMICS_FILE
+        save_network(path, self.ensemble.whole, self.fitted(), seeds, self.about)
 
     def load(self, folder: Path) -> None:
         """What another run has kept. ValueError if that is missing, damaged or of other data."""
-        path, seeds = Path(folder) / DYNAMICS_FILE, (self.config.model_seed,)
+        path, seeds = Path(folder) / DYNAMICS_FILE, (MODEL_SEED,)
         theta = load_network(path, self.ensemble.whole, seeds, self.about)
         self.fit = self.fit._replace(net=Net.of(theta))
 
