@@ -64,7 +64,9 @@ def test_7_2_tau_one_is_the_mean_and_the_size_of_the_gradient_does_not_count():
     assert torch.equal(chosen(c, "single", 0.0, slope)[0], c.mean[0, 0, 0])
     x, _ = chosen(c, "single", 0.5, slope)
     for factor in (1e-30, 1e-3, 1e30):
-        torch.testing.assert_close(chosen(c, "single", 0.5, factor * slope)[0], x, rtol=1e-12, atol=0)
+        torch.testing.assert_close(
+            chosen(c, "single", 0.5, factor * slope)[0], x, rtol=1e-12, atol=0
+        )
     # A gradient the other way reflects the step through the mean
     other, _ = chosen(c, "single", 0.5, -slope)
     torch.testing.assert_close(x + other, 2 * c.mean[0, 0, 0])
@@ -159,7 +161,10 @@ def test_7_6_of_one_component_all_operators_are_the_same(log_tau):
 def test_7_7_the_better_one_is_not_lower_than_either_and_dead_components_are_not_chosen(seed):
     for spread in (0.1, 1.0):
         c, slope = components(seed, 4, spread=spread), SLOPES[seed % 4]
-        q = {name: (chosen(c, name, 1.0, slope)[0] @ slope).item() for name in ("better", "logsumexp")}
+        q = {
+            name: (chosen(c, name, 1.0, slope)[0] @ slope).item()
+            for name in ("better", "logsumexp")
+        }
         assert q["better"] >= q["logsumexp"]
         jensen = jensen_candidate(c, 1.0)
         if jensen.square.item() >= 0:
@@ -328,7 +333,9 @@ def test_the_released_rules_have_their_radius_and_their_normaliser():
     q = (policy.actions(step) * torch.tensor(slope, dtype=torch.float64)).sum(-1)
     live = live_components(c.log_weight, 0.05)
     best = q.masked_fill(~live, -torch.inf).argmax(-1)
-    torch.testing.assert_close(x, policy.actions(step.gather(2, best[..., None, None].expand(-1, -1, 1, 2)))[:, :, 0])
+    torch.testing.assert_close(
+        x, policy.actions(step.gather(2, best[..., None, None].expand(-1, -1, 1, 2)))[:, :, 0]
+    )
 
 
 def policy_choice(policy, given, slope):
@@ -389,7 +396,9 @@ def test_around_a_plain_gaussian_the_step_is_in_half_widths_and_stays_in_the_box
 
 
 def test_a_deterministic_step_is_a_ball_in_half_widths():
-    policy = policy_of((0,), base="deterministic", components=1, operator="deterministic", delta=0.02)
+    policy = policy_of(
+        (0,), base="deterministic", components=1, operator="deterministic", delta=0.02
+    )
     with_critics(policy, LinearCritics([3.0, 0.0], [3.0, 0.0]))
     given = inputs(policy)
     mean = policy.components(given.behaviour, given.obs).mean[:, :, 0]

@@ -38,7 +38,9 @@ def test_log_prob_is_that_of_torch_distributions(components):
 
 
 def test_the_density_is_finite_at_the_edge_and_with_far_means():
-    far = TanhMixture(torch.zeros(1, 1, 1), torch.full((1, 1, 1, 2), 50.0), torch.full((1, 1, 1, 2), -5.0))
+    far = TanhMixture(
+        torch.zeros(1, 1, 1), torch.full((1, 1, 1, 2), 50.0), torch.full((1, 1, 1, 2), -5.0)
+    )
     for value in (1.0, -1.0, 0.0):
         assert far.log_prob(torch.full((1, 1, 2), value)).isfinite().all()
     # A mean beyond 9 counts as 9
