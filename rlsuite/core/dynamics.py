@@ -4,7 +4,7 @@
 |---|---|---|
 | theta | [D, M P] | M members of each of D ensembles, P columns each |
 | mean, log_std | [D, M, B, O + 1] | of the change of the observation, and the reward last |
-| direction | [D, M, O + 1] | of the mean head's largest gain, for its spectral norm |
+| left, right | [D, M, 1, O + 1 or H] | unit vectors of the mean head's largest gain |
 """
 
 from collections.abc import Sequence
@@ -45,7 +45,8 @@ class Fit(NamedTuple):
     """Models in training."""
 
     net: Net
-    direction: Tensor
+    left: Tensor
+    right: Tensor
 
 
 class Draw(NamedTuple):
@@ -84,34 +85,36 @@ class Ensemble:
         views = self.layout.views(theta)
         views["highest"].fill_(HIGHEST)
         views["lowest"].fill_(LOWEST)
-        shape = (self.members, self.obs_size + 1)
-        direction = np.stack([rng.standard_normal(shape) for rng in rngs])
-        net = Net.of(theta.view(len(rngs), -1))
-        return Fit(net, normalize(torch.from_numpy(direction).float(), dim=-1))
+        shape = (self.members, 1, self.obs_size + 1)
+        left = np.stack([rng.standard_normal(shape) for rng in rngs])
+        theta, left = theta.view(len(rngs), -1), normalize(torch.from_numpy(left).float(), dim=-1)
+        return Fit(Net.of(theta), *self.turned(theta, left))
 
-    def weights(self, theta: Tensor, direction: Tensor | None = None) -> dict[str, Tensor]:
-        """Layers of all members, [D M, ...]; with a direction, the mean head has spectral norm 1.
+    def weights(self, theta: Tensor, norm: tuple[Tensor, Tensor] | None = None) -> dict:
+        """Layers of all members, [D M, ...]; with `norm`, left and right, the mean head over that.
 
-        The gradient goes through the norm, but not through the direction, as in PyTorch.
+        The gradient goes through the norm, but not through the two vectors, as in PyTorch.
         """
         weights = dense(self.layout, theta.reshape(-1, self.layout.size))
-        if direction is not None:
-            head, u = weights["mean.weight"], direction.flatten(0, 1)[:, None]
-            v = normalize(u @ head.detach(), dim=-1)
-            weights["mean.weight"] = head / (u @ head @ v.mT)
+        if norm is not None:
+            left, right = (x.flatten(0, 1) for x in norm)
+            head = weights["mean.weight"]
+            weights["mean.weight"] = head / (left @ head @ right.mT)
         return weights
 
-    def turned(self, theta: Tensor, direction: Tensor) -> Tensor:
-        """The direction after one step of power iteration."""
+    def turned(self, theta: Tensor, left: Tensor) -> tuple[Tensor, Tensor]:
+        """(left, right) after one step of power iteration."""
         head = self.weights(theta)["mean.weight"]
-        v = normalize(direction.flatten(0, 1)[:, None] @ head, dim=-1)
-        return normalize(v @ head.mT, dim=-1).view_as(direction)
+        right = normalize(left.flatten(0, 1) @ head, dim=-1)
+        left = normalize(right @ head.mT, dim=-1)
+        count = (-1, self.members)
+        return left.unflatten(0, count), right.unflatten(0, count)
 
     def statistics(
-        self, theta: Tensor, obs: Tensor, action: Tensor, direction: Tensor | None = None
+        self, theta: Tensor, obs: Tensor, action: Tensor, norm: tuple | None = None
     ) -> tuple[Tensor, Tensor]:
         """mean and log_std at [D, B, O], [D, B, A]."""
-        weights, count = self.weights(theta, direction), len(obs)
+        weights, count = self.weights(theta, norm), len(obs)
         x = torch.cat((obs, action), -1)[:, None].expand(-1, self.members, -1, -1)
         x = x.reshape(count * self.members, *x.shape[2:])
         for i in range(self.depth):
@@ -172,14 +175,14 @@ def model_step(
     spectral: bool,
 ) -> tuple[Fit, Metrics]:
     """One step of all members, each on the rows that its `mask` [D, M, B] leaves. Pure."""
-    net, direction = fit
+    net, *norm = fit
     if spectral:
-        direction = ensemble.turned(net.theta, direction)
+        norm = ensemble.turned(net.theta, fit.left)
     change = torch.cat((batch.next_obs - batch.obs, batch.reward[..., None]), -1)[:, None]
 
     def loss(theta):
-        norm = direction if spectral else None
-        mean, log_std = ensemble.statistics(theta, batch.obs, batch.action, norm)
+        given = norm if spectral else None
+        mean, log_std = ensemble.statistics(theta, batch.obs, batch.action, given)
         bounds = ensemble.layout.views(theta.reshape(-1, ensemble.layout.size))
         spread = (bounds["highest"] - bounds["lowest"]).sum((1, 2)).view(len(theta), -1, 1)
         rows = model_error(mean - change, log_std, inverse_std) + BOUNDS_WEIGHT * spread
@@ -189,7 +192,7 @@ def model_step(
         return total + decay, {"model_loss": total, "model_error": error}
 
     net, metrics = descend(net, lr, loss)
-    return Fit(net, direction), metrics
+    return Fit(net, *norm), metrics
 
 
 class Dynamics:
@@ -240,7 +243,7 @@ class Dynamics:
         theta = self.fit.net.theta.clone()
         if self.config.spectral_norm and not self.config.dynamics:
             views = self.ensemble.layout.views(theta.view(-1, self.ensemble.layout.size))
-            head = self.ensemble.weights(theta, self.fit.direction)["mean.weight"]
+            head = self.ensemble.weights(theta, self.fit[1:])["mean.weight"]
             views["mean.weight"].copy_(head)
         return theta
 
@@ -256,11 +259,11 @@ class Dynamics:
         self.fit = self.fit._replace(net=Net.of(theta))
 
     def state_dict(self) -> dict:
-        net, direction = self.fit
-        parts = {"theta": net.theta, **net.adam._asdict(), "direction": direction}
+        net, left, right = self.fit
+        parts = {"theta": net.theta, **net.adam._asdict(), "left": left, "right": right}
         return parts | {"streams": self.streams.state_dict()}
 
     def load_state_dict(self, state: dict) -> None:
         adam = AdamState(*(state[name] for name in AdamState._fields))
-        self.fit = Fit(Net(state["theta"], adam), state["direction"])
+        self.fit = Fit(Net(state["theta"], adam), state["left"], state["right"])
         self.streams.load_state_dict(state["streams"])

@@ -86,8 +86,8 @@ def setting(seeds=(0, 1), rows=32, dtype=torch.float64, **changes) -> SimpleName
 def test_plain_critics_step_is_sarsa_with_own_targets_in_plain_torch():
     s = setting(quantiles=0, critic_lr=2**-8)
     state = s.state
-    plain = [[PlainCritics(s.policy.critics.layout, x[i]) for x in (state.critic.theta, state.target)]
-             for i in (0, 1)]  # fmt: skip
+    layout, both = s.policy.critics.layout, (state.critic.theta, state.target)
+    plain = [[PlainCritics(layout, theta[i]) for theta in both] for i in (0, 1)]
     adams = [torch.optim.Adam(critic.parameters(), 2**-8) for critic, _ in plain]
     for k in range(4):
         batch = batch_of((10 * k, 10 * k + 1), 32, torch.float64)

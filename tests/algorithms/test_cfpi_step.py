@@ -384,7 +384,7 @@ def test_around_a_plain_gaussian_the_step_is_in_half_widths_and_stays_in_the_box
     with_critics(policy, LinearCritics([1.0, 4.0], [1.0, 4.0]))
     given = inputs(policy)
     mean = policy.components(given.behaviour, given.obs).mean[:, :, 0]
-    # sigma is 0.1 of the environment's units, radius 1: a + 0.1 g / |g|, g = (1, 4) whatever the box
+    # sigma is 0.1 of the environment's units, radius 1: a + 0.1 g / |g|, g = (1, 4)
     g = torch.tensor([1.0, 4.0], dtype=torch.float64)
     action = policy.centre + policy.reach * mean + 0.1 * g / g.norm()
     expected = torch.minimum(action, torch.tensor([2.0, 1.0], dtype=torch.float64))
