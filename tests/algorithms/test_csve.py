@@ -1,4 +1,4 @@
-"""CSVE: the invariants and traps of the fact sheet by number, the V step on a chain with Q held, and
+"""CSVE: the invariants and traps of the fact sheet by number, V's step on a chain with Q held, and
 whole steps against one seed's written with torch.nn and torch.distributions from the sheet."""
 
 import math

@@ -239,18 +239,6 @@ def critic_step(
     return state._replace(critic=critic, target=target), metrics
 
 
-# -------------------------------------------------------------------------------------- 7. Train
-
-
-def start(config: Config, run, data) -> Learner:
-    """All networks, fresh, but for the policy and critics of the run that `config.on` names."""
-    base = run.base(config.on, critics=not config.train_critic) if config.on else None
-    policy = ClosedFormPolicy.of(config, data, run.streams["init"], base).to(run.device)
-    behaviour, critic = map(Net.of, policy.parts())
-    state = State(behaviour, critic, critic.theta.clone(), critic.theta.clone())
-    return Learner(policy, state, run.chance("batch"), run.chance("action"))
-
-
 def iterate(config: Config, learner: Learner, turn: Callable) -> Metrics:
     """An iteration of any stage: metrics [S] of its last step."""
     for _ in range(config.steps_per_iteration):
@@ -269,6 +257,18 @@ def begin_round(config: Config, learner: Learner, k: int) -> None:
     if k >= 0 and config.round_steps and k * config.steps_per_iteration % config.round_steps == 0:
         newest = learner.state.critic.theta.clone()
         learner.state = learner.state._replace(anchor=newest)
+
+
+# -------------------------------------------------------------------------------------- 7. Train
+
+
+def start(config: Config, run, data) -> Learner:
+    """All networks, fresh, but for the policy and critics of the run that `config.on` names."""
+    base = run.base(config.on, critics=not config.train_critic) if config.on else None
+    policy = ClosedFormPolicy.of(config, data, run.streams["init"], base).to(run.device)
+    behaviour, critic = map(Net.of, policy.parts())
+    state = State(behaviour, critic, critic.theta.clone(), critic.theta.clone())
+    return Learner(policy, state, run.chance("batch"), run.chance("action"))
 
 
 def train(config: Config, run) -> None:
