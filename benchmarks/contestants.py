@@ -44,9 +44,11 @@ class Channel:
 class StopwatchRun:
     """Stands in for rlsuite.runs.run.Run: no files, no evaluations, but a stopwatch."""
 
-    def __init__(self, spec: dict, channel: Channel) -> None:
+    def __init__(self, spec: dict, channel: Channel, config) -> None:
         from rlsuite.core.streams import Streams
+        from rlsuite.runs.steps import Clock
 
+        self._clock, self.config = Clock(), config
         self.task, self.seeds = spec["task"], tuple(range(spec["seeds"]))
         self.streams, self.at_boundary = Streams(self.seeds), True
         self._wish, self._channel = spec["compile"], channel
@@ -60,17 +62,28 @@ class StopwatchRun:
         self._environments = make(self.task, self.seeds, copies)
         return self._environments
 
-    def compiled(self, function, gradient_steps: int):
+    def update(self, function, draw=None):
         from rlsuite.runs import machine
+        from rlsuite.runs.steps import EagerStep
 
-        self._compiled = machine.should_compile(self._wish, gradient_steps)
-        return machine.compiled(function, self._messages.append) if self._compiled else function
+        count = self.config.declared.gradient_steps
+        self._compiled = machine.should_compile(self._wish, count)
+        if self._compiled:
+            function = machine.compiled(function, self._messages.append)
+        step = EagerStep(function, draw)
+        self._clock.updates.append(step)
+        return step
 
-    def iterations(self, total: int, steps_each: int, learner) -> Iterator[int]:
+    def begin(self, learner, *, train) -> None:
+        self._stages = train
+
+    def stage(self, name: str) -> Iterator[int]:
+        total, steps_each = self._stages[name]
         iterations = itertools.cycle(range(total))  # of the learning rate's schedule
         seconds = []
         for _ in range(WARM_UP):
             start = perf_counter()
+            self._clock.start()
             yield next(iterations)
             self.at_boundary = False
             seconds.append(perf_counter() - start)
@@ -82,6 +95,7 @@ class StopwatchRun:
             self._profile.clear()
             start, count = perf_counter(), 0
             while (elapsed := perf_counter() - start) < least:
+                self._clock.start()
                 yield next(iterations)
                 count += 1
             steps = count * steps_each * len(self.seeds)
@@ -89,9 +103,9 @@ class StopwatchRun:
                 steps=steps, seconds=elapsed, iterations=count, profile=self._profile
             )
 
-    def log(self, metrics: dict, seconds: dict[str, float]) -> None:
+    def log(self, metrics: dict, measured: dict[str, float] | None = None) -> None:
         self._environments.episodes()
-        for name, value in seconds.items():
+        for name, value in self._clock.split(measured or {}).items():
             self._profile[name] = self._profile.get(name, 0.0) + value
 
 
@@ -106,8 +120,8 @@ def ours(spec: dict, channel: Channel) -> None:
     torch.set_num_threads(spec["threads"])
     module = algorithms.load(spec["algorithm"])
     config = module.Config(**preset(module, "mujoco", spec["task"]) | spec["config"])
-    machine.choose_products(config)
-    module.train(config, StopwatchRun(spec, channel))
+    machine.choose_products(config.declared)
+    module.train(config, StopwatchRun(spec, channel, config))
 
 
 def envpool_alone(spec: dict, channel: Channel) -> None:

@@ -40,8 +40,8 @@ class OfflineStopwatchRun(StopwatchRun):
 
     device = "cpu"
 
-    def __init__(self, spec: dict, channel: Channel, data) -> None:
-        super().__init__(spec, channel)
+    def __init__(self, spec: dict, channel: Channel, config, data) -> None:
+        super().__init__(spec, channel, config)
         self._data = data
         self._environments = SimpleNamespace(engine=None, episodes=list)  # none, so no episodes
 
@@ -53,11 +53,6 @@ class OfflineStopwatchRun(StopwatchRun):
 
         return Chance(self.streams[purpose])
 
-    def turn(self, draw, step, gradient_steps: int, chances: list):
-        from rlsuite.runs.steps import HostTurn
-
-        return HostTurn(draw, self.compiled(step, gradient_steps))
-
 
 def ours(spec: dict, data, channel: Channel) -> None:
     """`rlsuite train td3_bc`, without logs, evaluations and checkpoints."""
@@ -65,8 +60,8 @@ def ours(spec: dict, data, channel: Channel) -> None:
     from rlsuite.runs import machine
 
     config = td3_bc.Config(steps_per_iteration=spec["steps"])
-    machine.choose_products(config)
-    td3_bc.train(config, OfflineStopwatchRun(spec, channel, data))
+    machine.choose_products(config.declared)
+    td3_bc.train(config, OfflineStopwatchRun(spec, channel, config, data))
 
 
 def main() -> None:

@@ -65,15 +65,26 @@ class ShortRuns:
         return run.folder
 
 
-def start_of(run: runs.Run, count: int, prepare: Callable = lambda learner: None) -> None:
-    """Execute `count` iterations of `run`, after `prepare(learner)`: it may look, or change."""
-    whole = run.iterations
+def needs_a_box(algorithm: str) -> bool:
+    """Whether its actions are continuous, whatever the task."""
+    return algorithms.is_offline(algorithm) or algorithms.is_off_policy(algorithm)
 
-    def iterations(total, steps_each, learner, before=0):
-        prepare(learner)
-        return islice(whole(total, steps_each, learner, before), before + count)
 
-    run.iterations = iterations
+def start_of(run: runs.Run, count: int, look: Callable = lambda learner: None) -> None:
+    """Execute `count` iterations of `run` after its preparation; `look(learner)` first."""
+    begin, stage, left = run.begin, run.stage, [count]
+
+    def begun(learner, *, train, prepare=None):
+        look(learner)
+        begin(learner, train=train, prepare=prepare)
+        run.stage = lambda name: stage(name) if name in (prepare or {}) else first_of(name)
+
+    def first_of(name):
+        for k in islice(stage(name), left[0]):
+            left[0] -= 1
+            yield k
+
+    run.begin, run.finish = begun, lambda: None
     runs.execute(run)
 
 

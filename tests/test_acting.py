@@ -2,19 +2,19 @@
 
 from pathlib import Path
 
-import gymnasium
 import numpy as np
 import pytest
 
 from rlsuite.core.actors import BoundedActor
+from rlsuite.core.buffers import ReplayBuffer, ReplayCollector
+from rlsuite.core.chance import Chance
 from rlsuite.core.networks import ActorCritic
 from rlsuite.core.normalizers import RewardScaler
 from rlsuite.core.policies import Snapshot
-from rlsuite.core.replay import Explorer, OnlineRows
+from rlsuite.core.replay import Explorer
 from rlsuite.core.rollouts import Collector
-from rlsuite.core.saving import save_policy
+from rlsuite.core.squashed import SquashedActor
 from rlsuite.envs.engines import Environments, make
-from rlsuite.runs import recording
 from rlsuite.runs.evaluation import evaluate
 
 TASK, SIZES, BOUNDS = "InvertedPendulum-v4", (4, 1), ([-3.0], [3.0])  # the pole falls soon
@@ -55,9 +55,22 @@ def collecting(copies: int) -> int:
 
 def exploring(copies: int) -> int:
     pool = make(TASK, (0, 1), copies, "gymnasium")
-    explorer = Explorer(pool, bounded(), OnlineRows(2, 60, *SIZES))
+    explorer = Explorer(pool, bounded(), ReplayBuffer.of_transitions(pool, 60, Chance(rngs())))
     explorer.restart(np.arange(2 * copies).reshape(2, copies))
     explorer.step(60, 0.5, rngs())
+    return 1
+
+
+def filling_a_replay_buffer(copies: int) -> int:
+    pool = make(TASK, (0, 1), copies, "gymnasium")
+    policy = SquashedActor.for_envs(pool, "cpu", rngs=rngs(), hidden=(8,))
+    collector = ReplayCollector(
+        pool, policy, ReplayBuffer.of_transitions(pool, 200, Chance(rngs()))
+    )
+    collector.restart(np.arange(2 * copies).reshape(2, copies))
+    collector.explore(30, rngs())
+    for _ in range(30):
+        collector.step(rngs())
     return 1
 
 
@@ -68,7 +81,7 @@ def evaluating(copies: int) -> int:
 
 
 def measuring_overestimation(copies: int) -> int:
-    import overestimation
+    from benchmarks import overestimation
 
     pool = make(TASK, (0, 1), copies, "gymnasium")
     overestimation.play(bounded(), pool, np.arange(2 * copies).reshape(2, copies), 0.9)
@@ -77,7 +90,13 @@ def measuring_overestimation(copies: int) -> int:
 
 @pytest.mark.parametrize(
     ("act", "copies"),
-    [(collecting, 2), (exploring, 1), (evaluating, 3), (measuring_overestimation, 3)],
+    [
+        (collecting, 2),
+        (exploring, 1),
+        (filling_a_replay_buffer, 2),
+        (evaluating, 3),
+        (measuring_overestimation, 3),
+    ],
 )
 def test_the_behaviour_is_told_what_ended(act, copies, log, monkeypatch):
     monkeypatch.syspath_prepend(Path(__file__).parents[1] / "scripts")
@@ -88,31 +107,3 @@ def test_the_behaviour_is_told_what_ended(act, copies, log, monkeypatch):
     found = [flags for flags in told[restarts:] if flags.any()]
     assert len(expected) > 1
     np.testing.assert_array_equal(found, expected)
-
-
-class Pictures(gymnasium.Wrapper):
-    def __init__(self, env, taken: list) -> None:
-        super().__init__(env)
-        self.taken = taken
-
-    def step(self, action):
-        self.taken.append(action)
-        return self.env.step(action)
-
-    def render(self):
-        return np.zeros((16, 16, 3), np.uint8)
-
-
-def test_a_video_shows_the_policy_and_ends_its_episodes(tmp_path, log, monkeypatch):
-    policy, taken = bounded(), []
-    save_policy(policy, tmp_path / "policy", {"seeds": [3, 5], "task": TASK})
-    env = gymnasium.make(TASK, disable_env_checker=True)
-    monkeypatch.setattr(recording, "_drawable", lambda task: Pictures(env, taken))
-    recording.record(tmp_path, tmp_path / "policy.mp4", seed=5, episodes=2)
-    _, told = log
-    assert [flags.item() for flags in told].count(True) == 2 and told[-1].item()
-    assert {action.shape for action in taken} == {(1,)} and len(taken) == len(told)
-    # Its first action, of the second seed, at the first observation of seed 0
-    env = gymnasium.make(TASK, disable_env_checker=True)
-    obs = np.broadcast_to(env.reset(seed=0)[0], (2, 1, 4))
-    np.testing.assert_array_equal(taken[0], policy.behaviour().act(obs)[0][1, 0])

@@ -9,23 +9,25 @@ import shutil
 import time
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import get_type_hints
 
 import numpy as np
 import pytest
 import torch
-from conftest import go_on, said, start_of
+from conftest import go_on, needs_a_box, said, start_of
 
 from rlsuite import algorithms
+from rlsuite.core.ranges import Declared
 from rlsuite.core.saving import load_policy
+from rlsuite.evidence.styles import STYLES
 from rlsuite.runs import run as runs
 from rlsuite.runs.settings import field_comments
 
 NAMES = list(algorithms.ALGORITHMS)
 EVERY = pytest.mark.parametrize("name", NAMES)
 CONTINUOUS, DISCRETE = "InvertedPendulum-v4", "CartPole-v1"
-# What is learned from data has continuous actions only
 ON_EVERY_KIND = [(name, CONTINUOUS) for name in NAMES]
-ON_EVERY_KIND += [(name, DISCRETE) for name in NAMES if not algorithms.is_offline(name)]
+ON_EVERY_KIND += [(name, DISCRETE) for name in NAMES if not needs_a_box(name)]
 
 ON_EVERY_ENGINE = [(name, "gymnasium") for name in NAMES]
 ON_EVERY_ENGINE += [(name, "envpool") for name in NAMES if not algorithms.is_offline(name)]
@@ -80,6 +82,46 @@ def test_every_config_field_says_what_it_is_and_where_its_number_comes_from(name
     for field in dataclasses.fields(config_class):
         text = comments.get(field.name, "")
         assert "[" in text and text.endswith("]"), f"{field.name}: {text!r} names no [source]"
+
+
+@EVERY
+def test_every_algorithm_declares_what_runs_and_tables_need(name: str, finished_run) -> None:
+    module = algorithms.load(name)
+    config = module.Config(**module.PRESETS["smoke"]["*"])
+    declared, kinds = config.declared, get_type_hints(module.Config)
+    assert isinstance(declared, Declared)
+    assert declared.widths == config.hidden and declared.rows >= 1
+    assert declared.learning_rates, "where training diverges, they are what to lower"
+    assert all(kinds[rate] is float for rate in declared.learning_rates)
+    folder = finished_run(name, CONTINUOUS)
+    about = json.loads((folder / "config.json").read_text())
+    assert about["declared"] == json.loads(json.dumps(declared._asdict()))
+    log = rows(folder, "progress.csv")
+    assert int(log[-1]["step"]) <= declared.steps < int(log[-1]["step"]) + 2048
+    assert not declared.value or declared.value in log[-1]
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "expected"),
+    [
+        ("bc", {"best_fraction": 0.1}, {"variant": "10-percent"}),
+        ("spot", {"online_steps": 2000}, {"variant": "online", "steps": 1_002_000}),
+        ("cfpi", {"on": "runs/iql"}, {"variant": "on", "steps": 1, "value": ""}),
+        ("ppo", {"num_envs": 4}, {"environments": 4, "rows": 4 * 2048 // 32}),
+        ("fixpo", {}, {"rows": 64 * 128 // 16, "environments": 64}),
+        ("trpo", {}, {"rows": 128, "environments": 2, "learning_rates": ("critic_lr",)}),
+    ],
+)
+def test_what_is_declared_follows_the_settings(name, changes, expected) -> None:
+    declared = algorithms.load(name).Config(**changes).declared._asdict()
+    assert {key: declared[key] for key in expected} == expected
+
+
+@EVERY
+def test_it_has_a_style_and_a_thin_script(name: str) -> None:
+    assert name in STYLES
+    script = Path(__file__).parents[1] / "scripts" / f"{name}.py"
+    assert f'main(["train", "{name}", *sys.argv[1:]])' in script.read_text()
 
 
 # --------------------------------------------------------------------------------- objectives
@@ -227,8 +269,8 @@ def kill_when(process: BaseProcess, folder: Path, lines: int) -> None:
 def test_killed_three_times_and_resumed_equals_uninterrupted(
     name, engine, short_runs, start_process
 ) -> None:
-    env = CONTINUOUS if engine == "gymnasium" else DISCRETE
-    steps = 1500 if algorithms.is_offline(name) else 8192
+    env = CONTINUOUS if engine == "gymnasium" or needs_a_box(name) else DISCRETE
+    steps = 1600 if needs_a_box(name) else 8192
     settings = {"engine": engine, "checkpoints": 4, "total_steps": steps}
     whole = short_runs.train("whole", name, env, **settings)
     broken = short_runs.create("broken", name, env, **settings).folder

@@ -142,20 +142,3 @@ def test_files_functions_and_lines_stay_small():
             if isinstance(node, ast.FunctionDef) and node.end_lineno - node.lineno >= 60:
                 offences.append(f"{name}:{node.lineno}: {node.name} has over 60 lines")
     assert offences == []
-
-
-def test_readme_says_what_results_hold():
-    script = runpy.run_path(str(ROOT / "scripts" / "readme_results.py"))
-    if script["readme"](ROOT) != (ROOT / "README.md").read_text(encoding="utf-8"):
-        pytest.fail("README.md is behind results/; type: python scripts/readme_results.py")
-
-
-def test_readme_markers_are_filled_anew_each_time():
-    filled = runpy.run_path(str(ROOT / "scripts" / "readme_results.py"))["filled"]
-    text = "before\n<!-- speed:start -->\nold\n<!-- speed:end -->\nafter\n"
-    once = filled(text, "speed", "new")
-    # The text around the markers stays; what was between them is gone.
-    assert once == "before\n<!-- speed:start -->\n\nnew\n\n<!-- speed:end -->\nafter\n"
-    assert filled(once, "speed", "new") == once
-    with pytest.raises(ValueError, match="results:start"):
-        filled(text, "results", "new")

@@ -9,6 +9,8 @@ ALGORITHMS = {
     "trpo": "rlsuite.algorithms.on_policy.trpo",
     "mdpo": "rlsuite.algorithms.on_policy.mdpo",
     "fixpo": "rlsuite.algorithms.on_policy.fixpo",
+    "sac": "rlsuite.algorithms.off_policy.sac",
+    "mdpo_off": "rlsuite.algorithms.off_policy.mdpo_off",
     "bc": "rlsuite.algorithms.offline.bc",
     "td3_bc": "rlsuite.algorithms.offline.td3_bc",
     "iql": "rlsuite.algorithms.offline.iql",
@@ -19,14 +21,28 @@ ALGORITHMS = {
 
 
 def load(name: str) -> ModuleType:
-    """The module of algorithm `name`: its `Config`, `PRESETS`, `OBJECTIVES` and `train`.
+    """The module of algorithm `name`. Raises ValueError for an unknown one, with the nearest.
 
-    Raises ValueError for an unknown name, with the nearest ones.
+    | of it | is |
+    |---|---|
+    | Config | a frozen dataclass of all settings, with a property `declared` |
+    | PRESETS | preset -> task family ("*": any) -> the settings that differ from Config's own |
+    | OBJECTIVES | its pure loss functions, tensors [S, B] -> [S] |
+    | train(config, run) | trains; CONTRIBUTING.md has all that `run` offers |
+
+    `declared` is a `core.ranges.Declared`. A setting of type `core.ranges.RunFolder` names another
+    run, which the manifest then describes.
     """
     if name not in ALGORITHMS:
         near = difflib.get_close_matches(name.lower(), ALGORITHMS) or sorted(ALGORITHMS)
         raise ValueError(f"algorithm {name!r} is unknown; use one of: {', '.join(near)}")
     return import_module(ALGORITHMS[name])
+
+
+def is_off_policy(name: str) -> bool:
+    """Whether an algorithm acts, and learns from a replay buffer."""
+    load(name)
+    return ".off_policy." in ALGORITHMS[name]
 
 
 def is_offline(name: str) -> bool:

@@ -14,10 +14,11 @@ from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
 
+from rlsuite.core.ranges import RunFolder
 from rlsuite.runs.settings import Settings, field_comments
 
 REQUIRED = dataclasses.MISSING
-METAVARS = {int: "INT", float: "FLOAT", str: "TEXT", Path: "PATH"}
+METAVARS = {int: "INT", float: "FLOAT", str: "TEXT", Path: "PATH", RunFolder: "FOLDER"}
 LARGEST = 2**63 - 1
 
 
@@ -76,8 +77,9 @@ def of(kind: type) -> list[Flag]:
     ]
 
 
-def of_train(config: type, offline: bool) -> list[Flag]:
+def of_train(config: type, offline: bool, off_policy: bool = False) -> list[Flag]:
     """All flags of `train`: the run's, then the algorithm's, then what becomes of them."""
+    absent = () if offline else ("dataset",) if off_policy else ("dataset", "device")
     seeds = "5: seeds 0 to 4; 3:7: seeds 3 to 6; 1,4,9: those three; 3,: seed 3 alone"
     changes = {"seeds": {"kind": str, "text": seeds, "default": "5"}}
     if offline:
@@ -87,7 +89,7 @@ def of_train(config: type, offline: bool) -> list[Flag]:
     run = [
         dataclasses.replace(flag, **changes.get(flag.name, {}))
         for flag in of(Settings)
-        if offline or flag.name not in ("dataset", "device")
+        if flag.name not in absent
     ]
     folder = f"run folder; default: runs/ALGORITHM-{'DATASET' if offline else 'TASK'}-NUMBER"
     return [

@@ -338,6 +338,9 @@ def _run(argv: list[str]) -> int:
         again = str(interrupt) or shlex.join(["rlsuite", *argv])
         print(f"\ninterrupted; go on with: {again}", file=sys.stderr)
         return 130
+    except BrokenPipeError:  # whoever reads the output has seen enough, as `head` has
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at exit
+        return 0
     except (ValueError, ImportError, RuntimeError, OSError) as error:
         print(f"rlsuite {argv[0]}: {error}", file=sys.stderr)
         return 2 if isinstance(error, ValueError) else 1

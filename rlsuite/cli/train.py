@@ -52,8 +52,8 @@ def _train(name: str, argv: list[str]) -> None:
     folder = chosen.folder or _free_folder(f"{name}-{_place(chosen)}")
     command = shlex.join(["rlsuite", "train", name, *argv])
     new = run.create(folder, name, chosen.config, chosen.settings, chosen.preset, command)
-    iterations = chosen.config.iterations
-    new.say(f"preset {chosen.preset}; {iterations} iterations; everything goes to {folder}")
+    steps = f"{chosen.config.declared.steps:,} steps of each seed"
+    new.say(f"preset {chosen.preset}; {steps}; everything goes to {folder}")
     try:
         _execute(new)
     except Exception:
@@ -64,7 +64,7 @@ def _train(name: str, argv: list[str]) -> None:
 def resolve(name: str, argv: Sequence[str]) -> Choice:
     """What `rlsuite train NAME` would run with these flags. ValueError for what it would refuse."""
     module, offline = algorithms.load(name), algorithms.is_offline(name)
-    known = flags.of_train(module.Config, offline)
+    known = flags.of_train(module.Config, offline, algorithms.is_off_policy(name))
     given, rest = flags.known_of(f"rlsuite train {name}", known, argv)
     flags.refuse_unknown(f"rlsuite train {name}", known, rest)
     if given.get("on"):
@@ -138,7 +138,8 @@ def _fields(kind: type, values: dict) -> dict:
 def _help(name: str, argv: list[str]) -> None:
     """The flags of `rlsuite train NAME`, with the defaults of the preset and task in `argv`."""
     module = algorithms.load(name)
-    known = flags.of_train(module.Config, algorithms.is_offline(name))
+    kinds = algorithms.is_offline(name), algorithms.is_off_policy(name)
+    known = flags.of_train(module.Config, *kinds)
     usage = f"rlsuite train {name}"
     words = [word for word in argv if word not in ("-h", "--help")]
     given, rest = flags.known_of(usage, known, words)

@@ -52,6 +52,7 @@ class BoundedActor(nn.Module):
     """
 
     discrete = False
+    outputs = 1  # of the network, per action dimension
 
     def __init__(
         self,
@@ -73,7 +74,7 @@ class BoundedActor(nn.Module):
         self.spec = dict(zip(names, values, strict=True))  # what a copy is built from
         self.action_size, self.depth, self.activation = len(low), len(hidden) + 1, activation
         self.stochastic = log_std is not None
-        shapes = mlp_shapes("actor", (obs_size, *hidden, self.action_size))
+        shapes = mlp_shapes("actor", (obs_size, *hidden, self.outputs * self.action_size))
         shapes |= {"log_std": (1, self.action_size)} if self.stochastic else {}
         self.layout = self.actor_layout = Layout(shapes)
         self.normalizer = Standardizer(len(rngs), obs_size)
@@ -102,13 +103,17 @@ class BoundedActor(nn.Module):
         `dropout` has a mask [S, B, H] for each hidden layer, which multiplies what comes out of its
         activation. For ReLU that is the same as multiplying what goes in: no mask is negative.
         """
+        return self.centre + self.reach * torch.tanh(self.output(theta, obs, dropout))
+
+    def output(self, theta: Tensor, obs: Tensor, dropout: Sequence[Tensor] | None = None) -> Tensor:
+        """What the network says [S, B, outputs A], before any bound."""
         weights, x = dense(self.layout, theta), obs
         for i in range(self.depth):
             x = linear(x, weights[f"actor.{i}.weight"], weights[f"actor.{i}.bias"])
             if i < self.depth - 1:
                 x = ACTIVATIONS[self.activation](x)
                 x = x if dropout is None else x * dropout[i]
-        return self.centre + self.reach * torch.tanh(x)
+        return x
 
     def inside(self, action: Tensor) -> Tensor:
         """Actions [S, B, A] clipped to their bounds."""

@@ -1,4 +1,4 @@
-"""Replay: a ring of transitions with named fields, one ring per seed, over logged data or alone.
+"""Replay: a ring of transitions with named fields, one ring per seed, and what fills it.
 
 | symbol | shape | meaning |
 |---|---|---|
@@ -6,17 +6,14 @@
 | base | [n, ...] | logged rows that all seeds share, never copied and never overwritten |
 | added | | rows that each seed has ever added: row i lies at i mod C |
 
-A checkpoint must not rewrite a million rows that it has written before. Rows go to segments, files
-that are written once and never changed: `save` adds one with the rows since the last call, and the
-state that it returns names each segment with its SHA-256.
+Logged data alone are a base under a ring of no rows. `core.segments` writes a ring to disk.
 """
 
-import hashlib
 import math
-import os
 from collections import namedtuple
 from collections.abc import Mapping
 from pathlib import Path
+from time import perf_counter
 from typing import NamedTuple
 
 import numpy as np
@@ -24,24 +21,23 @@ import torch
 from torch import Tensor
 
 from rlsuite.core.chance import Chance
-
-KEPT_STATES = 2  # a segment stays until the last so many states, and the next, can do without it
-
-
-class Segment(NamedTuple):
-    """Rows `start` to `end` - 1 of every seed, in one file."""
-
-    start: int
-    end: int
-    sha256: str
-
-    @property
-    def name(self) -> str:
-        return f"{self.start:012d}.rows"
+from rlsuite.core.policies import Rngs
+from rlsuite.core.ranges import require_multiple, require_positive, require_whole, require_within
 
 
-class SegmentError(RuntimeError):
-    """A segment is missing or is not what was written; the message says which."""
+class Minibatch(NamedTuple):
+    """B transitions of each seed, float32."""
+
+    obs: Tensor  # [S, B, O]
+    action: Tensor  # [S, B, A]
+    reward: Tensor  # [S, B]
+    next_obs: Tensor  # [S, B, O], what the step truly led to
+    terminated: Tensor  # [S, B], 1 where the task ended the episode: no future
+
+    def standardized(self, normalizer) -> "Minibatch":
+        """The same with observations as the networks see them."""
+        obs, next_obs = map(normalizer.standardize, (self.obs, self.next_obs))
+        return self._replace(obs=obs, next_obs=next_obs)
 
 
 class ReplayBuffer:
@@ -62,8 +58,10 @@ class ReplayBuffer:
     ) -> None:
         self.num_seeds, self.capacity, self.shapes = num_seeds, capacity, dict(fields)
         self.rng, self.device = rng, rng.device
-        self.Rows = namedtuple("Rows", fields)  # what `sample` returns: [S, B, ...] by name
-        require_memory(self.nbytes, f"a replay buffer of {capacity:,} rows for {num_seeds} seeds")
+        standard = tuple(fields) == Minibatch._fields
+        self.Rows = Minibatch if standard else namedtuple("Rows", fields)  # what `sample` returns
+        seeds = "1 seed" if num_seeds == 1 else f"{num_seeds} seeds"
+        require_memory(self.nbytes, f"a replay buffer of {capacity:,} rows for {seeds}")
         self.fields = {name: self._zeros(shape) for name, shape in self.shapes.items()}
         self.seed_index = torch.arange(num_seeds, device=self.device)[:, None]
         self.base, self.logged = None, 0
@@ -76,8 +74,25 @@ class ReplayBuffer:
         self.added = 0
         # A CUDA graph sees a Python number as it was at capture; it sees this one as it is
         self.count = torch.zeros((), dtype=torch.int64, device=self.device)
-        self.segments: list[Segment] = []
-        self.states: list[int] = []  # `added` at each of the last states, oldest first
+        self.segments: list = []  # where the rows are on disk, and
+        self.states: list[int] = []  # `added` when they were last written, oldest first
+
+    @staticmethod
+    def of_transitions(envs, capacity: int, rng: Chance) -> "ReplayBuffer":
+        """One for what happens in `envs`: its rows are those of a `Minibatch`."""
+        fields = _fields((envs.obs_size,), (envs.action_size,))
+        return ReplayBuffer(len(envs.seeds), capacity, fields, rng)
+
+    @staticmethod
+    def of_data(
+        data, rng: Chance, rows: np.ndarray | None = None, capacity: int = 0
+    ) -> "ReplayBuffer":
+        """One over `data`, of rlsuite.datasets, or `rows` [n] of it, which are copied."""
+        base = {name: getattr(data, name) for name in Minibatch._fields}
+        if rows is not None:
+            base = {name: values[rows] for name, values in base.items()}
+        fields = _fields(data.obs.shape[1:], data.action.shape[1:])
+        return ReplayBuffer(len(rng.rngs), capacity, fields, rng, base)
 
     @property
     def nbytes(self) -> int:
@@ -95,8 +110,6 @@ class ReplayBuffer:
             return torch.from_numpy(np.zeros(size, np.float32))
         return torch.zeros(size, device=self.device)
 
-    # --------------------------------------------------------------------- rows in, rows out
-
     def add(self, **step: np.ndarray) -> None:
         """One step of N environments of every seed: each field [S, N, ...]."""
         rows = next(iter(step.values())).shape[1]
@@ -111,15 +124,15 @@ class ReplayBuffer:
     def sample(self, size: int) -> NamedTuple:
         """`size` rows of each seed, uniform with replacement, from base and ring: [S, size, ...].
 
-        Raises ValueError where there is nothing to draw from.
+        A `Minibatch` where the fields are its fields. Raises ValueError where there is nothing to
+        draw from.
         """
         if self.logged + len(self) == 0:
             raise ValueError("the replay buffer is empty; add rows before drawing from it")
-        if self.device.type != "cpu":
-            rows = self.rng.rows(self.logged + self.count, size)
-            return self.Rows(*(self._on_device(name, rows) for name in self.shapes))
-        rows = self.rng.rows(self.logged + len(self), size)
-        return self.Rows(*(self._on_host(name, rows) for name in self.shapes))
+        graphed = self.capacity and self.device.type != "cpu"
+        rows = self.rng.rows(self.logged + (self.count if graphed else len(self)), size)
+        pick = self._on_host if self.device.type == "cpu" else self._on_device
+        return self.Rows(*(pick(name, rows) for name in self.shapes))
 
     def _on_host(self, name: str, rows: Tensor) -> Tensor:
         ring = self.fields[name]
@@ -135,75 +148,50 @@ class ReplayBuffer:
         return drawn
 
     def _on_device(self, name: str, rows: Tensor) -> Tensor:
+        if not self.capacity:
+            return self.base[name][rows]
         ring = self.fields[name][self.seed_index, (rows - self.logged).clamp(min=0)]
         if not self.logged:
             return ring
         own = (rows >= self.logged).view(*rows.shape, *[1] * len(self.shapes[name]))
         return torch.where(own, ring, self.base[name][rows.clamp(max=self.logged - 1)])
 
-    # ------------------------------------------------------------------------------ on disk
 
-    def save(self, folder: Path) -> dict:
-        """Write the rows added since the last call to `folder`, flushed; the state to load from.
+def _fields(obs: tuple[int, ...], action: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
+    return dict(zip(Minibatch._fields, (obs, action, (), obs, ()), strict=True))
 
-        Files that no kept state needs are deleted first: of a segment, all of whose rows the ring
-        had overwritten KEPT_STATES states ago. OSError if the disk is full; nothing is lost then.
-        """
-        folder.mkdir(parents=True, exist_ok=True)
-        self._forget(folder)
-        start = max(self.segments[-1].end if self.segments else 0, self.added - self.capacity)
-        if start < self.added:
-            self.segments.append(self._write(folder, start, self.added))
-        self.states = [*self.states, self.added][-KEPT_STATES:]
-        segments = [tuple(segment) for segment in self.segments]
-        return {"added": self.added, "states": self.states, "segments": segments}
 
-    def load(self, state: dict, folder: Path) -> None:
-        """The ring as it was when `save` returned `state`. SegmentError if a file is damaged."""
-        self.added, self.states = state["added"], list(state["states"])
-        self.segments = [Segment(*segment) for segment in state["segments"]]
-        for segment in self.segments:
-            if segment.end > self.added - self.capacity:
-                self._read(folder, segment)
-        self.count.fill_(len(self))
+def require_off_policy(config: object, *periods: str) -> None:
+    """What every Config keeps to that fills a replay buffer and learns from it.
 
-    def _forget(self, folder: Path) -> None:
-        if len(self.states) < KEPT_STATES:
-            return
-        oldest = self.states[0] - self.capacity
-        for segment in [s for s in self.segments if s.end <= oldest]:
-            (folder / segment.name).unlink(missing_ok=True)
-            self.segments.remove(segment)
+    `periods` are further counts of environment steps, after which something happens.
+    """
+    require_whole(config, "num_envs", "capacity", "batch_size", "policy_delay", *periods)
+    require_whole(config, "total_steps", "steps_per_iteration", "hidden")
+    require_multiple(config, "num_envs", "steps_per_iteration", *periods)
+    require_multiple(config, "steps_per_iteration", "total_steps", "warm_up")
+    require_positive(config, "updates_per_step", "actor_lr", "critic_lr", "temperature")
+    require_within(config, 0, 1, "discount", "polyak")
+    last = config.total_steps - config.steps_per_iteration
+    if not 0 <= config.warm_up <= last:
+        steps = f"warm_up is {config.warm_up} of {config.total_steps} steps"
+        raise ValueError(f"{steps}, which leaves none to learn in; use 0 to {last}")
+    if config.capacity < config.num_envs:
+        envs = f"{config.num_envs} environments"
+        raise ValueError(f"capacity is {config.capacity}, less than one step of {envs}")
+    updates = round(config.updates_per_step * config.steps_per_iteration, 6)
+    if updates % config.policy_delay or updates < 1:
+        raise ValueError(
+            f"updates_per_step {config.updates_per_step:g} makes {updates:g} gradient steps of "
+            f"{config.steps_per_iteration} steps, no multiple of policy_delay "
+            f"{config.policy_delay}; use policy_delay 1, or another updates_per_step"
+        )
 
-    def _write(self, folder: Path, start: int, end: int) -> Segment:
-        at, digest = np.arange(start, end) % self.capacity, hashlib.sha256()
-        partial = folder / f"{start:012d}.partial"
-        with open(partial, "wb") as file:
-            for field in self.fields.values():
-                content = field[:, at].cpu().numpy().tobytes()
-                digest.update(content)
-                file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        segment = Segment(start, end, digest.hexdigest())
-        os.replace(partial, folder / segment.name)
-        return segment
 
-    def _read(self, folder: Path, segment: Segment) -> None:
-        path, rows = folder / segment.name, segment.end - segment.start
-        try:
-            content = path.read_bytes()
-        except OSError as error:
-            raise SegmentError(f"{path} cannot be read ({error.strerror})") from None
-        if hashlib.sha256(content).hexdigest() != segment.sha256:
-            raise SegmentError(f"{path} is damaged ({len(content):,} bytes, wrong checksum)")
-        at, offset = np.arange(segment.start, segment.end) % self.capacity, 0
-        for name, shape in self.shapes.items():
-            size = self.num_seeds * rows * math.prod(shape)
-            values = np.frombuffer(content, np.float32, size, offset)
-            values = values.reshape(self.num_seeds, rows, *shape).copy()
-            self.fields[name][:, at] = torch.from_numpy(values).to(self.device)
-            offset += 4 * size
+def chunks(rows: NamedTuple, count: int) -> list[NamedTuple]:
+    """Rows [S, B, ...] in `count` parts of equal size."""
+    parts = zip(*(x.chunk(count, 1) for x in rows), strict=True)
+    return [type(rows)(*part) for part in parts]
 
 
 def require_memory(needed: int, purpose: str) -> None:
@@ -218,3 +206,57 @@ def require_memory(needed: int, purpose: str) -> None:
             f"{purpose} needs {needed / 2**30:,.1f} GiB, but {free / 2**30:,.1f} GiB are free: "
             "lower the capacity or the number of seeds"
         )
+
+
+class ReplayCollector:
+    """Steps `envs` (of rlsuite.envs) and stores each transition in `buffer`.
+
+    The buffer gets what the policy chose, in (-1, 1), and the true next observation, also where an
+    episode ended. A time limit is no end, and neither is a restart: such rows have a future.
+    """
+
+    def __init__(self, envs, policy, buffer: ReplayBuffer) -> None:
+        self.envs, self.policy, self.buffer = envs, policy, buffer
+        self.behaviour = policy.behaviour(envs.action_low, envs.action_high)
+        self._seconds = {"physics": 0.0, "inference": 0.0}
+
+    def restart(self, env_seeds: np.ndarray) -> None:
+        """Fresh environments from `env_seeds` [S, N]."""
+        self.obs = self.envs.reset(env_seeds)
+        self.behaviour.reset(np.ones(env_seeds.shape, bool))
+
+    def step(self, rngs: Rngs) -> None:
+        """One step of every environment with the policy as it is now, sampled."""
+        start = perf_counter()
+        self.behaviour.refresh(self.policy)
+        raw, applied = self.behaviour.act(self.obs, rngs)
+        self._store(raw, applied, start)
+
+    def explore(self, steps: int, rngs: Rngs) -> None:
+        """So many steps of every environment with actions uniform in the box."""
+        shape = (self.obs.shape[1], self.policy.action_size)
+        for _ in range(steps):
+            start = perf_counter()
+            raw = np.stack([rng.uniform(-1, 1, shape) for rng in rngs]).astype(np.float32)
+            self._store(raw, self.behaviour.to_env(raw), start)
+
+    def seconds(self) -> dict[str, float]:
+        """Spent since the last call, by kind of work."""
+        spent, self._seconds = self._seconds, {"physics": 0.0, "inference": 0.0}
+        return spent
+
+    def _store(self, raw: np.ndarray, applied: np.ndarray, start: float) -> None:
+        chosen = perf_counter()
+        after = self.envs.step(applied)
+        stepped = perf_counter()
+        self.behaviour.reset(after.terminated | after.truncated)
+        self.buffer.add(
+            obs=self.obs,
+            action=raw,
+            reward=after.reward,
+            next_obs=after.final_obs,
+            terminated=after.terminated,
+        )
+        self.obs = after.obs
+        self._seconds["physics"] += stepped - chosen
+        self._seconds["inference"] += chosen - start + perf_counter() - stepped

@@ -21,11 +21,15 @@ class Chance:
             seeds = [int(rng.integers(2**62)) for rng in rngs]
             self.generators = [torch.Generator(device).manual_seed(seed) for seed in seeds]
 
-    def rows(self, count: int, size: int) -> Tensor:
-        """Uniform whole numbers below `count`, [S, size]."""
+    def rows(self, count: int | Tensor, size: int) -> Tensor:
+        """Uniform whole numbers below `count`, [S, size]. A 0-d tensor stays on the device."""
         if not self.generators:
             return torch.from_numpy(np.stack([g.integers(count, size=size) for g in self.rngs]))
         device = self.device
+        if isinstance(count, Tensor):  # randint would need it as a number, once for all
+            real = {"dtype": torch.float64, "device": device}
+            drawn = [torch.rand(size, generator=g, **real) for g in self.generators]
+            return (torch.stack(drawn) * count).long()
         return torch.stack(
             [torch.randint(count, (size,), generator=g, device=device) for g in self.generators]
         )

@@ -29,7 +29,14 @@ from rlsuite.core.mixtures import MixtureNetwork, TanhMixture
 from rlsuite.core.optim import gradient
 from rlsuite.core.policies import Actions, Behaviour, Bound, Rngs, clip
 from rlsuite.core.quantiles import QuantileCritics
-from rlsuite.core.ranges import require_bounded, require_choice, require_whole, require_within
+from rlsuite.core.ranges import (
+    require_bounded,
+    require_choice,
+    require_multiple,
+    require_positive,
+    require_whole,
+    require_within,
+)
 
 BASES = ("mixture", "gaussian", "deterministic")  # what the step starts from
 OPERATORS = ("single", "logsumexp", "jensen", "better", "modes", "deterministic")
@@ -53,19 +60,24 @@ class Candidates(NamedTuple):
     allowed: Tensor
 
 
-def require_step(config) -> None:
-    """What the settings of a step, and of the behaviour that it starts from, keep to."""
+def require_closed_form(config) -> None:
+    """What the settings of a step, of its behaviour and its critics keep to."""
     require_choice(config, "operator", OPERATORS)
     require_choice(config, "rules", RULES)
     require_whole(config, "components")
-    require_within(config, 0, math.inf, "log_tau", "delta")
-    require_within(config, 0, 1, "min_weight")
+    require_within(config, 0, math.inf, "log_tau", "delta", "quantiles", "target_noise")
+    require_within(config, 0, 1, "min_weight", "discount", "polyak")
     one = config.components == 1 or config.on  # another run's policy has one
     if config.operator in ("single", "deterministic") and not one:
         raise ValueError(
             f"operator {config.operator} starts from one Gaussian, and components is "
             f"{config.components}; use --components 1, or --operator better"
         )
+    if config.quantiles and len(config.hidden) < 2:
+        raise ValueError(f"hidden is {config.hidden}; quantiles need two layers or --quantiles 0")
+    if config.round_steps:
+        require_positive(config, "improvement_steps")
+        require_multiple(config, "round_steps", "improvement_steps")
 
 
 # ------------------------------------------------------------------------------------- operators

@@ -16,13 +16,13 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize, silu, softplus
 
-from rlsuite.core.actors import Standardizer, dense, initial
+from rlsuite.core.actors import dense, initial
+from rlsuite.core.buffers import ReplayBuffer
 from rlsuite.core.chance import Chance
 from rlsuite.core.layers import Layout, linear, mlp_shapes
 from rlsuite.core.network_files import load_network, save_network
 from rlsuite.core.optim import AdamState, Metrics, Net, descend
 from rlsuite.core.ranges import require_positive, require_whole
-from rlsuite.core.replay import Sampler
 from rlsuite.core.streams import Streams
 
 DYNAMICS_FILE = "dynamics.safetensors"  # in a run's folder, once the models are fitted
@@ -208,8 +208,7 @@ class Dynamics:
         self.ensemble = Ensemble(data.obs_size, action_size, *shape, config.clip_states)
         self.fit = self.ensemble.initial(self.streams["init"])
         self.chance = Chance(self.streams["action"])
-        standard = Standardizer(1, data.obs_size)
-        self.sampler = Sampler(data, standard, Chance(self.streams["batch"]))
+        self.buffer = ReplayBuffer.of_data(data, Chance(self.streams["batch"]))
         self.about = {"data": data.about["sha256"], "inverse_std": str(config.inverse_std)}
         self.about["spectral_norm"] = str(config.spectral_norm)
         if len(data) < config.model_batch_size:
@@ -226,7 +225,7 @@ class Dynamics:
         config = self.config
         shape = (config.members, config.model_batch_size)
         for _ in range(count):
-            batch = self.sampler.draw(config.model_batch_size)
+            batch = self.buffer.sample(config.model_batch_size)
             mask = (self.chance.uniform(*shape) < 0.5).float()
             self.fit, metrics = model_step(
                 self.ensemble, self.fit, batch, mask,

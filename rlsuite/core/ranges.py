@@ -1,9 +1,25 @@
-"""What the numbers of a Config must keep to, with messages that say what to type."""
+"""What a Config declares; what its numbers must keep to, with messages that say what to type."""
 
 import math
 from collections.abc import Collection, Sequence
+from typing import NamedTuple, NewType
 
 LARGEST = 3.4e38  # that float32 holds
+
+RunFolder = NewType("RunFolder", str)  # a field of this type names a run whose artifacts are used
+
+
+class Declared(NamedTuple):
+    """What `Config.declared` tells those who run an algorithm, and those who read its rows."""
+
+    widths: tuple[int, ...]  # of the hidden layers that most products are of
+    rows: int  # of each seed in one such product: a minibatch
+    steps: int  # of each seed until the last evaluation
+    gradient_steps: int  # of each seed: over many it pays to compile them
+    learning_rates: tuple[str, ...]  # its fields that are one: what to lower if training diverges
+    environments: int = 1  # to learn in, per seed
+    value: str = ""  # the metric that estimates a return: a huge one means that training diverged
+    variant: str = ""  # what it is of the algorithm, if it may not stand beside published values
 
 
 def require_offline(config: object, *stages: str) -> None:

@@ -20,7 +20,6 @@ from torch import Tensor
 
 from rlsuite.core.networks import ActorCritic
 from rlsuite.core.normalizers import RewardScaler
-from rlsuite.core.returns import gae
 
 
 @dataclass
@@ -107,6 +106,35 @@ class Batch(NamedTuple):
     def explained_variance(self) -> Tensor:
         """1 - var(R - V_old) / var(R): 1 for a perfect critic, 0 for a constant one. [S]."""
         return 1 - (self.target - self.old_value).var(1) / self.target.var(1).clamp(min=1e-8)
+
+
+def gae(
+    reward: np.ndarray,
+    value: np.ndarray,
+    next_value: np.ndarray,
+    future: np.ndarray,
+    carry: np.ndarray,
+    discount: float,
+    lam: float,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Generalised advantage estimates and TD(lambda) targets (Schulman et al. 2016), [S, T, N].
+
+    `reward` may be a cost. `next_value` is V of the true s_{t+1}, an episode's last included.
+    `future` and `carry` in [0, 1] are the shares of V(s_{t+1}) and of A_{t+1} that count.
+    PPO's factors are `future = 1 - terminated` and `carry = 1 - (terminated | truncated)`. They may
+    be probabilities, too: a constraint that ends an episode with probability delta makes both
+    1 - delta (CaT).
+    """
+    # delta_t = r_t + discount future_t V(s_{t+1}) - V(s_t)
+    delta = reward + discount * next_value * future - value
+    # A_t = delta_t + discount lam carry_t A_{t+1}
+    decay = np.asarray(discount * lam * carry, delta.dtype)
+    advantage = np.empty_like(delta)
+    running = np.zeros_like(delta[:, 0])
+    for t in reversed(range(delta.shape[1])):
+        running = delta[:, t] + decay[:, t] * running
+        advantage[:, t] = running
+    return advantage, advantage + value
 
 
 def factors(

@@ -30,19 +30,22 @@ from rlsuite.core.closed_form import (
 )
 from rlsuite.core.layers import ACTIVATIONS
 from rlsuite.core.networks import ActorCritic
+from rlsuite.core.squashed import LOG_STD, SquashedActor
 
 KINDS = {
     "actor-critic": ActorCritic,
     "beta-actor-critic": BetaActorCritic,
     "bounded-actor": BoundedActor,
+    "squashed-actor": SquashedActor,
     "closed-form": ClosedFormPolicy,
 }
-_OF_A_BOX = ("obs_size", "low", "high", "hidden", "activation", "log_std")
+_OF_A_BOX = ("obs_size", "low", "high", "hidden", "activation")
 _OF_A_CRITIC = ("obs_size", "action_size", "discrete", "hidden", "activation", "normalize_obs")
 SPECS = {  # the fields of each kind's spec, all of them needed
     "actor-critic": _OF_A_CRITIC,
     "beta-actor-critic": _OF_A_CRITIC,
-    "bounded-actor": _OF_A_BOX,
+    "bounded-actor": (*_OF_A_BOX, "log_std"),
+    "squashed-actor": (*_OF_A_BOX, "log_std_map"),
     "closed-form": (
         *("obs_size", "low", "high", "hidden", "base", "components", "critic_hidden"),
         *("distributional", "operator", "log_tau", "delta", "min_weight", "rules"),
@@ -158,7 +161,7 @@ def _check_sizes(about: dict, file: safe_open) -> None:
     if spec["hidden"] != widths[:-1]:
         raise ValueError(f"hidden is {_short(spec['hidden'])}, the weights have {widths[:-1]}")
     actions = spec["action_size"] if "action_size" in spec else len(spec["low"])
-    actions *= 2 if about["kind"] == "beta-actor-critic" else 1
+    actions *= 2 if about["kind"] in ("beta-actor-critic", "squashed-actor") else 1
     actions *= 2 * spec["components"] if spec.get("base") == "mixture" else 1
     if actions != width:
         raise ValueError(f"actions need {actions} outputs, the weights have {width}")
@@ -194,6 +197,7 @@ _FIELDS: dict[str, tuple[Callable[[object], bool], str]] = {  # of a spec: what 
     "discrete": (lambda value: isinstance(value, bool), "true or false"),
     "normalize_obs": (lambda value: isinstance(value, bool), "true or false"),
     "activation": _one_of(tuple(ACTIVATIONS)),
+    "log_std_map": _one_of(tuple(LOG_STD)),
     "low": _BOX,
     "high": _BOX,
     "log_std": (lambda value: value is None or _is_number(value), "null or a finite number"),

@@ -1,13 +1,19 @@
 """The tanh-squashed Gaussian of off-policy and offline methods; shapes as in `distributions`."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from rlsuite.core.distributions import DiagGaussian
+from rlsuite.core.actors import BoundedActor, BoundedSnapshot
+from rlsuite.core.policies import Bound
+
+LOG_SQRT_2PI = 0.5 * math.log(2 * math.pi)
+LOG_STD = {"clip": (-20.0, 2.0), "tanh": (-5.0, 2.0)}  # what maps an output to log sigma: its range
 
 
 @dataclass
@@ -19,8 +25,19 @@ class TanhGaussian:
 
     def sample(self, noise: Tensor) -> tuple[Tensor, Tensor]:
         """(action, log_prob) [S, B, A], [S, B]; exact even where the tanh saturates."""
+        pre_tanh, log_density = self.draw(noise)
+        return torch.tanh(pre_tanh), log_density.sum(-1)
+
+    def draw(self, noise: Tensor, floor: float = 0.0) -> tuple[Tensor, Tensor]:
+        """What `sample` squashes, and the log-density of each dimension, both [S, B, A]."""
         pre_tanh = self.mean + self.log_std.exp() * noise
-        return torch.tanh(pre_tanh), self._log_prob_of(pre_tanh)
+        gaussian = -0.5 * noise * noise - self.log_std - LOG_SQRT_2PI
+        return pre_tanh, gaussian - log_slope(pre_tanh, floor)
+
+    def log_density(self, pre_tanh: Tensor, floor: float = 0.0) -> Tensor:
+        """Of each dimension of tanh(pre_tanh), whichever policy drew it: [S, B, A]."""
+        z = (pre_tanh - self.mean) * torch.exp(-self.log_std)
+        return -0.5 * z * z - self.log_std - LOG_SQRT_2PI - log_slope(pre_tanh, floor)
 
     def mode(self) -> Tensor:
         return torch.tanh(self.mean)
@@ -28,14 +45,89 @@ class TanhGaussian:
     def log_prob(self, action: Tensor) -> Tensor:
         # An action that float32 rounds to +-1 has no finite pre-image; stay just inside.
         inside = action.clamp(-1 + 1e-6, 1 - 1e-6)
-        return self._log_prob_of(torch.atanh(inside))
+        return self.log_density(torch.atanh(inside)).sum(-1)
 
-    def _log_prob_of(self, pre_tanh: Tensor) -> Tensor:
-        gaussian = DiagGaussian(self.mean, self.log_std).log_prob(pre_tanh)
-        # log(1 - tanh(x)^2) = 2 (log 2 - x - softplus(-2x)), without cancellation for large |x|
-        log_slope = 2 * (math.log(2) - pre_tanh - F.softplus(-2 * pre_tanh))
-        return gaussian - log_slope.sum(-1)
 
-    def kl(self, other: "TanhGaussian") -> Tensor:
-        # A bijection shared by both sides leaves the KL unchanged.
-        return DiagGaussian(self.mean, self.log_std).kl(DiagGaussian(other.mean, other.log_std))
+def log_slope(pre_tanh: Tensor, floor: float = 0.0) -> Tensor:
+    """log(1 - tanh(x)^2 + floor): without a floor exact, and finite for every x."""
+    if floor > 0:
+        return (1 - torch.tanh(pre_tanh).square() + floor).log()
+    # 2 (log 2 - x - softplus(-2x)), without cancellation for large |x|
+    return 2 * (math.log(2) - pre_tanh - F.softplus(-2 * pre_tanh))
+
+
+class SquashedActor(BoundedActor):
+    """A whole policy: the state decides the mean and the standard deviation of a TanhGaussian.
+
+    Its own ("raw") action y lies in (-1, 1)^A. The environment gets centre + half width x y.
+    `log_std_map` says how the network's output becomes log sigma: "clip" into [-20, 2], or
+    "tanh", -5 + 3.5 (tanh(x) + 1).
+    """
+
+    outputs = 2
+
+    def __init__(
+        self,
+        obs_size: int,
+        low: Sequence[float],
+        high: Sequence[float],
+        *,
+        rngs: Sequence[np.random.Generator],
+        hidden: Sequence[int] = (256, 256),
+        activation: str = "relu",
+        log_std_map: str = "clip",
+    ) -> None:
+        super().__init__(obs_size, low, high, rngs=rngs, hidden=hidden, activation=activation)
+        del self.spec["log_std"]
+        self.spec["log_std_map"] = self.log_std_map = log_std_map
+
+    @classmethod
+    def for_envs(cls, envs, device: str, **others) -> "SquashedActor":
+        """One for observations and actions of `envs`; `others` as of the class.
+
+        ValueError where actions are discrete, or their box is unbounded.
+        """
+        if envs.discrete:
+            raise ValueError(
+                f"{envs.task} has discrete actions, and this algorithm needs continuous ones; use "
+                "another algorithm, for instance ppo"
+            )
+        return cls(envs.obs_size, envs.action_low, envs.action_high, **others).to(device)
+
+    def distribution(self, theta: Tensor, obs: Tensor) -> TanhGaussian:
+        """pi_theta(. | s) of raw actions, at observations [S, B, O]."""
+        mean, output = self.output(theta, obs).chunk(2, -1)
+        return TanhGaussian(mean, log_std(output, self.log_std_map, torch))
+
+    def mean(self, theta: Tensor, obs: Tensor) -> Tensor:
+        """The deterministic action [S, B, A] at observations [S, B, O], in the box."""
+        return self.centre + self.reach * self.distribution(theta, obs).mode()
+
+    def behaviour(self, low: Bound = None, high: Bound = None) -> "SquashedSnapshot":
+        """What acts like the policy as it is now, in an environment with these bounds [A]."""
+        return SquashedSnapshot(self, low, high)
+
+
+class SquashedSnapshot(BoundedSnapshot):
+    """Raw actions are tanh(mean + sigma noise), in (-1, 1); the environment gets them scaled."""
+
+    def __init__(self, policy, low: Bound = None, high: Bound = None) -> None:
+        self.log_std_map = policy.log_std_map
+        super().__init__(policy, low, high)
+
+    def choose(self, output: np.ndarray, noise: np.ndarray | None) -> np.ndarray:
+        mean, width = output[..., : self.action_size], output[..., self.action_size :]
+        if noise is None:
+            return np.tanh(mean)
+        return np.tanh(mean + np.exp(log_std(width, self.log_std_map, np)) * noise)
+
+    def to_env(self, raw: np.ndarray) -> np.ndarray:
+        return super().to_env(self.centre + self.half_width * raw)
+
+
+def log_std(output, log_std_map: str, library):
+    """log sigma from a network's output: tensors with torch as `library`, arrays with numpy."""
+    low, high = LOG_STD[log_std_map]
+    if log_std_map == "clip":
+        return library.clip(output, low, high)
+    return low + (high - low) / 2 * (library.tanh(output) + 1)

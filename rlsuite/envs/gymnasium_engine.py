@@ -6,8 +6,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import gymnasium
@@ -220,6 +221,15 @@ def _in_order(space: Space) -> Space:
     return Dict({key: _in_order(part) for key, part in space.items()})
 
 
+@contextlib.contextmanager
+def of_any_age(name: str) -> Iterator[None]:
+    """Asking for the -v4 of a known task is deliberate: most published numbers are on it."""
+    with warnings.catch_warnings():
+        if name in TASKS:
+            warnings.filterwarnings("ignore", message=".*is out of date.*")
+        yield
+
+
 def _build(task: str, options: dict[str, object]) -> tuple[gymnasium.Env, int | None]:
     """Return the environment without Gymnasium's standard wrappers, and the time limit in steps.
 
@@ -227,10 +237,7 @@ def _build(task: str, options: dict[str, object]) -> tuple[gymnasium.Env, int | 
     """
     name, settings = split(task)
     try:
-        with warnings.catch_warnings():
-            if name in TASKS:
-                # Asking for -v4 is deliberate here: most published numbers are on it.
-                warnings.filterwarnings("ignore", message=".*is out of date.*")
+        with of_any_age(name):
             env = gymnasium.make(name, disable_env_checker=True, **options, **settings)
     except (gymnasium.error.DependencyNotInstalled, ImportError) as error:
         raise ImportError(

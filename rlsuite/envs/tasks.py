@@ -122,7 +122,20 @@ def _locomotion_under_constraints() -> dict[str, Task]:
     return found
 
 
-TASKS |= _locomotion_under_constraints()
+def _dm_control_under_constraints() -> dict[str, Task]:
+    """Tasks of ReLOAD, in which the best policy breaks the constraint: costs are means per step."""
+    height = Constraint("height", costs.HEIGHT_LIMIT, "step")
+    speed = Constraint("speed", costs.JOINT_SPEED_LIMIT, "step")
+    walker, reacher = (
+        TASKS[name]._replace(base=name) for name in ("WalkerWalk-v1", "ReacherEasy-v1")
+    )
+    return {
+        "WalkerWalkHeight-v1": walker._replace(constraints=(height,), cost=costs.torso_height),
+        "ReacherEasySpeed-v1": reacher._replace(constraints=(speed,), cost=costs.joint_speed),
+    }
+
+
+TASKS |= _locomotion_under_constraints() | _dm_control_under_constraints()
 
 
 def constrain(

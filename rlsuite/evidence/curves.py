@@ -48,7 +48,7 @@ MOST_POINTS = 500  # of a line
 MARKERS = 8  # on a line, at most about as many
 DASH_SHIFT = 2  # points by which the dashes of one algorithm lag behind those of the one before
 CHARACTERS_PER_INCH = 15  # of a figure's foot line, at most
-_STYLE = {
+STYLE = {
     "font.size": 9,
     "axes.titlesize": 10,
     "axes.titleweight": "bold",
@@ -96,18 +96,18 @@ def figures(
     if statistic not in ESTIMATORS:
         raise ValueError(f"unknown statistic {statistic!r}; use one of {', '.join(ESTIMATORS)}")
     pictures = {}
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         for column in QUANTITIES:
             shown = [result for result in results if column in result.quantities()]
             if shown:
                 figure = _learning_curves(shown, values, column, statistic, seed_lines)
-                pictures[f"curves_{column}.png"] = _png(figure)
+                pictures[f"curves_{column}.png"] = png(figure)
         if len({result.algorithm for result in results}) > 1:
             column = aggregates.headline(results)
             scores = aggregates.pool(results, values, column)
             if scores:
                 left_out = aggregates.comparable(results, column)[1]
-                pictures["aggregate.png"] = _png(_aggregate(scores, results, left_out))
+                pictures["aggregate.png"] = png(_aggregate(scores, results, left_out))
     return pictures
 
 
@@ -132,7 +132,7 @@ def _learning_curves(
     cut, dotted = [], False
     for panel, task in zip(panels, tasks, strict=False):
         here = [result for result in results if result.task == task]
-        unit, word = _step_unit(max(result.last_step for result in here))
+        unit, word = step_unit(max(result.last_step for result in here))
         reach = []
         for result in here:
             style = style_of[result.algorithm]
@@ -358,14 +358,15 @@ def _profile_panel(panel: Axes, scores: Scores, style_of: dict[str, Style]) -> N
     panel.legend()
 
 
-def _step_unit(last: int) -> tuple[float, str]:
+def step_unit(last: int) -> tuple[float, str]:
+    """What an axis of steps counts in, and the words for it."""
     if last >= 1_000_000 * 0.5:
         return 1e6, " (millions)"
     return (1e3, " (thousands)") if last >= 5_000 else (1.0, "")
 
 
-def _png(figure: Figure) -> bytes:
+def png(figure: Figure, **metadata: str) -> bytes:
     """PNG bytes; without the software's version, so that equal figures are equal files."""
     stream = io.BytesIO()
-    figure.savefig(stream, format="png", metadata={"Software": None})
+    figure.savefig(stream, format="png", metadata={"Software": None, **metadata})
     return stream.getvalue()

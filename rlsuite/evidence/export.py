@@ -105,7 +105,8 @@ def _of_run(result: Result) -> Exported:
         "wall_seconds": float(last["wall_seconds"]),
         "logged": about["logged"],
     }
-    manifest |= {k: about[k] for k in ("uses", "sessions", "constraints") if about.get(k)}
+    optional = ("uses", "sessions", "constraints", "declared")
+    manifest |= {k: about[k] for k in optional if about.get(k)}
     if result.data:
         manifest["data"] = about["data"] | {"origin": result.data.origin}
     return Exported(manifest, table)

@@ -32,6 +32,7 @@ FIELDS = {
     "algorithm": str,
     "task": str,
     "config": {"best_fraction": NUMBER, "online_steps": int, "total_steps": int},
+    "declared": {"steps": int, "value": str, "variant": str},
     "config_hash": str,
     "settings": {"seeds": [int], "evaluations": int, "evaluation_episodes": int},
     "evaluation_episodes": int,
@@ -41,6 +42,7 @@ FIELDS = {
         **dict.fromkeys(("transitions", "episodes"), int),
         "mean_return": NUMBER,
     },
+    "constraints": [{"name": str, "limit": NUMBER, "kind": str}],
     "uses": {"*": {"seeds": [int], "wall_seconds": NUMBER}},
     "runs": [RUN],
 }

@@ -90,7 +90,7 @@ class Result:
         An offline run with a score has no return here: the score is the return on another scale.
         """
         known = {name for name in FINALS if self.final(name) is not None} - {"score_best"}
-        if not self.values["cost"].any():
+        if not (self.values["cost"].any() or self.manifest.get("constraints")):
             known.discard("cost")
         if self.data is None:
             known.discard("score_last_10")
@@ -119,9 +119,7 @@ class Result:
     @property
     def planned_steps(self) -> int:
         """Steps per seed that the run was started for, as far as that is recorded."""
-        config = self.manifest.get("config") or {}
-        planned = (config.get("total_steps") or 0) + (config.get("online_steps") or 0)
-        return int(self.manifest.get("steps") or planned or self.last_step)
+        return int(self.manifest.get("steps") or declared(self.manifest)["steps"] or self.last_step)
 
     @property
     def finished(self) -> bool:
@@ -136,8 +134,8 @@ class Result:
     @property
     def greatest_value(self) -> float:
         """The greatest size of Q or V that the run logged, of any seed; 0 where it logged none."""
-        value = (self.manifest.get("logged") or {}).get("value") or {"least": 0.0, "most": 0.0}
-        return max(abs(value["least"]), abs(value["most"]))
+        logged = (self.manifest.get("logged") or {}).get(declared(self.manifest)["value"])
+        return max(abs(logged["least"]), abs(logged["most"])) if logged else 0.0
 
     @property
     def diverged(self) -> bool:
@@ -256,11 +254,21 @@ def named(manifest: dict) -> str:
 
     10%BC is "bc-10-percent" as in the published values; what was tuned online is no offline run.
     """
+    variant = declared(manifest)["variant"]
+    return manifest["algorithm"] + (f"-{variant}" if variant else "")
+
+
+def declared(manifest: dict) -> dict:
+    """`steps`, `value` and `variant`, as `core.ranges.Declared` has them.
+
+    Runs from before there was such a declaration are known by their settings.
+    """
     config = manifest.get("config") or {}
     share = config.get("best_fraction")
-    name = manifest["algorithm"]
-    name += f"-{100 * share:g}-percent" if share is not None and share < 1 else ""
-    return name + ("-online" if config.get("online_steps") else "")
+    steps, online = config.get("total_steps") or 0, config.get("online_steps") or 0
+    variant = f"{100 * share:g}-percent" if share is not None and share < 1 else ""
+    known = {"steps": steps + online, "value": "value", "variant": "online" if online else variant}
+    return known | (manifest.get("declared") or {})
 
 
 def _require_same_data(first: Result, result: Result) -> None:

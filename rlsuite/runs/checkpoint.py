@@ -10,6 +10,8 @@ from pathlib import Path
 
 import torch
 
+from rlsuite.core.buffers import ReplayBuffer
+from rlsuite.core.segments import SegmentError, load_buffer, read_segments, save_buffer
 from rlsuite.runs.files import write_whole
 
 KEEP = 2  # the newest, and the one before in case the newest was damaged
@@ -44,19 +46,24 @@ def save(folder: Path, iteration: int, state: dict) -> None:
             old.unlink()
 
 
-def capture(learner) -> dict:
-    """The state of a learner: a dataclass of modules, tensors and named tuples, nested at will."""
-    return {f.name: _taken(getattr(learner, f.name)) for f in dataclasses.fields(learner)}
+def capture(learner, folder: Path | None = None) -> dict:
+    """The state of a learner: a dataclass of modules, tensors and named tuples, nested at will.
+
+    Rows of its replay buffers go to `folder`, and are on disk before this returns.
+    """
+    parts = {field.name: getattr(learner, field.name) for field in dataclasses.fields(learner)}
+    return {name: _taken(part, folder and folder / name) for name, part in parts.items()}
 
 
-def restore(learner, state: dict) -> None:
+def restore(learner, state: dict, folder: Path | None = None) -> None:
     """Put back what `capture` took. CheckpointError if it was taken of another kind of learner."""
     try:
         names = {field.name for field in dataclasses.fields(learner)}
         if names != state.keys():
             raise ValueError(f"it lacks or adds {', '.join(sorted(names ^ state.keys()))}")
         for name, saved in state.items():
-            setattr(learner, name, _put_back(getattr(learner, name), saved))
+            part = getattr(learner, name)
+            setattr(learner, name, _put_back(part, saved, folder and folder / name))
     except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise CheckpointError(
@@ -65,18 +72,23 @@ def restore(learner, state: dict) -> None:
         ) from error
 
 
-def _taken(part):
+def _taken(part, folder: Path | None = None):
     if isinstance(part, torch.Tensor):
         return part
+    if isinstance(part, ReplayBuffer):
+        return save_buffer(part, folder)
     if isinstance(part, tuple):
         return {name: _taken(value) for name, value in part._asdict().items()}
     return part.state_dict()
 
 
-def _put_back(part, saved):
+def _put_back(part, saved, folder: Path | None = None):
     """`part` as it was when `saved` was taken of it; a module is changed in place."""
     if isinstance(part, torch.Tensor):
         return saved
+    if isinstance(part, ReplayBuffer):
+        load_buffer(part, saved, folder)
+        return part
     if isinstance(part, tuple):
         return type(part)(*(_put_back(x, saved[name]) for name, x in part._asdict().items()))
     part.load_state_dict(saved)
@@ -88,8 +100,9 @@ def load(
 ) -> tuple[int, dict] | None:
     """(iterations, state) of the newest sound checkpoint, None if there never was one.
 
-    A damaged one is refused through `say`, and the one before is used; if all are damaged,
-    CheckpointError. Tensors come to `device`; by default to where they were.
+    One that is damaged, or needs damaged rows of a replay buffer, is refused through `say`, and the
+    one before is used; if all are damaged, CheckpointError. Tensors come to `device`; by default to
+    where they were.
     """
     paths = _paths(folder)
     for path in reversed(paths):
@@ -100,7 +113,13 @@ def load(
             continue
         digest, payload = content[:_HASH_BYTES], content[_HASH_BYTES:]
         if digest == hashlib.sha256(payload).digest():
-            return int(path.stem), _unpacked(path, payload, device)
+            state = _unpacked(path, payload, device)
+            try:
+                _require_rows(state, folder)
+            except SegmentError as error:
+                say(f"{error}: {path.name}, which needs it, is refused")
+                continue
+            return int(path.stem), state
         say(f"{path} is damaged or cut short ({len(content)} bytes, wrong checksum): refused")
     if paths:
         raise CheckpointError(f"every checkpoint in {folder} is damaged; start in another --folder")
@@ -113,6 +132,17 @@ def clean(folder: Path) -> None:
         if _NAME.fullmatch(f"{path.stem}.ckpt"):
             with contextlib.suppress(OSError):
                 path.unlink()
+    for path in folder.glob("*/*.partial"):  # of a replay buffer
+        with contextlib.suppress(OSError):
+            path.unlink()
+
+
+def _require_rows(state: dict, folder: Path) -> None:
+    """SegmentError unless the files of all replay buffers are whole."""
+    for name, part in state.get("learner", {}).items():
+        if isinstance(part, dict) and "segments" in part:
+            for _ in read_segments(part, folder / name):
+                pass
 
 
 def _unpacked(path: Path, payload: bytes, device: str | None) -> dict:

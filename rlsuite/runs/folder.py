@@ -57,8 +57,8 @@ def describe(
     seeds, data = len(settings.seeds), None
     if settings.dataset:
         data = store.load(settings.dataset, task=settings.env)
-    copies = {"engine": getattr(config, "num_envs", 1)}
-    copies["evaluation_engine"] = settings.evaluation_episodes
+    declared = config.declared
+    copies = {"engine": declared.environments, "evaluation_engine": settings.evaluation_episodes}
     about = {
         "format": FORMAT,
         "algorithm": algorithm,
@@ -72,14 +72,21 @@ def describe(
         "sources": field_comments(type(config)),
         "config_hash": config_hash(algorithm, config, settings),
         "uses": runs_used(config),
+        "declared": declared._asdict(),
         **{k: choose_engine(settings.env, seeds * n, settings.engine) for k, n in copies.items()},
-        "constraints": [each._asdict() for each in costs_of(settings.env).constraints],
+        "constraints": _constraints(settings.env),
         "physics_mismatch": envs.physics_mismatch(settings.env),
         "seeded": envs.is_seeded(settings.env),
         **here(),
         "sessions": [],
     }
     return json.loads(json.dumps(about))  # as a later process will read it
+
+
+def _constraints(task: str) -> list[dict]:
+    """What is asked for in `task`; whether the user's own environments have costs shows later."""
+    known = costs_of(task)
+    return [each._asdict() for each in known.constraints] if known.known else []
 
 
 def _described(data: Transitions) -> dict:

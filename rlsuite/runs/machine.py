@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from rlsuite.core import cores
+from rlsuite.core.ranges import Declared
 
 ABSENT = "not installed"
 PACKAGES = ("rlsuite", "torch", "numpy", "gymnasium", "mujoco", "envpool")
@@ -25,16 +26,13 @@ WORTH_COMPILING = 30_000
 WORTH_ONEDNN, LEAST = 64 * 128, 64
 
 
-def choose_products(config) -> None:
+def choose_products(declared: Declared) -> None:
     """Let PyTorch use oneDNN for float32 products where that pays, if its results are float32's.
 
-    What `config` calls its batch is `batch_size`; the names of what divides it end in
-    "minibatches". The setting that selects oneDNN also permits bfloat16, which processors with AMX
-    then use. One product tells: float32 errs by 5e-4 here, bfloat16 by 0.6.
+    The setting that selects oneDNN also permits bfloat16, which processors with AMX then use. One
+    product tells: float32 errs by 5e-4 here, bfloat16 by 0.6.
     """
-    width = min(getattr(config, "hidden", ()), default=0)
-    parts = [n for name, n in vars(config).items() if name.endswith("minibatches")]
-    rows = getattr(config, "batch_size", 0) // max(parts, default=1)
+    width, rows = min(declared.widths, default=0), declared.rows
     pays = width * rows >= WORTH_ONEDNN and min(width, rows) >= LEAST
     torch.set_float32_matmul_precision("medium" if pays else "highest")
     x = torch.linspace(-1, 1, 256 * 256).view(256, 256).sin()

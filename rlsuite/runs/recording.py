@@ -14,7 +14,7 @@ import numpy as np
 from rlsuite.core.saving import load_policy, select_seed
 from rlsuite.envs import Environments
 from rlsuite.envs.faults import explained
-from rlsuite.envs.gymnasium_engine import GymnasiumPhysics
+from rlsuite.envs.gymnasium_engine import GymnasiumPhysics, of_any_age
 from rlsuite.envs.tasks import choose_engine, engine_id, find, require_typed
 from rlsuite.runs.evaluation import evaluate
 from rlsuite.runs.run import RunError
@@ -110,13 +110,14 @@ def _drawable(task: str) -> tuple[float, dict[str, str]]:
     os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
     if not {"MUJOCO_GL", "DISPLAY"} & set(os.environ):
         os.environ["MUJOCO_GL"] = _renderer()
-    options, env = {"render_mode": "rgb_array"}, None
+    options, name = {"render_mode": "rgb_array"}, engine_id(task)
     try:
-        env = gymnasium.make(engine_id(task), disable_env_checker=True, **options)
-        if _has_camera(env.unwrapped, "track"):  # which goes along; the default one stays behind
-            env.close()
-            options["camera_name"] = "track"
-            env = gymnasium.make(engine_id(task), disable_env_checker=True, **options)
+        with of_any_age(name):
+            env = gymnasium.make(name, disable_env_checker=True, **options)
+            if _has_camera(env.unwrapped, "track"):  # it goes along; the default one stays behind
+                env.close()
+                options["camera_name"] = "track"
+                env = gymnasium.make(name, disable_env_checker=True, **options)
         env.reset(seed=0)
         picture = env.render()
         fps = env.metadata.get("render_fps", 30)

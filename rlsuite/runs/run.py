@@ -42,7 +42,8 @@ from rlsuite.runs.files import write_whole
 from rlsuite.runs.finished import Base, base
 from rlsuite.runs.folder import FINISHED, RunError, from_json
 from rlsuite.runs.settings import Settings, learning_rates
-from rlsuite.runs.steps import GraphTurn, HostTurn
+from rlsuite.runs.stages import Plan, Stages
+from rlsuite.runs.steps import Clock, CudaGraphStep, EagerStep
 from rlsuite.runs.stored import StoredRun, _due
 
 __all__ = ["Run", "RunError", "create", "execute", "from_json", "reopen"]
@@ -66,19 +67,22 @@ class Run(StoredRun):
         super().__init__(folder, about, config, settings)
         self.resumed = resumed
         self._engine, self._evaluation_engine = folders.engines(folder, about)
-        self.at_boundary = True
+        self.at_boundary = True  # environments begin anew: a stage begins, or a checkpoint was made
         self._ending = False
         self._display: Display | None = None
         self._board: logs.Board | None = None
         self._training = self._evaluating = self._data = None
+        self._clock, self._chances = Clock(), []
+        self._learner = self._plan = None  # until it has begun
+        self._done = 0  # iterations
         self._seen = 0  # episodes of the training environments that the log has
 
     # ------------------------------------------------------------- what an algorithm calls
 
     def environments(self, copies: int) -> envs.Environments:
         """The run's training environments, `copies` per seed."""
-        if self.device != "cpu":
-            raise RunError(f"--device {self.device} is for learning from data alone; leave it out")
+        if self.device != "cpu" and not algorithms.is_off_policy(self.algorithm):
+            raise RunError(f"--device {self.device} is for learning from replay; leave it out")
         self._training = envs.make(self.task, self.seeds, copies, self._engine)
         self._prepare_evaluation()
         return self._training
@@ -96,63 +100,80 @@ class Run(StoredRun):
 
     @property
     def device(self) -> str:
-        """Where an offline algorithm's tensors lie: "cpu" or "cuda"."""
+        """Where the tensors of an algorithm with replay or data lie: "cpu" or "cuda"."""
         return self.settings.device or "cpu"
 
     def chance(self, purpose: str) -> Chance:
         """Random tensors on the run's device, from the run's own streams."""
-        return Chance(self.streams[purpose], self.device)
+        chance = Chance(self.streams[purpose], self.device)
+        self._chances.append(chance)
+        return chance
 
-    def turn(
-        self, draw: Callable[[], tuple], step: Callable, gradient_steps: int, chances: list[Chance]
-    ) -> HostTurn | GraphTurn:
-        """`draw` and `step` as one call: on CUDA one graph, else timed, `step` compiled if it pays.
+    def update(
+        self,
+        function: Callable,
+        draw: Callable[[], tuple] | None = None,
+        gradient_steps: int | None = None,
+    ) -> EagerStep | CudaGraphStep:
+        """`function(*given, *draw(), **named)`, a pure update, as one call that takes the rest.
 
-        `chances` are all that `draw` draws from.
+        On CUDA it is one graph, with all that `draw` draws from the run's `chance`; else
+        `function` is compiled where that pays over so many gradient steps; None: those that the
+        config declares. Drawing is timed.
         """
-        if self.device == "cpu":
-            return HostTurn(draw, self.compiled(step, gradient_steps))
-        return GraphTurn(draw, step, chances)
+        if self.device != "cpu":
+            step = CudaGraphStep(function, draw, self._chances)
+        else:
+            count = gradient_steps or self.config.declared.gradient_steps
+            if machine.should_compile(self.settings.compile, count):
+                function = machine.compiled(function, self.say)
+            step = EagerStep(function, draw)
+        self._clock.updates.append(step)
+        return step
 
-    def compiled(self, function: Callable, gradient_steps: int) -> Callable:
-        """A pure update function, compiled where that pays over so many gradient steps."""
-        if machine.should_compile(self.settings.compile, gradient_steps):
-            return machine.compiled(function, self.say)
-        return function
+    def begin(self, learner, *, train: Stages, prepare: Stages | None = None) -> None:
+        """Fix the stages, {name: (iterations, steps of each)}, and restore what a checkpoint holds.
 
-    def iterations(self, total: int, steps_each: int, learner, before: int = 0) -> Iterator[int]:
-        """Yield the iterations still to do, evaluating and saving `learner` between them.
-
-        `learner` is a dataclass of modules and named tuples, one of them `policy`: what a
-        checkpoint holds. `steps_each` are environment steps of each seed, or gradient steps of an
-        offline algorithm. `before` of the iterations prepare: their steps count up to zero, and
-        nothing is evaluated.
+        `learner` is a dataclass of modules, named tuples and replay buffers, one of them `policy`:
+        what a checkpoint holds. Steps are environment steps of each seed, or gradient steps where
+        it learns from data. Those of `prepare` count up to zero, and nothing is evaluated there.
         """
-        first = self._restore(learner, total)
+        self._learner, self._plan = learner, Plan(prepare or {}, train)
+        self._done = first = self._restore(learner, self._plan.total)
         name = f"{self.algorithm} {self.task} x{len(self.seeds)}"
-        self._display = Display(name, total, first)
+        self._display = Display(name, self._plan.total, first)
         self._started = perf_counter()
-        done = (first - before) * steps_each
+        done = self._plan.step(first)
         self._speed_base = (perf_counter(), done)
-        if first < total:
+        if first < self._plan.total:
             with self._writing():
                 if self.resumed:
                     folders.record_session(self.folder, self.step, self.say)
                 self._board = logs.Board(self.folder, done + 1)
-        for k in range(first, total):
-            self.step = (k + 1 - before) * steps_each
-            yield k
-            if k >= before and _due(k - before, total - before, self.settings.evaluations):
-                self._evaluate(learner.policy)
-            self.at_boundary = _due(k, total, self.settings.checkpoints)
-            if self.at_boundary or self._ending:
-                self._save(k + 1, learner)
-            if self._ending and k + 1 < total:
-                raise KeyboardInterrupt
-        self._finish()
 
-    def log(self, metrics: dict[str, torch.Tensor], seconds: dict[str, float]) -> None:
-        """Record one iteration: metrics [S], and the seconds spent in each kind of work."""
+    def stage(self, name: str) -> Iterator[int]:
+        """The numbers, from 0, of the iterations of a stage that are still to do.
+
+        Between them the run evaluates and saves; `at_boundary` says in which of them environments
+        have to begin anew. A stage that a resumed run has behind it yields nothing.
+        """
+        for k in self._plan.remaining(name, self._done):
+            self.at_boundary |= k == self._plan.stages[name].first
+            self.step = self._plan.step(k + 1)
+            self._clock.start()
+            yield k - self._plan.stages[name].first
+            self._clock.stop()
+            self._done = k + 1
+            self._between(k)
+
+    def log(
+        self, metrics: dict[str, torch.Tensor], measured: dict[str, float] | None = None
+    ) -> None:
+        """Record one iteration: metrics [S], and the seconds that were `measured` on its way.
+
+        These are of work in the environments; what `update` drew is known here, and the rest of the
+        iteration was learning.
+        """
         table = logs.PROGRESS if self.step > 0 else logs.PREPARATION
         costs = self._cost_columns(table)
         for episode in self._training.episodes(self._seen) if self._training else ():
@@ -160,7 +181,7 @@ class Run(StoredRun):
         self._seen = self._training.finished if self._training else 0
         values = {name: value.tolist() for name, value in metrics.items()}
         self._require_finite(values)
-        for name, value in seconds.items():
+        for name, value in self._clock.split(measured or {}).items():
             self._seconds[name] = self._seconds.get(name, 0.0) + value
         rows = []
         for slot, seed in enumerate(self.seeds):
@@ -201,7 +222,30 @@ class Run(StoredRun):
             if part is not None:
                 part.close()
 
+    def finish(self) -> None:
+        """Mark the run as finished. RuntimeError if stages of its plan were never run."""
+        if self._done < self._plan.total:
+            left = self._plan.total - self._done
+            raise RuntimeError(f"{self.algorithm} ends with {left} iterations of its stages undone")
+        if not (self.folder / FINISHED).exists():
+            with self._writing():
+                write_whole(self.folder / FINISHED, f"{self._wall():.3f} seconds\n".encode())
+        last = self._history[-1][1].returns.mean(1).tolist()
+        self.say(f"evaluation at step {self.step:,}: return {spread(last)} over {len(last)} seeds")
+        self.say(f"everything is in {self.folder}")
+
     # ------------------------------------------------------------------ between iterations
+
+    def _between(self, k: int) -> None:
+        """What is due after iteration `k` of the whole run."""
+        total, prepared = self._plan.total, self._plan.prepared
+        if k >= prepared and _due(k - prepared, total - prepared, self.settings.evaluations):
+            self._evaluate(self._learner.policy)
+        self.at_boundary = _due(k, total, self.settings.checkpoints)
+        if self.at_boundary or self._ending:
+            self._save(k + 1, total, self._learner)
+        if self._ending and k + 1 < total:
+            raise KeyboardInterrupt
 
     def _prepare_evaluation(self) -> None:
         if self._evaluating is None:
@@ -231,14 +275,6 @@ class Run(StoredRun):
             logs.write_history(self.folder, self._history, self.seeds)
             self._board.add(self.step, {"evaluation/return": float(result.returns.mean())})
         self._seconds["evaluation"] = self._seconds.get("evaluation", 0) + perf_counter() - start
-
-    def _finish(self) -> None:
-        if not (self.folder / FINISHED).exists():
-            with self._writing():
-                write_whole(self.folder / FINISHED, f"{self._wall():.3f} seconds\n".encode())
-        last = self._history[-1][1].returns.mean(1).tolist()
-        self.say(f"evaluation at step {self.step:,}: return {spread(last)} over {len(last)} seeds")
-        self.say(f"everything is in {self.folder}")
 
     def _to_board(self, rows: list[dict], values: dict[str, list[float]]) -> None:
         shown = {f"metrics/{name}": sum(value) / len(value) for name, value in values.items()}
@@ -317,11 +353,12 @@ def execute(run: Run) -> None:
             return
         _require_device(run.settings)
         torch.set_num_threads(run.settings.torch_threads)
-        machine.choose_products(run.config)
+        machine.choose_products(run.config.declared)
         folders.clean(run.folder)
         try:
             with _ended_by_signal(run):
                 module.train(run.config, run)
+                run.finish()
         except (envs.EnvironmentFault, envs.PolicyFault) as fault:
             raise RunError(_fault(run, fault)) from fault
         except (OSError, SafetensorError) as error:  # of a file that the algorithm writes

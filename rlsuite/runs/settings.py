@@ -10,7 +10,9 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
+from typing import get_args, get_type_hints
 
+from rlsuite.core.ranges import RunFolder
 from rlsuite.envs.tasks import engine_id
 
 COMPILE_WISHES = ("auto", "on", "off")
@@ -27,7 +29,7 @@ class Settings:
     env: str  # task, e.g. Hopper-v4, or MODULE:ID for one of your own
     dataset: str | None = None  # what an offline algorithm learns from: a name of data list, a path
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)  # one slot each, trained together
-    device: str | None = None  # of an offline algorithm's tensors: cuda, or cpu if not given
+    device: str | None = None  # of what learns from replay or data: cuda, or cpu if not given
     engine: str = "auto"  # envpool, gymnasium, or auto: EnvPool from 8 environments up
     evaluations: int = 10  # evenly over the run, the last one at its end
     evaluation_episodes: int = 10  # of each seed, deterministic policy
@@ -116,10 +118,8 @@ def field_comments(config_class: type) -> dict[str, str]:
 
 
 def learning_rates(config: object) -> str:
-    """The flags of `config` that set a learning rate, in its order: "--actor-lr --critic-lr"."""
-    names = (f.name for f in dataclasses.fields(config) if f.type in (float, "float"))
-    rates = [name for name in names if re.search(r"(^|_)(lr|learning_rate)$", name)]
-    return " ".join(f"--{name.replace('_', '-')}" for name in rates)
+    """The flags that set a learning rate, in the order of `config`: "--actor-lr --critic-lr"."""
+    return " ".join(f"--{name.replace('_', '-')}" for name in config.declared.learning_rates)
 
 
 def config_hash(algorithm: str, config: object, settings: Settings) -> str:
@@ -136,13 +136,16 @@ def hash_of(algorithm: str, config: dict, settings: dict) -> str:
 
 
 def runs_used(config: object) -> dict[str, dict]:
-    """{field: what made the run whose folder it names}, such as `density` of SPOT.
+    """{field: what made the run whose folder it names}, of the fields that are a `RunFolder`.
 
     ValueError for a run folder whose config.json is damaged.
     """
     found = {}
-    for name, value in dataclasses.asdict(config).items():
-        if not isinstance(value, str) or not (Path(value) / "config.json").exists():
+    for name, kind in get_type_hints(type(config)).items():
+        if RunFolder not in (kind, *get_args(kind)):
+            continue
+        value = getattr(config, name)
+        if value is None or not (Path(value) / "config.json").exists():
             continue
         end = Path(value) / "finished"
         try:

@@ -1,4 +1,4 @@
-"""One turn of an offline algorithm: draw transitions and noise, then step; on CUDA as one graph."""
+"""One step of an update: draw, then compute, on CUDA as one graph; and where the time goes."""
 
 from collections.abc import Callable
 from time import perf_counter
@@ -8,57 +8,47 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from rlsuite.core.chance import Chance
 
-WARM_UP = 3  # turns on a side stream before a capture, as PyTorch asks for
+WARM_UP = 3  # steps on a side stream before a capture, as PyTorch asks for
 
 
-class HostTurn:
-    """`step(*given, *draw(), **named)`, timed."""
+class EagerStep:
+    """`function(*given, *draw(), **named)`, whose drawing is timed."""
 
-    def __init__(self, draw: Callable[[], tuple], step: Callable) -> None:
-        self.draw, self.step = draw, step
-        self._seconds = {"data": 0.0, "learning": 0.0}
+    def __init__(self, function: Callable, draw: Callable[[], tuple] | None = None) -> None:
+        self.function, self.draw = function, draw
+        self.drawing = 0.0  # seconds since somebody set it to zero
 
     def __call__(self, *given, **named):
+        if self.draw is None:
+            return self.function(*given, **named)
         start = perf_counter()
         drawn = self.draw()
-        ready = perf_counter()
-        result = self.step(*given, *drawn, **named)
-        self._seconds["data"] += ready - start
-        self._seconds["learning"] += perf_counter() - ready
-        return result
-
-    def seconds(self) -> dict[str, float]:
-        """Spent since the last call, by kind of work."""
-        spent, self._seconds = self._seconds, {"data": 0.0, "learning": 0.0}
-        return spent
+        self.drawing += perf_counter() - start
+        return self.function(*given, *drawn, **named)
 
 
-class GraphTurn:
+class CudaGraphStep:
     """The same as one CUDA graph: all kernels of all seeds, random draws too, in one launch.
 
     Every call must give tensors of the same shapes; numbers that change come as tensors. What it
-    returns is overwritten by the next call.
+    returns is overwritten by the next call. `chances` are all that `draw` draws from.
     """
 
-    def __init__(self, draw: Callable[[], tuple], step: Callable, chances: list[Chance]) -> None:
-        self.draw, self.step, self.chances = draw, step, chances
+    drawing = 0.0  # it is part of the graph
+
+    def __init__(
+        self, function: Callable, draw: Callable[[], tuple] | None, chances: list[Chance]
+    ) -> None:
+        self.function, self.draw, self.chances = function, draw or tuple, chances
         self.graph: torch.cuda.CUDAGraph | None = None
-        self._start: float | None = None
 
     def __call__(self, *given, **named):
-        self._start = self._start or perf_counter()
         if self.graph is None:
             self._capture(given, named)
         for held, new in zip(tree_leaves(self.inputs), tree_leaves((given, named)), strict=True):
             held.copy_(new)
         self.graph.replay()
         return self.outputs
-
-    def seconds(self) -> dict[str, float]:
-        """Spent since the last call; waits for the device."""
-        torch.cuda.synchronize()
-        spent, self._start = perf_counter() - self._start, None
-        return {"learning": spent}
 
     def _capture(self, given: tuple, named: dict) -> None:
         device = self.chances[0].device
@@ -68,7 +58,7 @@ class GraphTurn:
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
             for _ in range(WARM_UP):
-                self._turn()
+                self._step()
         torch.cuda.current_stream().wait_stream(side)
         for chance, state in zip(self.chances, before, strict=True):
             chance.load_state_dict(state)
@@ -77,8 +67,35 @@ class GraphTurn:
             for generator in chance.generators:
                 self.graph.register_generator_state(generator)
         with torch.cuda.graph(self.graph):
-            self.outputs = self._turn()
+            self.outputs = self._step()
 
-    def _turn(self):
+    def _step(self):
         (given, named) = self.inputs
-        return self.step(*given, *self.draw(), **named)
+        return self.function(*given, *self.draw(), **named)
+
+
+class Clock:
+    """Divides the time of iterations by kind of work."""
+
+    def __init__(self) -> None:
+        self.updates: list[EagerStep | CudaGraphStep] = []
+        self._running: float | None = None  # since when
+        self._before = 0.0  # seconds that are not divided yet
+
+    def start(self) -> None:
+        """An iteration begins."""
+        self._running = perf_counter()
+
+    def stop(self) -> None:
+        """It ends: what follows belongs to none."""
+        self._before += perf_counter() - self._running
+
+    def split(self, measured: dict[str, float]) -> dict[str, float]:
+        """Seconds since the last split: as `measured`, of drawing ("data"), the rest "learning"."""
+        now = perf_counter()
+        whole, self._before, self._running = self._before + now - self._running, 0.0, now
+        drawing = sum(update.drawing for update in self.updates)
+        for update in self.updates:
+            update.drawing = 0.0
+        parts = dict(measured) | ({"data": drawing} if drawing else {})
+        return parts | {"learning": max(0.0, whole - sum(parts.values()))}

@@ -12,6 +12,9 @@ import numpy as np
 import torch
 from safetensors import SafetensorError
 
+from rlsuite.core.layers import Layout
+from rlsuite.core.network_files import load_network, save_network
+from rlsuite.core.ranges import RunFolder
 from rlsuite.core.saving import load_policy, save_policy
 from rlsuite.core.streams import Streams
 from rlsuite.runs import checkpoint, logs
@@ -68,19 +71,21 @@ class StoredRun:
                 "on from, and nothing was changed. To train anew, name another --folder"
             )
         iterations, state = found
-        if iterations < self.config.iterations:
+        if iterations < state.get("total", iterations):
             return True  # its last checkpoint was damaged later: said above
         about = state.get("policy") or self._about_policy() | {"step": state["step"]}
         tables = logs.recorded(self.folder, state)
         same = logs.same(self.folder, tables, _history(state), self.seeds)
         return same and self._has_policy(about, state["learner"]["policy"])
 
-    def _save(self, iterations: int, learner) -> None:
+    def _save(self, iterations: int, total: int, learner) -> None:
+        """The checkpoint after so many of the run's `total` iterations."""
         with self._writing():
             tables = logs.contents(self.folder)
+            parts = checkpoint.capture(learner, self.folder / "checkpoint")
         state = {
             "begun": folders.identity(self.about),
-            "learner": checkpoint.capture(learner),
+            "learner": parts,
             "streams": self.streams.state_dict(),
             "recent": [list(x) for x in self._recent],
             "history": [(s, [x.tolist() for x in vars(e).values()]) for s, e in self._history],
@@ -89,6 +94,7 @@ class StoredRun:
             "tables": tables,
             "policy": self._about_policy(learner.policy),
             "step": self.step,
+            "total": total,
         }
         checkpoint.save(self.folder / "checkpoint", iterations, state)
         self._saved = self.step
@@ -104,7 +110,7 @@ class StoredRun:
         self._require_own(state)
         with self._writing():
             tables = logs.recorded(self.folder, state)
-        checkpoint.restore(learner, state["learner"])
+        checkpoint.restore(learner, state["learner"], self.folder / "checkpoint")
         self.streams.load_state_dict(state["streams"])
         self._recent = [deque(map(tuple, x), maxlen=RECENT) for x in state["recent"]]
         self._history = _history(state)
@@ -140,6 +146,27 @@ class StoredRun:
                 f"the checkpoint in {self.folder} is of another run ({'; '.join(changes)}): put "
                 "this run's own back, or begin a new run"
             )
+
+    # ---------------------------------------------------------- networks that other runs can use
+
+    def save_artifact(self, name: str, layout: Layout, theta: torch.Tensor, **made) -> None:
+        """Keep theta [S, P], a network that is no policy, for other runs; `made`: by what rules."""
+        with self._writing():
+            path = self.folder / f"{name}.safetensors"
+            save_network(path, layout, theta, self.seeds, self._artifact_of(made))
+
+    def artifact(self, source: RunFolder, name: str, layout: Layout, **made) -> torch.Tensor:
+        """What the run in folder `source` has kept as `name`, [S, P], for this run's seeds.
+
+        ValueError if it is not there, or was made of other data or by other rules.
+        """
+        path = Path(source) / f"{name}.safetensors"
+        return load_network(path, layout, self.seeds, self._artifact_of(made))
+
+    def _artifact_of(self, made: dict) -> dict[str, str]:
+        data = self.about.get("data")
+        known = {"data": data["sha256"]} if data else {}
+        return known | {name: str(value) for name, value in made.items()}
 
     # ------------------------------------------------------------------------------ the policy
 

@@ -11,15 +11,17 @@ import torch
 from torch import Tensor, nn
 
 from rlsuite.core.actors import BoundedActor
+from rlsuite.core.buffers import Minibatch
 from rlsuite.core.chance import Chance
 from rlsuite.core.layers import Layout
 from rlsuite.core.optim import Net
-from rlsuite.core.replay import Minibatch
 from rlsuite.core.streams import Streams
 from rlsuite.datasets.transitions import Transitions
 from rlsuite.envs import make
 from rlsuite.runs import machine
-from rlsuite.runs.steps import HostTurn
+from rlsuite.runs.stages import Plan
+from rlsuite.runs.steps import EagerStep
+from rlsuite.runs.stored import StoredRun
 
 OBS, ACTIONS = 3, 2
 LOW, HIGH = [-2.0, 0.0], [2.0, 1.0]  # centre (0, 1/2), half widths (2, 1/2)
@@ -85,7 +87,7 @@ def tensors(state) -> list[Tensor]:
 def as_in_a_run(width: int = 32) -> Iterator[None]:
     """PyTorch computes as in a run with hidden layers of `width`: on one thread."""
     before, threads = torch.get_float32_matmul_precision(), torch.get_num_threads()
-    machine.choose_products(SimpleNamespace(hidden=(width, width), batch_size=256))
+    machine.choose_products(SimpleNamespace(widths=(width, width), rows=256))
     torch.set_num_threads(1)
     try:
         yield
@@ -121,17 +123,28 @@ class MemoryRun:
     def chance(self, purpose: str) -> Chance:
         return Chance(self.streams[purpose])
 
-    def turn(self, drawing, step, _gradient_steps: int, _chances) -> HostTurn:
-        return HostTurn(drawing, step)
+    def update(self, function, draw=None, _gradient_steps=None) -> EagerStep:
+        return EagerStep(function, draw)
 
-    def iterations(self, total: int, _steps_each: int, learner, _before: int = 0) -> Iterator[int]:
+    save_artifact, artifact = StoredRun.save_artifact, StoredRun.artifact
+    _artifact_of, _writing = StoredRun._artifact_of, StoredRun._writing
+
+    @property
+    def about(self) -> dict:
+        return {"data": self._data.about}
+
+    def begin(self, learner, *, train, prepare=None) -> None:
+        self._learner, self._plan = learner, Plan(prepare or {}, train)
         self.states = [copy.deepcopy(learner)]
-        for k in range(total):
+
+    def stage(self, name: str) -> Iterator[int]:
+        self.at_boundary = True
+        for k in range(self._plan.stages[name].iterations):
             yield k
             self.at_boundary = False
-            self.states.append(copy.deepcopy(learner))
+            self.states.append(copy.deepcopy(self._learner))
 
-    def log(self, metrics: dict[str, Tensor], _seconds: dict[str, float]) -> None:
+    def log(self, metrics: dict[str, Tensor], _measured: dict[str, float] | None = None) -> None:
         self.rows.append(metrics)
 
 

@@ -29,10 +29,10 @@ from rlsuite.algorithms.offline.spot import (
     draw_noise,
 )
 from rlsuite.core.actors import BoundedActor, initial
+from rlsuite.core.buffers import Minibatch
 from rlsuite.core.chance import Chance
 from rlsuite.core.critics import Critics
 from rlsuite.core.optim import Net
-from rlsuite.core.replay import Minibatch
 from rlsuite.core.streams import Streams
 
 # Learning rates that move nothing, so that Adam's first moment is 0.1 gradients

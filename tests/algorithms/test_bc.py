@@ -28,10 +28,10 @@ from rlsuite.algorithms.offline.bc import (
     imitation_loss,
     train,
 )
-from rlsuite.core.actors import BoundedActor, Standardizer
+from rlsuite.core.actors import BoundedActor
+from rlsuite.core.buffers import ReplayBuffer
 from rlsuite.core.chance import Chance
 from rlsuite.core.optim import Net
-from rlsuite.core.replay import Sampler
 from rlsuite.core.streams import Streams
 
 
@@ -133,10 +133,10 @@ def test_bc_keeps_everything():
     assert best_episodes(DATA, 1.0) is None
 
 
-def test_the_sampler_draws_from_the_kept_rows_only():
+def test_draws_are_from_the_kept_rows_only():
     kept = best_episodes(DATA, 0.3)
-    sampler = Sampler(DATA, Standardizer(2, OBS), Chance(Streams((0, 1))["batch"]), kept)
-    drawn = sampler.draw(2000).obs
+    buffer = ReplayBuffer.of_data(DATA, Chance(Streams((0, 1))["batch"]), kept)
+    drawn = buffer.sample(2000).obs
     for slot in (0, 1):
         rows = (drawn[slot][:, None] == torch.from_numpy(DATA.obs)).all(-1).float().argmax(1)
         counts = torch.bincount(rows, minlength=19)

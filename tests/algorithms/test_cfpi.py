@@ -33,11 +33,11 @@ from rlsuite.algorithms.offline.cfpi import (
     critic_step,
     train,
 )
+from rlsuite.core.buffers import Minibatch
 from rlsuite.core.chance import Chance
 from rlsuite.core.closed_form import ClosedFormPolicy
 from rlsuite.core.optim import Net
 from rlsuite.core.quantiles import draw_fractions
-from rlsuite.core.replay import Minibatch
 from rlsuite.core.streams import Streams
 from rlsuite.datasets.transitions import DatasetError
 

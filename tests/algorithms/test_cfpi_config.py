@@ -61,7 +61,7 @@ def test_antmaze_is_iterative():
     for task in ("AntMaze-v0", "gymnasium_robotics:AntMaze_Large-v4"):
         assert config_of("d4rl", task) == ONE_STEP | MAZE
     found = Config(**preset(cfpi, "d4rl", "AntMaze-v0"))
-    assert found.iterations == 500 + 20 + 980
+    assert [count for count, _ in found.stages.values()] == [500, 20, 980]
 
 
 def test_no_preset_goes_unchecked():
@@ -72,14 +72,24 @@ def test_no_preset_goes_unchecked():
     assert Config(**preset(cfpi, "smoke", "Own-v0")).improvement_steps > 0
 
 
-def test_stages():
-    # 500 of the behaviour, 400 of SARSA; then as many as there are improvement steps
-    assert (Config().stages, Config().iterations) == ((500, 400, 1000), 900)
-    assert Config(improvement_steps=3000).iterations == 903
-    on = Config(on="runs/other")
-    assert (on.stages, on.iterations, on.learns) == ((0, 0, 1), 1, False)
-    on = Config(on="runs/other", train_critic=True)
-    assert (on.stages, on.iterations, on.learns) == ((0, 400, 1000), 400, True)
+def counts(**changes) -> tuple[list[int], int, str]:
+    """Iterations of behaviour, SARSA and improvement; steps and variant as declared."""
+    config = Config(**changes)
+    assert all(each == 1000 for _, each in config.stages.values())
+    stages = [count for count, _ in config.stages.values()]
+    return stages, config.declared.steps, config.declared.variant
+
+
+def test_stages_and_variants():
+    assert counts() == ([500, 400, 0], 400_000, "")
+    assert counts(improvement_steps=3000) == ([500, 400, 3], 403_000, "")
+    # On a finished run: one step, of nothing that is trained
+    assert counts(on="runs/other") == ([0, 0, 0], 1, "on")
+    assert counts(on="runs/other", train_critic=True) == ([0, 400, 0], 400_000, "on")
+    assert counts(quantiles=0)[2] == "twins"  # no published value is of plain critics
+    assert counts(operator="single", components=1)[2] == "single"
+    assert counts(operator="modes", quantiles=0)[2] == "modes-twins"
+    assert counts(on="runs/other", operator="single", quantiles=0)[2] == "on-single"
 
 
 UNIT = r"it must lie in \[0, 1\]"

@@ -65,11 +65,6 @@ def test_no_preset_goes_unchecked():
     assert smoke.bonus > 0 and smoke.total_steps < 1000
 
 
-def test_iterations():
-    assert Config().iterations == 300 + 1000
-    assert Config(dynamics="runs/other").iterations == 1000
-
-
 UNIT = r"it must lie in \[0, 1\]"
 REFUSED = [
     ({"alpha": 0.0}, "alpha is 0.0; it must be greater than 0"),

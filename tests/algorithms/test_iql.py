@@ -43,9 +43,9 @@ from rlsuite.algorithms.offline.iql import (
     train,
 )
 from rlsuite.core.actors import BoundedActor
+from rlsuite.core.buffers import Minibatch
 from rlsuite.core.critics import Critics, StateValue
 from rlsuite.core.optim import Net, gradient
-from rlsuite.core.replay import Minibatch
 from rlsuite.core.streams import Streams
 
 # Where tests are in float64, tau has few binary digits: the update weighs with a float32 copy of it

@@ -154,7 +154,7 @@ def test_no_preset_goes_unchecked():
     for module in MODULES:
         smoke = module.Config(**preset(module, "smoke", "Own-v0"))
         assert smoke.total_steps < 1000
-        assert smoke.iterations > 1
+        assert smoke.total_steps > smoke.steps_per_iteration
     assert spot.Config(**preset(spot, "smoke", "Own-v0")).online_steps > 0
 
 
@@ -275,11 +275,6 @@ def test_what_is_next_to_the_refused_is_accepted():
     spot.Config(actor_last=1e-9, critic_last=None, online_steps=1000)
 
 
-def test_iterations():
-    sizes = {"total_steps": 6000, "steps_per_iteration": 500}
-    assert [module.Config(**sizes).iterations for module in MODULES[:3]] == [12] * 3
-    # 100_000/500 = 200 of fitting, 12 offline, 4 online
-    config = spot.Config(**sizes, online_steps=2000)
-    assert (config.density_iterations, config.iterations) == (200, 216)
-    config = spot.Config(**sizes, online_steps=2000, density="runs/other")
-    assert (config.density_iterations, config.iterations) == (0, 16)
+def test_a_stage_of_spot_is_whole_iterations():
+    config = spot.Config(steps_per_iteration=500)
+    assert config.stage(config.density_steps) == (200, 500)  # 100,000 / 500

@@ -14,8 +14,7 @@ from rlsuite.algorithms.on_policy.ppo import (
 )
 from rlsuite.core.normalizers import ObservationNormalizer, RunningStatistics
 from rlsuite.core.optim import gradient
-from rlsuite.core.returns import gae
-from rlsuite.core.rollouts import Batch, factors, standardise
+from rlsuite.core.rollouts import Batch, factors, gae, standardise
 
 
 @pytest.fixture(autouse=True)

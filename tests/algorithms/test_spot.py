@@ -30,6 +30,7 @@ from rlsuite.algorithms.offline.spot import (
     policy_loss,
     target_value,
 )
+from rlsuite.core.buffers import chunks
 from rlsuite.core.chance import Chance
 from rlsuite.core.optim import Net
 
@@ -198,7 +199,7 @@ def test_6_9_masks_keep_nine_tenths_and_their_mean():
 
 def test_6_9_the_target_actor_has_dropout_too():
     s = setting(dropout=0.5)
-    part, noise = s.batch.chunks(2)[0], s.noise.target[:, :32]
+    part, noise = chunks(s.batch, 2)[0], s.noise.target[:, :32]
     passes = [None, *s.noise.dropout[:2]]
     y = [target_value(s.policy, s.critics, s.config, s.state, part, noise, x) for x in passes]
     alive = part.terminated == 0
@@ -236,14 +237,14 @@ def test_6_9_targets_do_not_move_until_the_cycle_ends(monkeypatch, policy_freq):
 )
 def test_6_10_the_penalty_cools_to_a_fifth(t, factor):
     asked = []
-    rows = SimpleNamespace(count=t)
-    explorer = SimpleNamespace(rows=rows, step=lambda *how: asked.append(how))
+    buffer = SimpleNamespace(added=t)
+    explorer = SimpleNamespace(buffer=buffer, step=lambda *how: asked.append(how))
     assert explore(Config(), explorer, ["streams"], 2) == pytest.approx(factor, abs=1e-9)
     assert asked == [(2, 0.1, ["streams"])]
 
 
 def test_6_10_the_floor_and_the_pace_of_cooling_are_settings():
-    explorer = SimpleNamespace(rows=SimpleNamespace(count=30), step=lambda *_: None)
+    explorer = SimpleNamespace(buffer=SimpleNamespace(added=30), step=lambda *_: None)
     assert explore(Config(cooling_steps=100), explorer, [], 2) == pytest.approx(0.7)
     assert explore(Config(cooling_steps=40, penalty_floor=0.5), explorer, [], 2) == 0.5
 

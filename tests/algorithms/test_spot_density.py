@@ -25,14 +25,13 @@ from torch.distributions import Normal, kl_divergence
 
 from rlsuite.algorithms.offline import spot
 from rlsuite.algorithms.offline.spot import (
-    DENSITY_FILE,
     Config,
     density_error,
     density_step,
     train,
 )
+from rlsuite.core.buffers import Minibatch, chunks
 from rlsuite.core.optim import Net
-from rlsuite.core.replay import Minibatch
 
 
 @pytest.fixture(autouse=True)
@@ -182,7 +181,7 @@ def test_a_seed_is_fitted_to_the_same_bits_alone_and_in_company(width, hidden):
             s = setting(seeds, **changes)
             step = partial(density_step, s.density, s.config)
             net = Net.of(s.fitted)
-            part, noise = s.batch.chunks(2)[0], normals(seeds, width, 2 * ACTIONS)
+            part, noise = chunks(s.batch, 2)[0], normals(seeds, width, 2 * ACTIONS)
             for _ in range(2):
                 net, _ = step(net, part, noise)
             found.append(tensors(net))
@@ -243,11 +242,11 @@ def test_4_3_the_density_is_fitted_to_standardised_observations(tmp_path, monkey
 def test_another_runs_density_is_used_as_it_is(tmp_path):
     first = run_of(tmp_path / "first")
     fitted = first.states[-1].density.theta
-    assert (tmp_path / "first" / DENSITY_FILE).exists()
+    assert (tmp_path / "first" / "density.safetensors").exists()
     again = run_of(tmp_path / "again", density=str(tmp_path / "first"), penalty=0.3)
     assert len(again.rows) == 2  # no iteration of fitting
     assert all(torch.equal(learner.density.theta, fitted) for learner in again.states)
-    assert not (tmp_path / "again" / DENSITY_FILE).exists()
+    assert not (tmp_path / "again" / "density.safetensors").exists()
     one = run_of(tmp_path / "one", (1,), density=str(tmp_path / "first"))
     assert torch.equal(one.states[0].density.theta, fitted[1:])
     # Of a run of one seed, every seed takes it
@@ -266,7 +265,7 @@ def test_a_density_of_other_data_seeds_or_size_is_refused(tmp_path):
         run_of(tmp_path / "b", normalize_obs=False, **source)
     with pytest.raises(ValueError, match=r"has seeds \[0, 1\], not \[2\]; train those, too"):
         run_of(tmp_path / "c", (0, 2), **source)
-    with pytest.raises(ValueError, match="numbers a seed, not"):
+    with pytest.raises(ValueError, match=r"is \[2, 12, 5\], not \[2, 13, 5\]"):
         run_of(tmp_path / "d", density_hidden=13, **source)
     with pytest.raises(ValueError, match=r"nowhere.* cannot be read .* name a run folder"):
         run_of(tmp_path / "e", density=str(tmp_path / "nowhere"))

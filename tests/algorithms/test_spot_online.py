@@ -57,7 +57,7 @@ def trained(folder, monkeypatch, seeds=(0, 1), **changes) -> SimpleNamespace:
 
 def test_the_stages_follow_one_another(tmp_path, monkeypatch):
     t = trained(tmp_path, monkeypatch)
-    assert [state.online.count for state in t.run.states] == [0, 0, 0, 0, 0, 4, 8, 12]
+    assert [state.buffer.added for state in t.run.states] == [0, 0, 0, 0, 0, 4, 8, 12]
     assert len(t.cycles) == 10  # of 20 steps, 2 to a cycle
     assert [step.cycles for step in t.steps] == [4, 5, 6, 7, 8, 9]
     assert {step.count for step in t.steps} == {2}
@@ -94,7 +94,8 @@ def test_it_explores_with_the_actor_as_it_is_now(tmp_path, monkeypatch):
 
 def test_online_rows_are_the_seeds_own_and_join_the_draws(tmp_path, monkeypatch):
     t = trained(tmp_path, monkeypatch, batch_size=64, exploration_noise=0.3)
-    obs, action, reward, next_obs, ended = t.run.states[-1].online.fields
+    buffer = t.run.states[-1].buffer
+    obs, action, reward, next_obs, ended = (x.numpy() for x in buffer.fields.values())
     assert obs.shape == (2, 12, OBS)
     assert not np.array_equal(obs[0], obs[1])
     assert (np.abs(action) <= 3).all()
@@ -138,7 +139,7 @@ def test_a_seed_runs_to_the_same_bits_alone_and_in_company(tmp_path, monkeypatch
     for mine, theirs in zip(*pair, strict=True):
         assert torch.equal(mine[0], theirs[1])
         assert not torch.equal(mine[0], theirs[0])
-    for mine, theirs in zip(alone.online.fields, company.online.fields, strict=True):
+    for mine, theirs in zip(*(x.buffer.fields.values() for x in (alone, company)), strict=True):
         np.testing.assert_array_equal(mine[0], theirs[1])
 
 

@@ -37,9 +37,9 @@ from rlsuite.algorithms.offline.td3_bc import (
     train,
 )
 from rlsuite.core.actors import BoundedActor
+from rlsuite.core.buffers import Minibatch, chunks
 from rlsuite.core.critics import Critics
 from rlsuite.core.optim import Net
-from rlsuite.core.replay import Minibatch
 from rlsuite.core.streams import Streams
 
 
@@ -179,7 +179,7 @@ def test_8_td3_bc_alpha_zero_is_bc():
     s = setting(alpha=0.0, learning_rate=2**-8)
     after, _ = s.cycle(s.state, s.batch, s.noise)
     # BC on the transitions of the second critic step
-    part = s.batch.chunks(2)[1]
+    part = chunks(s.batch, 2)[1]
     config = bc.Config(batch_size=32, learning_rate=2**-8, hidden=(16, 8))
     cloned = bc.clone_step(s.policy, config, s.state.actor, part)[0].theta
     torch.testing.assert_close(after.actor.theta, cloned, rtol=0, atol=1e-12)
@@ -228,7 +228,7 @@ def test_8_td3_bc_targets_move_only_on_even_steps(monkeypatch, policy_freq):
 
 def test_6_1_a_time_limit_is_bootstrapped_and_an_end_is_not():
     s = setting()
-    part = s.batch.chunks(2)[0]
+    part = chunks(s.batch, 2)[0]
     truncated = part._replace(terminated=torch.zeros_like(part.terminated))
     noise = s.noise[:, :32]
     y, free = (
@@ -243,7 +243,7 @@ def test_6_1_a_time_limit_is_bootstrapped_and_an_end_is_not():
 def test_6_3_the_squared_error_is_a_mean_over_dimensions():
     s = setting(alpha=0.0, **STILL)
     after, metrics = s.cycle(s.state, s.batch, s.noise)
-    part = s.batch.chunks(2)[1]
+    part = chunks(s.batch, 2)[1]
     for slot in (0, 1):
         actor = PlainActor(s.policy, s.state.actor.theta[slot])
         error = mse_loss(actor(part.obs[slot]), part.action[slot])  # torch's mean over everything
@@ -295,7 +295,7 @@ def test_only_the_first_critic_moves_the_actor():
 def test_metrics_are_those_of_the_last_steps():
     s = setting(**STILL)
     _, metrics = s.cycle(s.state, s.batch, s.noise)
-    part, noise = s.batch.chunks(2)[1], s.noise[:, 32:]
+    part, noise = chunks(s.batch, 2)[1], s.noise[:, 32:]
     y = target_value(s.policy, s.critics, s.config, s.state, part, noise)
     values = s.critics.values(s.state.critic.theta, part.obs, part.action)
     error = (values - y[:, None]).square().mean(2).sum(1)

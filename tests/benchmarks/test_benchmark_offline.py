@@ -13,9 +13,9 @@ from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from rlsuite.algorithms.offline import td3_bc
 from rlsuite.core.actors import BoundedActor
+from rlsuite.core.buffers import Minibatch, chunks
 from rlsuite.core.critics import Critics
 from rlsuite.core.optim import Net
-from rlsuite.core.replay import Minibatch
 from rlsuite.core.streams import Streams
 
 # What the benchmark uses of CORL's file, and no more: its trainer says what it was given
@@ -252,7 +252,7 @@ def test_the_plain_loop_does_the_same_update(module):
         learner = plain.PlainTD3BC(*sizes)
         for networks in (learner.networks.double(), learner.targets.double()):
             vector_to_parameters(torch.cat([actor[slot], critic[slot]]), networks.parameters())
-        for part, eps in zip(batch.chunks(2), noise.chunk(2, 1), strict=True):
+        for part, eps in zip(chunks(batch, 2), noise.chunk(2, 1), strict=True):
             obs, action, reward, next_obs, ended = (x[slot] for x in part)
             learner.train(obs, action, reward[:, None], next_obs, ended[:, None], eps[slot])
         for networks, ours in (

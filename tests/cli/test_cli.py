@@ -46,7 +46,7 @@ def train(*words: str) -> int:
 def test_train_evaluate_export_table_plot_report(capsys) -> None:
     assert train("--folder", "run") == 0
     shown = capsys.readouterr().err
-    assert "preset smoke; 16 iterations; everything goes to run" in shown
+    assert "preset smoke; 2,048 steps of each seed; everything goes to run" in shown
     assert "evaluation at step 2,048: return" in shown
     about = json.loads(Path("run/config.json").read_text())
     assert about["command"].startswith("rlsuite train ppo --env CartPole-v1 --preset smoke")
@@ -355,6 +355,18 @@ def test_evaluate_tells_costs_where_there_are_some(capsys, finished_run) -> None
     assert "cost" not in capsys.readouterr().out
     _, *rows = Path("e.csv").read_text().splitlines()
     assert [row.split(",")[3] for row in rows] == ["0.0"] * 4
+
+
+def test_a_reader_that_has_seen_enough_is_no_error(monkeypatch, capsys) -> None:
+    def cut(argv: list[str]) -> None:
+        raise BrokenPipeError
+
+    replaced = []
+    monkeypatch.setattr(sys.stdout, "fileno", lambda: 1, raising=False)
+    monkeypatch.setattr(os, "dup2", lambda new, old: replaced.append(old))
+    monkeypatch.setitem(COMMANDS, "algorithms", cut)
+    assert main(["algorithms"]) == 0
+    assert capsys.readouterr().err == "" and replaced == [1]
 
 
 def test_version(capsys) -> None:

@@ -143,7 +143,7 @@ def test_the_actor_does_what_mean_does_in_numpys_arrays(box, log_std):
 def test_a_seed_acts_the_same_alone_and_in_company(width):
     before, threads = torch.get_float32_matmul_precision(), torch.get_num_threads()
     try:
-        choose_products(SimpleNamespace(hidden=(width, width), batch_size=256))
+        choose_products(SimpleNamespace(widths=(width, width), rows=256))
         torch.set_num_threads(1)
         company, alone = (
             actor_of(seeds=seeds, hidden=(width, width)) for seeds in (range(5), (3,))

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from rlsuite.core import buffers
-from rlsuite.core.buffers import ReplayBuffer, SegmentError
+from rlsuite.core.buffers import ReplayBuffer, chunks
 from rlsuite.core.chance import Chance
 
 FIELDS = {"obs": (2,), "reward": ()}
@@ -98,94 +97,12 @@ def test_a_ring_beyond_memory_is_refused_with_its_size_before_it_is_allocated() 
         ring(capacity=10**12)
 
 
-# ------------------------------------------------------------------------------------- on disk
-
-
-def filled(folder, saves: int, per_save: int = 3, capacity: int = 4) -> tuple[ReplayBuffer, list]:
-    buffer, states = ring(capacity), []
-    for number in range(saves * per_save):
+def test_rows_are_split_in_their_order() -> None:
+    buffer = ring(capacity=10)
+    for number in range(10):
         buffer.add(**step(number))
-        if (number + 1) % per_save == 0:
-            states.append(buffer.save(folder))
-    return buffer, states
-
-
-def test_a_ring_that_has_wrapped_comes_back_bit_for_bit(tmp_path) -> None:
-    buffer, states = filled(tmp_path, saves=5)
-    other = ring()
-    other.load(states[-1], tmp_path)
-    assert torch.equal(other.fields["obs"], buffer.fields["obs"])
-    assert held(other) == held(buffer) and other.added == 15 and other.count.item() == 4
-
-
-def test_the_state_before_the_last_can_be_loaded_too_and_goes_on_to_the_same_files(
-    tmp_path,
-) -> None:
-    buffer, states = filled(tmp_path, saves=5)
-    newest = sorted(path.name for path in tmp_path.iterdir())
-    other = ring()
-    other.load(states[-2], tmp_path)
-    assert other.added == 12
-    for number in range(12, 15):
-        other.add(**step(number))
-    assert other.save(tmp_path) == states[-1] and held(other) == held(buffer)
-    assert sorted(path.name for path in tmp_path.iterdir()) == newest
-
-
-def test_a_segment_is_written_once_and_deleted_when_no_kept_state_needs_it(tmp_path) -> None:
-    _, states = filled(tmp_path, saves=2)
-    first = tmp_path / "000000000000.rows"
-    written = first.stat().st_mtime_ns
-    buffer = ring()
-    buffer.load(states[-1], tmp_path)
-    for number in range(6, 9):
-        buffer.add(**step(number))
-    buffer.save(tmp_path)
-    # Rows 0 to 2. The states kept then had 3 and 6 rows, and a ring of 4 at 6 rows holds 2 to 5
-    assert first.stat().st_mtime_ns == written
-    for number in range(9, 15):
-        buffer.add(**step(number))
-        if number % 3 == 2:
-            buffer.save(tmp_path)
-    # The states before the last save had 9 and 12 rows: rows up to 4 can go, segments end at 3, 6
-    names = sorted(path.name for path in tmp_path.iterdir())
-    assert names == [f"{start:012d}.rows" for start in (3, 6, 9, 12)]
-
-
-def test_more_rows_than_the_ring_between_two_saves_write_only_what_it_holds(tmp_path) -> None:
-    _, states = filled(tmp_path, saves=1, per_save=11)
-    assert [segment[:2] for segment in states[0]["segments"]] == [(7, 11)]
-    other = ring()
-    other.load(states[0], tmp_path)
-    # row i lies at i mod 4: 8, 9, 10 at 0, 1, 2 and 7 at 3
-    assert held(other)[0] == [8, 9, 10, 7]
-
-
-@pytest.mark.parametrize("damage", ["cut", "flip", "gone"])
-def test_a_damaged_segment_is_refused_by_name(damage, tmp_path) -> None:
-    _, states = filled(tmp_path, saves=1)
-    path = tmp_path / "000000000000.rows"
-    content = path.read_bytes()
-    if damage == "gone":
-        path.unlink()
-    else:
-        path.write_bytes(content[:-1] if damage == "cut" else b"\1" + content[1:])
-    with pytest.raises(SegmentError, match=r"000000000000\.rows"):
-        ring().load(states[0], tmp_path)
-
-
-def test_a_full_disk_loses_nothing(tmp_path, monkeypatch) -> None:
-    buffer, states = filled(tmp_path, saves=2)
-    buffer.add(**step(6))
-
-    def full(descriptor: int) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(buffers.os, "fsync", full)
-    with pytest.raises(OSError, match="No space"):
-        buffer.save(tmp_path)
-    other = ring()
-    other.load(states[-1], tmp_path)
-    assert other.added == 6
-    monkeypatch.undo()
-    assert buffer.save(tmp_path)["added"] == 7  # and the same call succeeds once there is room
+    rows = buffer.sample(6)
+    first, second = chunks(rows, 2)
+    assert type(first) is type(rows)
+    assert torch.equal(torch.cat((first.obs, second.obs), 1), rows.obs)
+    assert torch.equal(second.reward, rows.reward[:, 3:])

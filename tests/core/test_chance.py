@@ -65,3 +65,21 @@ def test_a_devices_generators_go_on_from_where_they_were(device):
     expected = chance.normal(5)
     chance.load_state_dict(state)
     assert torch.equal(chance.normal(5), expected)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_a_count_that_is_a_tensor_is_read_at_every_draw(device):
+    """As a captured graph needs it: the ring of a replay buffer grows after the capture."""
+    chance = chance_of((0, 1), device)
+    seeds = (7, 8)
+    chance.generators = [torch.Generator(device).manual_seed(seed) for seed in seeds]
+    count = torch.zeros((), dtype=torch.int64, device=device)
+    for number in (1, 7):
+        count.fill_(number)
+        rows = chance.rows(count, 7000)
+        assert rows.dtype == torch.int64 and rows.shape == (2, 7000)
+        assert rows.min() == 0 and rows.max() == number - 1
+    # 7000 draws of 7 numbers: 1000 each, with standard deviation sqrt(7000 / 7 * 6 / 7) = 29
+    counts = torch.stack([torch.bincount(row, minlength=7) for row in rows.cpu()])
+    assert ((counts - 1000).abs() < 5 * 30).all()
+    assert not torch.equal(rows[0], rows[1])

@@ -12,8 +12,8 @@ from torch.nn.functional import softplus
 from torch.nn.utils import spectral_norm
 
 from rlsuite.algorithms.offline.csve import Config
+from rlsuite.core.buffers import Minibatch
 from rlsuite.core.dynamics import DYNAMICS_FILE, Draw, Dynamics, Ensemble, model_error, model_step
-from rlsuite.core.replay import Minibatch
 from rlsuite.datasets.transitions import Transitions
 
 OBS, ACTIONS, HIDDEN, MEMBERS = 3, 2, (8, 6), 3

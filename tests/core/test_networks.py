@@ -200,7 +200,7 @@ def test_the_discrete_numpy_actor_equals_the_distribution():
 def test_a_slot_gets_the_same_bits_alone_and_in_company(batch, action_size, hidden, activation):
     options = {"action_size": action_size, "hidden": hidden, "activation": activation}
     options["orthogonal_init"] = False  # faster to draw
-    choose_products(SimpleNamespace(hidden=hidden, batch_size=batch))
+    choose_products(SimpleNamespace(widths=hidden, rows=batch))
     obs = draw(11, 10, batch, 11)
 
     def outputs(seeds) -> list[torch.Tensor]:

@@ -6,8 +6,7 @@ import torch
 
 from rlsuite.core.networks import ActorCritic
 from rlsuite.core.normalizers import RewardScaler
-from rlsuite.core.returns import gae
-from rlsuite.core.rollouts import Collector, factors
+from rlsuite.core.rollouts import Collector, factors, gae
 from rlsuite.envs import Episode, Step
 
 

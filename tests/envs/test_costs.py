@@ -104,6 +104,20 @@ def test_a_constraint_costs_one_where_any_of_its_columns_is_over():
     assert margins.shape == (3, 3)
 
 
+def test_costs_of_dm_control_are_read_where_envpool_has_them():
+    envpool = pytest.importorskip("envpool")
+    for task, key in (("WalkerWalkHeight-v1", "height"), ("ReacherEasySpeed-v1", "velocity")):
+        environments = make(task, [0], 2)
+        pool = envpool.make(find(task).base, "gymnasium", num_envs=2, seed=[3, 4])
+        environments.reset(np.array([[3, 4]]))
+        pool.reset()
+        for _ in range(20):
+            action = np.ones((2, environments.action_size))
+            value = pool.step(action)[0][key].reshape(2, -1)
+            cost = environments.step(action[None].astype(np.float32)).cost
+            np.testing.assert_allclose(cost[0, :, 0], np.linalg.norm(value, axis=1), rtol=1e-6)
+
+
 # ------------------------------------------------------------------------------ the user's own
 
 

@@ -86,6 +86,22 @@ def test_cost_and_score_are_quantities_where_there_are_any(tmp_path):
     assert result.quantities() == ["training_return", "return", "score", "cost"]
 
 
+def test_the_cost_of_a_task_with_constraints_is_shown_where_it_is_zero_too(tmp_path):
+    write_benchmark(tmp_path, {("ppo", "HopperVelocity-v4"): [1.0, 2.0]})
+    (result,) = rows.read(tmp_path)
+    assert "cost" not in result.quantities()
+    file = result.file.with_suffix(".json")
+    velocity = {"name": "velocity", "limit": 25.0, "kind": "episode"}
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"constraints": [velocity]}))
+    (result,) = rows.read(tmp_path)
+    assert result.final("cost").tolist() == [0, 0] and "cost" in result.quantities()
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"constraints": ["velocity"]}))
+    with pytest.raises(
+        RowsError, match="constraints: item 'velocity' is 'velocity'; it must be an"
+    ):
+        rows.read(tmp_path)
+
+
 def test_training_return_of_a_seed_without_an_episode_is_no_final_value(tmp_path):
     write_benchmark(tmp_path, {("ppo", "Hopper-v4"): [1.0, 2.0]}, training_return="")
     (result,) = rows.read(tmp_path)
@@ -148,6 +164,18 @@ def test_a_run_that_goes_on_online_is_a_variant_and_finished_at_its_end(tmp_path
     (result,) = rows.read(tmp_path)
     assert result.algorithm == "spot-online"
     assert result.planned_steps == 2_000_000 and not result.finished
+
+
+def test_what_a_run_declared_counts_more_than_names_of_its_settings(tmp_path):
+    config = {"total_steps": 10, "online_steps": 5, "best_fraction": 0.1}
+    known = {"steps": 70, "value": "kl", "variant": "cloned"}
+    write_offline_run(tmp_path, [40.0, 50.0], config=config, steps=None, declared=known)
+    (result,) = rows.read(tmp_path)
+    assert result.algorithm == "td3_bc-cloned" and result.planned_steps == 70
+    assert result.greatest_value == 1.25  # the greatest kl of its log
+    about = {"algorithm": "iql", "config": config, "declared": known, "task": "Hopper-v4"}
+    assert rows.named(about) == "iql-cloned"
+    assert rows.named(about | {"declared": known | {"variant": ""}}) == "iql"
 
 
 def edited(tmp_path, old, new):

@@ -15,6 +15,8 @@ import numpy as np
 import pytest
 import torch
 
+from rlsuite.core.buffers import ReplayBuffer
+from rlsuite.core.chance import Chance
 from rlsuite.core.normalizers import RunningStatistics
 from rlsuite.core.optim import AdamState, Net
 from rlsuite.core.streams import Streams
@@ -244,3 +246,30 @@ def test_the_file_is_flushed_before_it_gets_its_name(tmp_path, monkeypatch):
         monkeypatch.setattr(os, name, lambda *a, _n=name, _r=real: (calls.append(_n), _r(*a))[1])
     save(tmp_path, 1, {})
     assert calls == ["fsync", "replace", "fsync"]  # content, name, folder
+
+
+@dataclasses.dataclass
+class Collecting:
+    buffer: ReplayBuffer
+
+
+def test_rows_of_a_replay_buffer_are_files_of_their_own_and_damage_costs_one_checkpoint(tmp_path):
+    def fresh() -> Collecting:
+        return Collecting(ReplayBuffer(1, 9, {"reward": ()}, Chance([np.random.default_rng(0)])))
+
+    learner = fresh()
+    for iteration in (1, 2):
+        learner.buffer.add(reward=np.full((1, 1), iteration))
+        save(tmp_path, iteration, {"learner": capture(learner, tmp_path)})
+    iteration, state = load(tmp_path, print)
+    again = fresh()
+    restore(again, state["learner"], tmp_path)
+    assert iteration == 2 and again.buffer.fields["reward"][0, :2].tolist() == [1, 2]
+    newest = max((tmp_path / "buffer").iterdir())
+    cut_short(newest)
+    messages, say = said()
+    iteration, state = load(tmp_path, say)
+    again = fresh()
+    restore(again, state["learner"], tmp_path)
+    assert iteration == 1 and again.buffer.added == 1
+    assert newest.name in messages[0] and "refused" in messages[0]

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from rlsuite import algorithms
+from rlsuite.core.ranges import RunFolder
 from rlsuite.runs.settings import (
     Settings,
     config_hash,
@@ -161,7 +162,7 @@ def test_the_hash_covers_everything_but_the_seeds():
 
 @dataclass(frozen=True)
 class Uses:
-    density: str | None = None
+    density: RunFolder | None = None
     kind: str = "relu"
     hidden: tuple[int, ...] = (2,)
 
@@ -173,6 +174,7 @@ def test_the_runs_that_a_config_names_are_described(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(about))
     found = {"density": made | {"seeds": [3], "wall_seconds": None}}
     assert runs_used(Uses(str(tmp_path))) == found  # it has not finished
+    assert runs_used(Uses(kind=str(tmp_path))) == {}  # a text that happens to be a path
     (tmp_path / "finished").write_text("12.500 seconds\n")
     found["density"]["wall_seconds"] = 12.5
     assert runs_used(Uses(str(tmp_path))) == found
@@ -187,7 +189,7 @@ def test_the_runs_that_a_config_names_are_described(tmp_path):
 
 
 def test_learning_rates_are_flags_and_every_algorithm_has_one():
-    flags = {name: learning_rates(algorithms.load(name).Config) for name in algorithms.ALGORITHMS}
+    flags = {n: learning_rates(algorithms.load(n).Config()) for n in algorithms.ALGORITHMS}
     assert all(flags.values())
     assert flags["spot"] == "--density-lr --actor-lr --critic-lr"
     assert flags["ppo"] == "--learning-rate"  # anneal_lr is a choice, not a rate

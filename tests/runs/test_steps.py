@@ -1,4 +1,4 @@
-"""One turn: draw, then step; and the same as one CUDA graph, where there is a device."""
+"""One step of an update, where its time goes; and the same as one CUDA graph, if there is one."""
 
 import time
 
@@ -7,7 +7,7 @@ import torch
 
 from rlsuite.core.chance import Chance
 from rlsuite.core.streams import Streams
-from rlsuite.runs.steps import GraphTurn, HostTurn
+from rlsuite.runs.steps import Clock, CudaGraphStep, EagerStep
 
 
 def step(theta, noise, *, lr):
@@ -19,22 +19,53 @@ def step(theta, noise, *, lr):
     return theta - lr * grad, loss.detach()
 
 
-def test_a_turn_draws_then_steps_and_tells_the_seconds():
-    def draw():
-        time.sleep(0.02)
-        return (torch.tensor([[1.0, 3.0]]),)
+def slow_draw():
+    time.sleep(0.02)
+    return (torch.tensor([[1.0, 3.0]]),)
 
-    turn = HostTurn(draw, step)
-    theta, loss = turn(torch.zeros(1, 2), lr=torch.tensor(0.25))
+
+def test_a_step_draws_then_computes():
+    update = EagerStep(step, slow_draw)
+    theta, loss = update(torch.zeros(1, 2), lr=torch.tensor(0.25))
     # gradient 2 (theta - noise) = (-2, -6), a quarter of it away: (0.5, 1.5); loss 1 + 9
     assert theta.tolist() == [[0.5, 1.5]] and loss.tolist() == [10.0]
-    seconds = turn.seconds()
-    assert seconds.keys() == {"data", "learning"} and seconds["data"] >= 0.02 > seconds["learning"]
-    assert turn.seconds() == {"data": 0.0, "learning": 0.0}
+    assert update.drawing >= 0.02
+
+
+def test_a_step_that_draws_nothing_takes_all_it_is_given():
+    update = EagerStep(step)
+    theta, _ = update(torch.zeros(1, 2), *slow_draw(), lr=torch.tensor(0.25))
+    assert theta.tolist() == [[0.5, 1.5]] and update.drawing == 0
+
+
+def test_what_is_neither_measured_nor_drawn_is_learning_and_all_adds_up(monkeypatch):
+    clock, now = Clock(), [100.0]
+    monkeypatch.setattr("rlsuite.runs.steps.perf_counter", lambda: now[0])
+    update = EagerStep(lambda x: now.__setitem__(0, now[0] + 3), lambda: draw())
+    clock.updates.append(update)
+
+    def draw():
+        now[0] += 2
+        return (0,)
+
+    clock.start()
+    now[0] += 10  # of which physics takes 4 and inference 1: 5 are shuffling and its like
+    update()  # draws for 2, computes for 3
+    assert clock.split({"physics": 4.0, "inference": 1.0}) == {
+        **{"physics": 4.0, "inference": 1.0, "data": 2.0, "learning": 8.0}
+    }
+    clock.stop()
+    now[0] += 50  # evaluation: belongs to no iteration
+    clock.start()
+    now[0] += 1
+    clock.stop()  # an iteration that logs nothing counts in the next row
+    clock.start()
+    now[0] += 2
+    assert clock.split({}) == {"learning": 3.0}
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-def test_a_graph_does_what_the_same_turns_do_one_by_one():
+def test_a_graph_does_what_the_same_steps_do_one_by_one():
     found = []
     for graphed in (False, True):
         chance = Chance(Streams((0, 1, 2))["action"], "cuda")
@@ -42,10 +73,9 @@ def test_a_graph_does_what_the_same_turns_do_one_by_one():
         def draw(chance=chance):
             return (chance.normal(4),)
 
-        turn = GraphTurn(draw, step, [chance]) if graphed else HostTurn(draw, step)
+        update = CudaGraphStep(step, draw, [chance]) if graphed else EagerStep(step, draw)
         theta = torch.zeros(3, 4, device="cuda")
         for k in range(6):
-            theta, _ = turn(theta, lr=torch.tensor(0.1 / (k + 1)))
+            theta, _ = update(theta, lr=torch.tensor(0.1 / (k + 1)))
         found.append(theta.clone())
-        assert turn.seconds()["learning"] > 0
     torch.testing.assert_close(*found, rtol=0, atol=0)

@@ -1,1 +1,1 @@
-"""Algorithms that learn from a data set, without the environment."""
+"""Learning from a data set, without the environment; continuous actions."""

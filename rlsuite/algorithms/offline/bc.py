@@ -26,10 +26,9 @@ import numpy as np
 from torch import Tensor
 
 from rlsuite.core.actors import BoundedActor
-from rlsuite.core.chance import Chance
+from rlsuite.core.buffers import Minibatch, ReplayBuffer
 from rlsuite.core.optim import Metrics, Net, descend
-from rlsuite.core.ranges import require_offline, require_positive, require_within
-from rlsuite.core.replay import Minibatch, Sampler
+from rlsuite.core.ranges import Declared, require_offline, require_positive, require_within
 
 # ------------------------------------------------------------------------------------- 2. Config
 
@@ -50,8 +49,11 @@ class Config:
         require_within(self, 0, 1, "best_fraction")
 
     @property
-    def iterations(self) -> int:
-        return self.total_steps // self.steps_per_iteration
+    def declared(self) -> Declared:
+        share = f"{100 * self.best_fraction:g}-percent" if self.best_fraction < 1 else ""
+        rates = ("learning_rate",)
+        steps = self.total_steps
+        return Declared(self.hidden, self.batch_size, steps, steps, rates, variant=share)
 
 
 # ------------------------------------------------------------------------------------ 3. Presets
@@ -82,7 +84,7 @@ class Learner:
 
     policy: BoundedActor
     actor: Net
-    rows: Chance
+    buffer: ReplayBuffer
 
 
 def best_episodes(data, fraction: float) -> np.ndarray | None:
@@ -95,8 +97,9 @@ def best_episodes(data, fraction: float) -> np.ndarray | None:
     return np.concatenate([np.arange(*bounds[i]) for i in best])  # (1)
 
 
-def draw(config: Config, sampler: Sampler) -> tuple[Minibatch]:
-    return (sampler.draw(config.batch_size),)  # (2)
+def draw(config: Config, learner: Learner) -> tuple[Minibatch]:
+    batch = learner.buffer.sample(config.batch_size)  # (2)
+    return (batch.standardized(learner.policy.normalizer),)
 
 
 def clone_step(
@@ -119,13 +122,15 @@ def train(config: Config, run) -> None:
     data, rngs = run.data(), run.streams["init"]
     standardize, hidden = config.normalize_obs, config.hidden
     policy = BoundedActor.for_data(data, standardize, run.device, rngs=rngs, hidden=hidden)
-    learner = Learner(policy, Net.of(policy.theta), run.chance("batch"))
-    rows = best_episodes(data, config.best_fraction)
-    sampler = Sampler(data, policy.normalizer, learner.rows, rows)
+    kept = best_episodes(data, config.best_fraction)
+    buffer = ReplayBuffer.of_data(data, run.chance("batch"), kept)
+    learner = Learner(policy, Net.of(policy.theta), buffer)
     step = partial(clone_step, policy, config)
-    turn = run.turn(partial(draw, config, sampler), step, config.total_steps, [learner.rows])
-    for _ in run.iterations(config.iterations, config.steps_per_iteration, learner):
-        for _ in range(config.steps_per_iteration):
-            learner.actor, metrics = turn(learner.actor)
+    update = run.update(step, partial(draw, config, learner))
+    each = config.steps_per_iteration
+    run.begin(learner, train={"offline": (config.total_steps // each, each)})
+    for _ in run.stage("offline"):
+        for _ in range(each):
+            learner.actor, metrics = update(learner.actor)
         policy.theta.copy_(learner.actor.theta)
-        run.log(metrics, turn.seconds())
+        run.log(metrics)

@@ -29,7 +29,6 @@ a candidate that cannot reach them is its mean: see `rules`. log tau is fixed wh
 ten; densities have no floor; stds get 1e-3 more. `quantiles 0`, plain twin critics, is ours.
 """
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -37,13 +36,13 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from rlsuite.core.buffers import Minibatch, ReplayBuffer
 from rlsuite.core.chance import Chance
-from rlsuite.core.closed_form import ClosedFormPolicy, live_components, require_step
+from rlsuite.core.closed_form import ClosedFormPolicy, live_components, require_closed_form
 from rlsuite.core.critics import critic_loss
 from rlsuite.core.optim import Metrics, Net, descend, polyak
 from rlsuite.core.quantiles import Fractions, draw_fractions, quantile_loss
-from rlsuite.core.ranges import require_multiple, require_offline, require_positive, require_within
-from rlsuite.core.replay import Minibatch, Sampler
+from rlsuite.core.ranges import Declared, RunFolder, require_offline, require_positive
 
 # ------------------------------------------------------------------------------------- 2. Config
 
@@ -57,7 +56,7 @@ class Config:
     min_weight: float = 0.05  # xi: lighter components do not count [paper; code]
     rules: str = "mended"  # of mixtures: mended, paper or released [ours; paper; code]
     quantiles: int = 8  # fractions per state of a critic; 0: plain twin critics [code; 0: ours]
-    on: str | None = None  # run folder whose policy and critics to act with instead [paper]
+    on: RunFolder | None = None  # run folder whose policy and critics to act with instead [paper]
     train_critic: bool = False  # with `on`, fit critics here all the same [ours: for BC]
     behaviour_steps: int = 500_000  # of fitting pi_b [paper; code]
     behaviour_lr: float = 1e-4  # of Adam [paper; code]
@@ -77,36 +76,33 @@ class Config:
 
     def __post_init__(self) -> None:
         require_offline(self, "behaviour_steps", "improvement_steps", "round_steps")
-        require_step(self)
         require_positive(self, "behaviour_lr", "critic_lr", "noise_clip")
-        require_within(self, 0, 1, "discount", "polyak")
-        require_within(self, 0, math.inf, "quantiles", "target_noise")
-        if self.quantiles and len(self.hidden) < 2:
-            raise ValueError(f"hidden is {self.hidden}; quantiles need two layers or --quantiles 0")
+        require_closed_form(self)
         if self.train_critic and not self.on:
             raise ValueError("train_critic is for another run's policy; add --on FOLDER")
         if not (self.behaviour_steps or self.on):
             raise ValueError("behaviour_steps is 0; name a run that has a policy: --on FOLDER")
-        if self.round_steps:
-            require_positive(self, "improvement_steps")
-            require_multiple(self, "round_steps", "improvement_steps")
 
     @property
     def learns(self) -> bool:
-        """Whether critics are fitted here."""
-        return self.on is None or self.train_critic
+        return self.on is None or self.train_critic  # whether critics are fitted here
 
     @property
-    def stages(self) -> tuple[int, int, int]:
-        """Iterations of the behaviour and of SARSA, and the steps of each of all iterations."""
-        each = self.steps_per_iteration if self.learns else 1
-        behaviour = 0 if self.on else self.behaviour_steps // each
-        return behaviour, self.total_steps // each if self.learns else 0, each
+    def stages(self) -> dict[str, tuple[int, int]]:
+        """Iterations of each, and the steps of one of them; the behaviour's prepare."""
+        steps = {"behaviour": 0 if self.on else self.behaviour_steps}
+        steps |= {"sarsa": self.total_steps, "improvement": self.improvement_steps}
+        each = self.steps_per_iteration
+        counts = {name: count // each if self.learns else 0 for name, count in steps.items()}
+        return {name: (count, each) for name, count in counts.items()}
 
     @property
-    def iterations(self) -> int:
-        before, middle, each = self.stages
-        return before + middle + (self.improvement_steps // each if self.learns else 1)
+    def declared(self) -> Declared:
+        steps = self.total_steps + self.improvement_steps if self.learns else 1
+        rates, value = ("behaviour_lr", "critic_lr"), "value" if self.learns else ""
+        parts = ["on"] * bool(self.on) + [self.operator] * (self.operator != "better")
+        variant = "-".join(parts + ["twins"] * (self.learns and not self.quantiles))
+        return Declared(self.hidden, self.batch_size, steps, steps, rates, 1, value, variant)
 
 
 # ------------------------------------------------------------------------------------ 3. Presets
@@ -159,7 +155,8 @@ class Learner:
 
     policy: ClosedFormPolicy
     state: State
-    rows: Chance
+    buffer: ReplayBuffer
+    pairs: ReplayBuffer  # the data's rows whose next action is known, with that
     noise: Chance
 
 
@@ -180,11 +177,17 @@ def clone_step(
     return state._replace(behaviour=net), metrics
 
 
-def draw(config: Config, sampler: Sampler, noise: Chance) -> tuple:
+def draw_logged(config: Config, learner: Learner) -> tuple[Minibatch]:
+    batch = learner.buffer.sample(config.batch_size)
+    return (batch.standardized(learner.policy.normalizer),)
+
+
+def draw(config: Config, learner: Learner) -> tuple:
     """Transitions, next actions, fractions, and standard normal numbers [S, B, A]."""
-    batch = sampler.draw(config.batch_size)  # (2)
+    batch = learner.pairs.sample(config.batch_size)  # (2)
+    batch = batch.standardized(learner.policy.normalizer)
     action, next_action = batch.action.chunk(2, -1)
-    reward = batch.reward + config.reward_shift
+    reward, noise = batch.reward + config.reward_shift, learner.noise
     batch = batch._replace(reward=reward, action=action)
     fractions = draw_fractions(noise, config.batch_size, config.quantiles)
     return batch, next_action, fractions, noise.normal(*action.shape[1:])
@@ -239,22 +242,23 @@ def critic_step(
     return state._replace(critic=critic, target=target), metrics
 
 
-def iterate(config: Config, learner: Learner, turn: Callable) -> Metrics:
+def iterate(config: Config, learner: Learner, update: Callable) -> Metrics:
     """An iteration of any stage: metrics [S] of its last step."""
     for _ in range(config.steps_per_iteration):
-        learner.state, metrics = turn(learner.state)
+        learner.state, metrics = update(learner.state)
     learner.policy.hold(learner.state.behaviour.theta, learner.state.critic.theta)  # (7)
     return metrics
 
 
-def promised(config: Config, learner: Learner, sampler: Sampler) -> Metrics:
+def promised(config: Config, learner: Learner) -> Metrics:
     """How much higher Q is after the step than at the behaviour, at states of the data."""
-    return {"promise": learner.policy.promise(sampler.draw(config.batch_size).obs)}
+    (batch,) = draw_logged(config, learner)
+    return {"promise": learner.policy.promise(batch.obs)}
 
 
 def begin_round(config: Config, learner: Learner, k: int) -> None:
     """If one begins with iteration `k` of the improvement, I has the newest critic from now on."""
-    if k >= 0 and config.round_steps and k * config.steps_per_iteration % config.round_steps == 0:
+    if config.round_steps and k * config.steps_per_iteration % config.round_steps == 0:
         newest = learner.state.critic.theta.clone()
         learner.state = learner.state._replace(anchor=newest)
 
@@ -268,31 +272,29 @@ def start(config: Config, run, data) -> Learner:
     policy = ClosedFormPolicy.of(config, data, run.streams["init"], base).to(run.device)
     behaviour, critic = map(Net.of, policy.parts())
     state = State(behaviour, critic, critic.theta.clone(), critic.theta.clone())
-    return Learner(policy, state, run.chance("batch"), run.chance("action"))
+    rows = run.chance("batch")
+    buffer = pairs = ReplayBuffer.of_data(data, rows)
+    if config.learns:
+        doubled, kept = data.with_next_actions(run.say)
+        pairs = ReplayBuffer.of_data(doubled, rows, kept)
+    return Learner(policy, state, buffer, pairs, run.chance("action"))
 
 
 def train(config: Config, run) -> None:
     """Train on `run.data()` for all `run.seeds`; `run` logs, evaluates, saves and resumes."""
-    data = run.data()
-    learner, steps = start(config, run, data), config.total_steps
-    policy, draws = learner.policy, [learner.rows, learner.noise]
-    logged = Sampler(data, policy.normalizer, learner.rows)
-    clone = partial(clone_step, policy, config)
-    fit = run.turn(lambda: (logged.draw(config.batch_size),), clone, config.behaviour_steps, draws)
-    if config.learns:
-        doubled, kept = data.with_next_actions(run.say)
-        sampler = Sampler(doubled, policy.normalizer, learner.rows, kept)
-        drawing = partial(draw, config, sampler, learner.noise)
-        step = partial(critic_step, policy, config)
-        sarsa, later = (run.turn(drawing, partial(step, x), steps, draws) for x in (False, True))
-    before, middle, each = config.stages
-    for k in run.iterations(config.iterations, each, learner, before):
-        if k < before:
-            run.log(iterate(config, learner, fit), fit.seconds())
-        elif not config.learns:
-            run.log(promised(config, learner, logged), {})
-        else:
-            begin_round(config, learner, k - before - middle)
-            turn = sarsa if k < before + middle else later
-            metrics = iterate(config, learner, turn) | promised(config, learner, logged)
-            run.log(metrics, turn.seconds())
+    learner, stages = start(config, run, run.data()), config.stages
+    clone = partial(clone_step, learner.policy, config)
+    fit = run.update(clone, partial(draw_logged, config, learner), config.behaviour_steps)
+    step, drawing = partial(critic_step, learner.policy, config), partial(draw, config, learner)
+    sarsa, later = (run.update(partial(step, x), drawing) for x in (False, True))
+    prepare = {"behaviour": stages.pop("behaviour")}
+    run.begin(learner, prepare=prepare, train=stages | {"on": (int(not config.learns), 1)})
+    for _ in run.stage("behaviour"):
+        run.log(iterate(config, learner, fit))
+    for _ in run.stage("sarsa"):
+        run.log(iterate(config, learner, sarsa) | promised(config, learner))
+    for k in run.stage("improvement"):
+        begin_round(config, learner, k)
+        run.log(iterate(config, learner, later) | promised(config, learner))
+    for _ in run.stage("on"):
+        run.log(promised(config, learner))

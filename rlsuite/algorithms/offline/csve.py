@@ -9,7 +9,7 @@ On a data set of transitions (s, a, r, s', d), for S seeds at once, which share 
     (4)  Adam on V: mean (min_j Q_j,target(s, a~) - V(s))^2 + alpha gap, a~ and s_m anew
     (5)  y = r + gamma (1 - d) V(s'), with the new V
     (6)  Adam on the squared errors of Q_1 and of Q_2 to y
-    (7)  w_a = min(exp(beta (min_j Q_j,target(s, a) - V(s))), bound)
+    (7)  w_a = min(exp(beta (min_j Q_j,target(s, a) - V(s))), bound), or 1 if all are equal
     (8)  Adam on pi: -mean w_a log pi(a|s) - lambda mean (r_m + gamma V(s_m)), through a and model
     (9)  Q_target <- Q_target + polyak (Q - Q_target)
 
@@ -19,13 +19,11 @@ On a data set of transitions (s, a, r, s', d), for S seeds at once, which share 
 | V | value | [S, P_value] | low at states that the model reaches and the data do not |
 | Q_1, Q_2 | critic | [S, 2 P_critic] | no action of pi ever enters their target |
 | alpha | dual | [S, 1] | its logarithm: how much the gap weighs |
-| d | terminated | [S, B] | the task's own end; a time limit is none |
 
 The defaults are the paper's form, as far as it is known. The preset `released` is the code's: V's
 data term at s', the penalty at pi's mean actions, a bonus without reward and gamma, model states
 within +-10, the models' errors over sigma (not its square), their mean heads of spectral norm 1.
-Departures from the code: a terminal s' is the true one, not zeros; the actor's learning rate is
-constant; log sigma is a parameter, not its sigmoid; weights are 1 where all advantages are equal.
+Departures: a terminal s' is the true one, not zeros; a constant actor_lr; log sigma is no sigmoid.
 """
 
 import math
@@ -35,17 +33,22 @@ from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
 from rlsuite.core.actors import BoundedActor
+from rlsuite.core.buffers import ReplayBuffer
 from rlsuite.core.chance import Chance
 from rlsuite.core.critics import Critics, StateValue, critic_loss
 from rlsuite.core.distributions import DiagGaussian
 from rlsuite.core.dynamics import Draw, Dynamics, require_models
 from rlsuite.core.optim import Metrics, Net, descend, polyak
-from rlsuite.core.ranges import require_offline, require_positive, require_within
-from rlsuite.core.replay import Minibatch, Sampler
+from rlsuite.core.ranges import (
+    Declared,
+    RunFolder,
+    require_offline,
+    require_positive,
+    require_within,
+)
 from rlsuite.core.weights import EQUAL, regression_loss, regression_weights
 from rlsuite.envs.faults import warn_once
 
@@ -79,7 +82,7 @@ class Config:
     members: int = 5  # M [paper; code]
     inverse_std: bool = False  # errors over sigma, not its square [paper: likelihood; code on]
     spectral_norm: bool = False  # the mean head's is one [ours: off; code on]
-    dynamics: str | None = None  # run folder whose models to use instead [code: a file]
+    dynamics: RunFolder | None = None  # run folder whose models to use instead [code: a file]
     batch_size: int = 256  # B, transitions per step [paper; code]
     total_steps: int = 1_000_000  # T, gradient steps of each seed [paper: MuJoCo]
     steps_per_iteration: int = 1000  # between two rows of the log [ours]
@@ -94,9 +97,9 @@ class Config:
         require_within(self, -math.inf, math.inf, "budget")
 
     @property
-    def iterations(self) -> int:
-        fitting = 0 if self.dynamics else self.model_steps
-        return (fitting + self.total_steps) // self.steps_per_iteration
+    def declared(self) -> Declared:
+        steps, rates = self.total_steps, ("alpha_lr", "actor_lr", "critic_lr", "model_lr")
+        return Declared(self.hidden, self.batch_size, steps, steps, rates, value="value")
 
 
 # ------------------------------------------------------------------------------------ 3. Presets
@@ -120,17 +123,16 @@ PRESETS: dict[str, dict[str, dict]] = {
 # --------------------------------------------------------------------------------- 5. Objectives
 
 
-def value_gap(model_value: Tensor, data_value: Tensor, penalty, budget) -> Tensor:
+def value_gap(reached: Tensor, known: Tensor, penalty, budget) -> Tensor:
     """w (mean V(s_m) - mean V(s)) - budget. [S, B] -> [S]."""
-    return penalty * (model_value.mean(1) - data_value.mean(1)) - budget
+    return penalty * (reached.mean(1) - known.mean(1)) - budget
 
 
 OBJECTIVES = (value_gap, critic_loss, regression_loss)
 
 # ------------------------------------------------------------------------------------- 6. Update
 
-# Whose parameters are in the state, and the models, with theirs [S, M P_model]
-Nets = namedtuple("Nets", "config policy critics values models")
+Nets = namedtuple("Nets", "config policy critics values models")  # whose parameters are elsewhere
 
 
 class State(NamedTuple):
@@ -150,7 +152,7 @@ class Learner:
     policy: BoundedActor
     dynamics: Dynamics
     state: State
-    rows: Chance
+    buffer: ReplayBuffer
     noise: Chance
 
 
@@ -159,20 +161,20 @@ def fit_models(config: Config, learner: Learner) -> Metrics:
     return learner.dynamics.train(config.steps_per_iteration)  # (1)
 
 
-def draw(nets: Nets, sampler: Sampler, noise: Chance) -> tuple[Minibatch, list[Draw]]:
+def draw(nets: Nets, learner: Learner) -> tuple:
     """Transitions of one step, and what is random for alpha, for V and for pi."""
     rows = nets.config.batch_size
-    batch = sampler.draw(rows)  # (2)
-    return batch, [nets.models.draw(noise, rows) for _ in range(3)]
+    batch = learner.buffer.sample(rows)  # (2)
+    return batch, [nets.models.draw(learner.noise, rows) for _ in range(3)]
 
 
-def distribution(policy: BoundedActor, actor: Tensor, obs: Tensor) -> DiagGaussian:
+def distribution(policy: BoundedActor, actor, obs) -> DiagGaussian:
     """pi(. | s) at [S, B, O]: Gaussian, not squashed."""
     log_std = policy.layout.views(actor)["log_std"]
     return DiagGaussian(policy.mean(actor, obs), log_std.clamp(*LOG_STD))
 
 
-def value_steps(nets: Nets, model: Tensor, state: State, batch, draws) -> tuple:
+def value_steps(nets: Nets, model, state: State, batch, draws) -> tuple:
     """(dual, value, metrics) after a step of alpha and of V. Pure."""
     config, policy, critics, values, models = nets
     obs, data = batch.obs, batch.next_obs if config.next_states else batch.obs
@@ -220,8 +222,8 @@ def bonus(nets: Nets, model, value, obs, action, draw: Draw) -> Tensor:
     return v.clamp(-LARGEST_BONUS, LARGEST_BONUS).mean(1)
 
 
-def csve_step(nets: Nets, model: Tensor, state: State, batch, draws) -> tuple[State, Metrics]:
-    """One step of alpha, V, Q and pi, in this order. Pure."""
+def csve_step(nets: Nets, model, state: State, batch, draws) -> tuple:
+    """(state, metrics) after a step of alpha, V, Q and pi, in this order. Pure."""
     config, policy, critics, values, _ = nets
     obs, target, lr = batch.obs, state.critic_target, config.critic_lr
     dual, value, metrics = value_steps(nets, model, state, batch, draws)
@@ -246,8 +248,8 @@ def csve_step(nets: Nets, model: Tensor, state: State, batch, draws) -> tuple[St
 
     actor, last = descend(state.actor, config.actor_lr, improvement)  # (8)
     target = polyak(target, critic.theta, config.polyak)  # (9)
-    metrics = more | metrics | most | last  # V's value, not Q's
-    return State(actor, value, critic, target, dual), metrics
+    state = State(actor, value, critic, target, dual)
+    return state, more | metrics | most | last  # V's value, not Q's
 
 
 # -------------------------------------------------------------------------------------- 7. Train
@@ -262,19 +264,19 @@ def start(config: Config, run, data) -> tuple[Learner, Nets]:
     critics = Critics(size, actions, hidden)
     dynamics = Dynamics(data, actions, config, len(rngs))
     value, critic = (Net.of(x.initial(rngs).to(run.device)) for x in (values, critics))
-    dual = Net.of(torch.full((len(rngs), 1), math.log(config.alpha), device=run.device))
-    actor = Net.of(policy.theta)
-    state = State(actor, value, critic, critic.theta.clone(), dual)
-    learner = Learner(policy, dynamics, state, run.chance("batch"), run.chance("action"))
+    dual = Net.of(policy.theta.new_full((len(rngs), 1), math.log(config.alpha)))
+    state = State(Net.of(policy.theta), value, critic, critic.theta.clone(), dual)
+    buffer = ReplayBuffer.of_data(data, run.chance("batch"))
+    learner = Learner(policy, dynamics, state, buffer, run.chance("action"))
     return learner, Nets(config, policy, critics, values, dynamics.ensemble)
 
 
-def iterate(config: Config, learner: Learner, turn: Callable) -> Metrics:
+def iterate(config: Config, learner: Learner, update: Callable) -> Metrics:
     """An iteration of all but the models: metrics [S] of its last step."""
     theta = learner.policy.theta
     model = learner.dynamics.theta().to(theta.device)
     for _ in range(config.steps_per_iteration):
-        learner.state, metrics = turn(model, learner.state)
+        learner.state, metrics = update(model, learner.state)
     theta.copy_(learner.state.actor.theta)
     if metrics["equal_advantages"].any():
         warn_once(EQUAL)
@@ -283,18 +285,15 @@ def iterate(config: Config, learner: Learner, turn: Callable) -> Metrics:
 
 def train(config: Config, run) -> None:
     """Train on `run.data()` for all `run.seeds`; `run` logs, evaluates, saves and resumes."""
-    data = run.data()
-    learner, nets = start(config, run, data)
-    rows, noise = draws = [learner.rows, learner.noise]
-    sampler = Sampler(data, learner.policy.normalizer, rows)
-    drawing, step = partial(draw, nets, sampler, noise), partial(csve_step, nets)
-    turn = run.turn(drawing, step, config.total_steps, draws)
+    learner, nets = start(config, run, run.data())
+    update = run.update(partial(csve_step, nets), partial(draw, nets, learner))
     each = config.steps_per_iteration
-    before = config.iterations - config.total_steps // each
-    for k in run.iterations(config.iterations, each, learner, before):
-        if k < before:
-            run.log(fit_models(config, learner), {})
-        else:
-            run.log(iterate(config, learner, turn), turn.seconds())
-        if k == before - 1:
-            learner.dynamics.save(run.folder)
+    fitting = 0 if config.dynamics else config.model_steps // each
+    stages = {"models": (fitting, each)}, {"offline": (config.total_steps // each, each)}
+    run.begin(learner, prepare=stages[0], train=stages[1])
+    for _ in run.stage("models"):
+        run.log(fit_models(config, learner))
+    if fitting:
+        learner.dynamics.save(run.folder)
+    for _ in run.stage("offline"):
+        run.log(iterate(config, learner, update))

@@ -35,12 +35,17 @@ import torch
 from torch import Tensor
 
 from rlsuite.core.actors import BoundedActor
-from rlsuite.core.chance import Chance
+from rlsuite.core.buffers import Minibatch, ReplayBuffer
 from rlsuite.core.critics import Critics, StateValue, critic_loss
 from rlsuite.core.distributions import DiagGaussian
 from rlsuite.core.optim import Metrics, Net, descend, polyak
-from rlsuite.core.ranges import require_between, require_offline, require_positive, require_within
-from rlsuite.core.replay import Minibatch, Sampler
+from rlsuite.core.ranges import (
+    Declared,
+    require_between,
+    require_offline,
+    require_positive,
+    require_within,
+)
 
 # ------------------------------------------------------------------------------------- 2. Config
 
@@ -74,8 +79,10 @@ class Config:
         require_between(self, -math.inf, self.log_std_max, "log_std_min")
 
     @property
-    def iterations(self) -> int:
-        return self.total_steps // self.steps_per_iteration
+    def declared(self) -> Declared:
+        rates = ("learning_rate",)
+        steps = self.total_steps
+        return Declared(self.hidden, self.batch_size, steps, steps, rates, value="value")
 
 
 # ------------------------------------------------------------------------------------ 3. Presets
@@ -136,7 +143,7 @@ class Learner:
 
     policy: BoundedActor
     state: State
-    rows: Chance
+    buffer: ReplayBuffer
 
 
 def reward_scale(config: Config, data) -> float:
@@ -155,9 +162,11 @@ def actor_rate(config: Config, t: int) -> float:
     return config.learning_rate * 0.5 * (1 + math.cos(angle))
 
 
-def draw(config: Config, policy: BoundedActor, sampler: Sampler, scale: float) -> tuple[Minibatch]:
+def draw(config: Config, learner: Learner, scale: float) -> tuple[Minibatch]:
     """Transitions with their rewards scaled, and actions inside the box."""
-    batch = sampler.draw(config.batch_size)  # (1)
+    policy = learner.policy
+    batch = learner.buffer.sample(config.batch_size)  # (1)
+    batch = batch.standardized(policy.normalizer)
     reward = scale * batch.reward + config.reward_shift
     inside = policy.reach * (1 - config.action_margin)
     action = batch.action.clamp(policy.centre - inside, policy.centre + inside)
@@ -217,16 +226,16 @@ def train(config: Config, run) -> None:
     policy = BoundedActor.for_data(data, config.normalize_obs, run.device, **network)
     critics = Critics(data.obs_size, policy.action_size, config.hidden)
     values = StateValue(data.obs_size, config.hidden)
-    actor, rows = Net.of(policy.theta), run.chance("batch")
+    actor, buffer = Net.of(policy.theta), ReplayBuffer.of_data(data, run.chance("batch"))
     critic, value = (Net.of(x.initial(rngs).to(run.device)) for x in (critics, values))
-    learner = Learner(policy, State(actor, value, critic, critic.theta.clone()), rows)
-    sampler = Sampler(data, policy.normalizer, rows)
-    drawing = partial(draw, config, policy, sampler, reward_scale(config, data))
+    learner = Learner(policy, State(actor, value, critic, critic.theta.clone()), buffer)
+    drawing = partial(draw, config, learner, reward_scale(config, data))
     step = partial(iql_step, policy, critics, values, config)
-    turn = run.turn(drawing, step, config.total_steps, [rows])
-    for k in run.iterations(config.iterations, each, learner):
+    update = run.update(step, drawing)
+    run.begin(learner, train={"offline": (config.total_steps // each, each)})
+    for k in run.stage("offline"):
         for t in range(k * each, (k + 1) * each):
             lr = torch.tensor(actor_rate(config, t))
-            learner.state, metrics = turn(learner.state, actor_lr=lr)
+            learner.state, metrics = update(learner.state, actor_lr=lr)
         policy.theta.copy_(learner.state.actor.theta)
-        run.log(metrics, turn.seconds())
+        run.log(metrics)

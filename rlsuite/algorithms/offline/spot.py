@@ -34,28 +34,27 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from rlsuite.core.actors import BoundedActor, dense, initial
+from rlsuite.core.buffers import Minibatch, ReplayBuffer, chunks
 from rlsuite.core.chance import Chance
 from rlsuite.core.critics import Critics, critic_loss
 from rlsuite.core.layers import Layout, mlp, mlp_shapes
-from rlsuite.core.network_files import load_network, save_network
 from rlsuite.core.optim import Metrics, Net, descend, polyak
 from rlsuite.core.ranges import (
+    Declared,
+    RunFolder,
     require_multiple,
     require_offline,
     require_positive,
     require_whole,
     require_within,
 )
-from rlsuite.core.replay import Explorer, Minibatch, OnlineRows, Sampler
-
-DENSITY_FILE = "density.safetensors"  # in the run's folder, once the VAE is fitted
+from rlsuite.core.replay import Explorer
 
 # ------------------------------------------------------------------------------------- 2. Config
 
@@ -67,7 +66,7 @@ class Config:
     density_steps: int = 100_000  # of fitting the VAE [code]
     density_lr: float = 1e-3  # of Adam on the VAE [code]
     density_hidden: int = 750  # width of its two hidden layers [code]
-    density: str | None = None  # run folder whose VAE to use instead [code: a file]
+    density: RunFolder | None = None  # run folder whose VAE to use instead [code: a file]
     normalize_q: bool = True  # divide Q by its mean size in the actor's loss [paper; code]
     dropout: float = 0.1  # of the actor's hidden layers [code: MuJoCo; AntMaze 0]
     discount: float = 0.99  # gamma, per step [paper; code]
@@ -104,14 +103,15 @@ class Config:
             raise ValueError(f"dropout is {self.dropout}; it must be less than 1")
 
     @property
-    def density_iterations(self) -> int:
-        return 0 if self.density else self.density_steps // self.steps_per_iteration
+    def declared(self) -> Declared:
+        rates = ("density_lr", "actor_lr", "critic_lr")
+        steps, online = self.total_steps + self.online_steps, "online" if self.online_steps else ""
+        known = {"value": "value", "variant": online}
+        return Declared(self.hidden, self.batch_size, steps, self.total_steps, rates, **known)
 
-    @property
-    def iterations(self) -> int:
-        """Of all three stages."""
-        later = (self.total_steps + self.online_steps) // self.steps_per_iteration
-        return self.density_iterations + later
+    def stage(self, steps: int) -> tuple[int, int]:
+        """Iterations of a stage of so many steps, and the steps of each."""
+        return steps // self.steps_per_iteration, self.steps_per_iteration
 
 
 # ------------------------------------------------------------------------------------ 3. Presets
@@ -207,22 +207,22 @@ class Learner:
     policy: BoundedActor
     density: Net
     state: State
-    online: OnlineRows
-    rows: Chance
+    buffer: ReplayBuffer  # the data, under what each seed has collected itself
     noise: Chance
 
 
-def fit_density(config: Config, learner: Learner, turn: Callable) -> tuple[Metrics, dict]:
-    """A thousand steps of the VAE: metrics [S] of the last, and seconds per kind of work."""
+def fit_density(config: Config, learner: Learner, fit: Callable) -> Metrics:
+    """An iteration of the VAE: metrics [S] of its last step."""
     for _ in range(config.steps_per_iteration):
-        learner.density, metrics = turn(learner.density)  # (1)
-    return metrics, turn.seconds()
+        learner.density, metrics = fit(learner.density)  # (1)
+    return metrics
 
 
-def draw_pairs(config: Config, policy: BoundedActor, sampler: Sampler, noise: Chance) -> tuple:
+def draw_pairs(config: Config, learner: Learner) -> tuple[Minibatch, Tensor]:
     """What a step of the VAE takes: transitions, and standard normal numbers [S, B, 2 A]."""
-    rows = config.batch_size
-    return sampler.draw(rows), noise.normal(rows, 2 * policy.action_size)
+    rows, policy = config.batch_size, learner.policy
+    batch = learner.buffer.sample(rows).standardized(policy.normalizer)
+    return batch, learner.noise.normal(rows, 2 * policy.action_size)
 
 
 def density_step(
@@ -238,28 +238,28 @@ def density_step(
     return descend(net, config.density_lr, loss)
 
 
-def iterate(config: Config, learner: Learner, turn: Callable, explore=None) -> tuple[Metrics, dict]:
-    """A thousand steps: metrics [S] of the last, and seconds per kind of work.
+def iterate(config: Config, learner: Learner, update: Callable, explore=None) -> Metrics:
+    """An iteration of pi and the critics: metrics [S] of its last cycle.
 
     `explore`, online, takes a number of environment steps and returns lambda's factor.
     """
     factor = 1.0
     for _ in range(config.steps_per_iteration // config.policy_freq):
         if explore is not None:
-            learner.policy.theta.copy_(learner.state.actor.theta)
             factor = explore(config.policy_freq)
         weight = torch.tensor(config.penalty * factor)
         density = learner.density.theta
-        learner.state, metrics = turn(density, learner.state, weight=weight)
-    learner.policy.theta.copy_(learner.state.actor.theta)
-    return metrics, turn.seconds()
+        learner.state, metrics = update(density, learner.state, weight=weight)
+        learner.policy.theta.copy_(learner.state.actor.theta)
+    return metrics
 
 
-def draw(config: Config, policy: BoundedActor, sampler: Sampler, noise: Chance) -> tuple:
+def draw(config: Config, learner: Learner) -> tuple[Minibatch, Noise]:
     """Transitions of one actor cycle, and all its random numbers."""
-    batch = sampler.draw(config.batch_size * config.policy_freq)  # (2)
+    batch = learner.buffer.sample(config.batch_size * config.policy_freq)  # (2)
+    batch = batch.standardized(learner.policy.normalizer)
     shifted = batch._replace(reward=batch.reward + config.reward_shift)
-    return shifted, draw_noise(config, policy, noise)
+    return shifted, draw_noise(config, learner.policy, learner.noise)
 
 
 def draw_noise(config: Config, policy: BoundedActor, noise: Chance) -> Noise:
@@ -305,7 +305,7 @@ def actor_cycle(
 ) -> tuple[State, Metrics]:
     """`policy_freq` critic steps and, on the last one's transitions, an actor step. Pure."""
     actor, critic, actor_target, critic_target = state
-    batches = batch.chunks(config.policy_freq)
+    batches = chunks(batch, config.policy_freq)
     draws = noise.target.chunk(config.policy_freq, 1)
     # critics
     for part, normal, masks in zip(batches, draws, noise.dropout[:-1], strict=True):
@@ -332,13 +332,14 @@ def actor_cycle(
 def explore(config: Config, explorer: Explorer, rngs: list, count: int) -> float:
     """`count` steps of pi plus noise in every environment; lambda's factor after them."""
     explorer.step(count, config.exploration_noise, rngs)  # (9)
-    return max(config.penalty_floor, 1 - explorer.rows.count / config.cooling_steps)  # (10)
+    collected = explorer.buffer.added
+    return max(config.penalty_floor, 1 - collected / config.cooling_steps)  # (10)
 
 
 # -------------------------------------------------------------------------------------- 7. Train
 
 
-def start(config: Config, run, data, about: dict) -> tuple[Learner, Critics, Density]:
+def start(config: Config, run, data) -> tuple[Learner, Critics, Density]:
     """All networks, fresh, but for the VAE of another run where `config.density` names one."""
     rngs, size = run.streams["init"], data.obs_size
     network = {"rngs": rngs, "hidden": config.hidden, "last": config.actor_last}
@@ -347,41 +348,41 @@ def start(config: Config, run, data, about: dict) -> tuple[Learner, Critics, Den
     critic = critics.initial(rngs, last=config.critic_last)
     density = Density(policy, size, config.density_hidden)
     if config.density:
-        path = Path(config.density) / DENSITY_FILE
-        fitted = load_network(path, density.layout, run.seeds, about)
+        made = {"normalize_obs": config.normalize_obs}
+        fitted = run.artifact(config.density, "density", density.layout, **made)
     else:
         fitted = initial(density.layout, rngs)
     actor, critic = Net.of(policy.theta), Net.of(critic.to(run.device))
     state = State(actor, critic, actor.theta.clone(), critic.theta.clone())
-    online = OnlineRows(len(run.seeds), config.online_steps, size, policy.action_size)
-    fitted, rows, noise = Net.of(fitted.to(run.device)), run.chance("batch"), run.chance("action")
-    return Learner(policy, fitted, state, online, rows, noise), critics, density
+    rng, fitted = run.chance("batch"), Net.of(fitted.to(run.device))
+    buffer = ReplayBuffer.of_data(data, rng, capacity=config.online_steps)
+    learner = Learner(policy, fitted, state, buffer, run.chance("action"))
+    return learner, critics, density
 
 
 def train(config: Config, run) -> None:
     """Train on `run.data()` for all `run.seeds`; `run` logs, evaluates, saves and resumes."""
-    data = run.data()
-    about = {"data": data.about["sha256"], "normalize_obs": str(config.normalize_obs)}
-    learner, critics, density = start(config, run, data, about)
-    policy, draws = learner.policy, [learner.rows, learner.noise]
-    sampler = Sampler(data, policy.normalizer, learner.rows, online=learner.online)
-    source = (config, policy, sampler, learner.noise)
+    learner, critics, density = start(config, run, run.data())
+    policy, buffer = learner.policy, learner.buffer
     step = partial(density_step, density, config)
-    fit = run.turn(partial(draw_pairs, *source), step, config.density_steps, draws)
-    step = partial(actor_cycle, policy, critics, density, config)
-    turn = run.turn(partial(draw, *source), step, config.total_steps, draws)
-    before = config.density_iterations
-    online_from = before + config.total_steps // config.steps_per_iteration
+    fit = run.update(step, partial(draw_pairs, config, learner), config.density_steps)
+    cycle = partial(actor_cycle, policy, critics, density, config)
+    update = run.update(cycle, partial(draw, config, learner))
+    fitting = config.stage(0 if config.density else config.density_steps)
+    offline, online = map(config.stage, (config.total_steps, config.online_steps))
     if config.online_steps:
-        explorer = Explorer(run.environments(1), policy, learner.online)
-        wander = partial(explore, config, explorer, run.streams["action"])
-    for k in run.iterations(config.iterations, config.steps_per_iteration, learner, before):
-        if k < before:
-            run.log(*fit_density(config, learner, fit))
-            if k == before - 1:
-                theta = learner.density.theta
-                save_network(run.folder / DENSITY_FILE, density.layout, theta, run.seeds, about)
-            continue
-        if k == online_from or (k > online_from and run.at_boundary):
+        explorer = Explorer(run.environments(1), policy, buffer)
+        exploring = partial(explore, config, explorer, run.streams["action"])
+    run.begin(learner, prepare={"density": fitting}, train={"offline": offline, "online": online})
+    for _ in run.stage("density"):
+        run.log(fit_density(config, learner, fit))
+    if not config.density:
+        made = {"normalize_obs": config.normalize_obs}
+        run.save_artifact("density", density.layout, learner.density.theta, **made)
+    for _ in run.stage("offline"):
+        run.log(iterate(config, learner, update))
+    for _ in run.stage("online"):
+        if run.at_boundary:
             explorer.restart(run.streams.integers("environment", 1))
-        run.log(*iterate(config, learner, turn, wander if k >= online_from else None))
+        metrics = iterate(config, learner, update, exploring)
+        run.log(metrics, explorer.seconds())

@@ -32,17 +32,18 @@ from typing import NamedTuple
 from torch import Tensor
 
 from rlsuite.core.actors import BoundedActor
+from rlsuite.core.buffers import Minibatch, ReplayBuffer, chunks
 from rlsuite.core.chance import Chance
 from rlsuite.core.critics import Critics, critic_loss
 from rlsuite.core.optim import Metrics, Net, descend, polyak
 from rlsuite.core.ranges import (
+    Declared,
     require_multiple,
     require_offline,
     require_positive,
     require_whole,
     require_within,
 )
-from rlsuite.core.replay import Minibatch, Sampler
 
 # ------------------------------------------------------------------------------------- 2. Config
 
@@ -71,8 +72,10 @@ class Config:
         require_within(self, 0, math.inf, "alpha", "policy_noise")
 
     @property
-    def iterations(self) -> int:
-        return self.total_steps // self.steps_per_iteration
+    def declared(self) -> Declared:
+        rates = ("learning_rate",)
+        steps = self.total_steps
+        return Declared(self.hidden, self.batch_size, steps, steps, rates, value="value")
 
 
 # ------------------------------------------------------------------------------------ 3. Presets
@@ -112,14 +115,15 @@ class Learner:
 
     policy: BoundedActor
     state: State
-    rows: Chance
+    buffer: ReplayBuffer
     noise: Chance
 
 
-def draw(config: Config, sampler: Sampler, noise: Chance) -> tuple[Minibatch, Tensor]:
+def draw(config: Config, learner: Learner) -> tuple[Minibatch, Tensor]:
     """Transitions of one cycle, and standard normal numbers [S, F B, A] for its targets."""
-    batch = sampler.draw(config.batch_size * config.policy_freq)  # (1)
-    return batch, noise.normal(*batch.action.shape[1:])
+    batch = learner.buffer.sample(config.batch_size * config.policy_freq)  # (1)
+    batch = batch.standardized(learner.policy.normalizer)
+    return batch, learner.noise.normal(*batch.action.shape[1:])
 
 
 def target_value(
@@ -141,7 +145,7 @@ def actor_cycle(
     """`policy_freq` critic steps and, on the last one's transitions, an actor step. Pure."""
     actor, critic, actor_target, critic_target = state
     lr, count = config.learning_rate, config.policy_freq
-    batches = batch.chunks(count)
+    batches = chunks(batch, count)
     # critics
     for part, draws in zip(batches, noise.chunk(count, 1), strict=True):
         y = target_value(policy, critics, config, state, part, draws)
@@ -175,13 +179,14 @@ def train(config: Config, run) -> None:
     critics = Critics(data.obs_size, policy.action_size, hidden)
     actor, critic = Net.of(policy.theta), Net.of(critics.initial(rngs).to(run.device))
     state = State(actor, critic, actor.theta.clone(), critic.theta.clone())
-    rows, noise = run.chance("batch"), run.chance("action")
-    learner = Learner(policy, state, rows, noise)
-    sampler = Sampler(data, policy.normalizer, rows)
-    step = partial(actor_cycle, policy, critics, config)
-    turn = run.turn(partial(draw, config, sampler, noise), step, config.total_steps, [rows, noise])
-    for _ in run.iterations(config.iterations, config.steps_per_iteration, learner):
-        for _ in range(config.steps_per_iteration // config.policy_freq):
-            learner.state, metrics = turn(learner.state)
+    buffer = ReplayBuffer.of_data(data, run.chance("batch"))
+    learner = Learner(policy, state, buffer, run.chance("action"))
+    cycle = partial(actor_cycle, policy, critics, config)
+    update = run.update(cycle, partial(draw, config, learner))
+    each = config.steps_per_iteration
+    run.begin(learner, train={"offline": (config.total_steps // each, each)})
+    for _ in run.stage("offline"):
+        for _ in range(each // config.policy_freq):
+            learner.state, metrics = update(learner.state)
         policy.theta.copy_(learner.state.actor.theta)
-        run.log(metrics, turn.seconds())
+        run.log(metrics)

@@ -1,1 +1,1 @@
-"""Algorithms that learn from what the current policy collected."""
+"""Learning by acting, from what the current policy collected; discrete and continuous actions."""

@@ -36,7 +36,6 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from time import perf_counter
 
 import numpy as np
 import torch
@@ -47,6 +46,7 @@ from rlsuite.core.networks import ActorCritic
 from rlsuite.core.normalizers import EPSILON, RewardScaler, RunningStatistics
 from rlsuite.core.optim import AdamState, Loss, Metrics, Net, adam_step, clip_grad_norm, gradient
 from rlsuite.core.ranges import (
+    Declared,
     require_bounded,
     require_choice,
     require_on_policy,
@@ -96,6 +96,13 @@ class Config:
         require_choice(self, "kl_stat", ("max", "mean"))
         require_choice(self, "fixup", ("epoch", "last", "off"))
         require_choice(self, "distribution", ("gaussian", "beta"))
+
+    @property
+    def declared(self) -> Declared:
+        rows = self.batch_size // max(self.num_minibatches, self.fixup_minibatches)
+        rates = ("multiplier_lr", "learning_rate")
+        counts = self.total_steps, self.gradient_steps
+        return Declared(self.hidden, rows, *counts, rates, self.num_envs)
 
     @property
     def batch_size(self) -> int:
@@ -155,9 +162,9 @@ class Learner:
 def iterate(
     config: Config, learner: Learner, collector: Collector, streams, k: int, step: Callable
 ) -> tuple[Metrics, dict]:
-    """Iteration k, from 0: metrics [S], and seconds per kind of work; step: `minibatch_step`."""
+    """Iteration k, from 0: metrics [S], and the rollout's seconds; step: `minibatch_step`."""
     rollout = collector.collect(config.num_steps, streams["action"])  # (1)
-    start, policy = perf_counter(), learner.policy
+    policy = learner.policy
     bootstrap = config.bootstrap_on_truncation
     sigma = np.sqrt(learner.targets.var.numpy() + EPSILON)
     scale = sigma[..., None].astype(np.float32)
@@ -184,7 +191,7 @@ def iterate(
         "bisections": repairs[1],
         "explained_variance": batch.explained_variance(),
     }
-    return metrics, rollout.seconds | {"learning": perf_counter() - start}
+    return metrics, rollout.seconds
 
 
 def minibatch_step(
@@ -310,8 +317,9 @@ def train(config: Config, run) -> None:
     targets = RunningStatistics(len(run.seeds), 1)
     learner = Learner(policy, actor, critic, targets, scaler)
     collector = Collector(envs, policy, scaler)
-    step = run.compiled(partial(minibatch_step, policy, config), config.gradient_steps)
-    for k in run.iterations(config.iterations, config.batch_size, learner):
+    step = run.update(partial(minibatch_step, policy, config))
+    run.begin(learner, train={"train": (config.iterations, config.batch_size)})
+    for k in run.stage("train"):
         if run.at_boundary:  # a checkpoint is an episode boundary: fresh environments
             collector.restart(run.streams.integers("environment", config.num_envs))
         run.log(*iterate(config, learner, collector, run.streams, k, step))

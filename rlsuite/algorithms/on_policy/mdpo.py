@@ -33,7 +33,6 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from time import perf_counter
 
 import torch
 from torch import Tensor
@@ -41,7 +40,7 @@ from torch import Tensor
 from rlsuite.core.networks import ActorCritic
 from rlsuite.core.normalizers import RewardScaler
 from rlsuite.core.optim import Loss, Metrics, Net, descend
-from rlsuite.core.ranges import require_on_policy, require_positive, require_whole
+from rlsuite.core.ranges import Declared, require_on_policy, require_positive, require_whole
 from rlsuite.core.rollouts import Batch, Collector, experience, squared_error, standardise
 
 # ------------------------------------------------------------------------------------- 2. Config
@@ -76,6 +75,13 @@ class Config:
         require_whole(self, "policy_steps", "critic_epochs")
         require_positive(self, "policy_lr", "critic_lr", "max_grad_norm", "value_clip")
         require_positive(self, "adam_eps", "critic_adam_eps")
+
+    @property
+    def declared(self) -> Declared:
+        rows = self.batch_size // self.critic_minibatches
+        rates = ("policy_lr", "critic_lr")
+        counts = self.total_steps, self.gradient_steps
+        return Declared(self.hidden, rows, *counts, rates, self.num_envs)
 
     @property
     def batch_size(self) -> int:
@@ -152,10 +158,10 @@ class Learner:
 def iterate(
     config: Config, learner: Learner, collector: Collector, streams, k: int, steps: list[Callable]
 ) -> tuple[Metrics, dict]:
-    """Iteration k, from 0: metrics [S], and seconds per kind of work."""
+    """Iteration k, from 0: metrics [S], and the rollout's seconds."""
     ascend, regress = steps  # `policy_step` and `critic_steps`, compiled or not
     rollout = collector.collect(config.num_steps, streams["action"])  # (1)
-    start, policy = perf_counter(), learner.policy
+    policy = learner.policy
     bootstrap = config.bootstrap_on_truncation
     batch = experience(policy, rollout, config.discount, config.gae_lambda, bootstrap)  # (2)
     penalty = torch.tensor(1 / step_size(k, config.iterations))  # (3)
@@ -167,7 +173,7 @@ def iterate(
     policy.theta.copy_(torch.cat((learner.actor.theta, learner.critic.theta), 1))
     metrics = metrics | errors | {"explained_variance": batch.explained_variance()}
     metrics["penalty"] = penalty.expand(len(old))
-    return metrics, rollout.seconds | {"learning": perf_counter() - start}
+    return metrics, rollout.seconds
 
 
 def policy_step(
@@ -226,8 +232,9 @@ def train(config: Config, run) -> None:
     learner = Learner(policy, Net.of(actor), Net.of(critic), scaler)
     collector = Collector(envs, policy, scaler)
     pure = (partial(function, policy, config) for function in (policy_step, critic_steps))
-    steps = [run.compiled(function, config.gradient_steps) for function in pure]
-    for k in run.iterations(config.iterations, config.batch_size, learner):
+    steps = list(map(run.update, pure))
+    run.begin(learner, train={"train": (config.iterations, config.batch_size)})
+    for k in run.stage("train"):
         if run.at_boundary:  # a checkpoint is an episode boundary: fresh environments
             collector.restart(run.streams.integers("environment", config.num_envs))
         run.log(*iterate(config, learner, collector, run.streams, k, steps))

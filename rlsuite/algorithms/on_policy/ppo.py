@@ -34,7 +34,6 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from time import perf_counter
 
 import torch
 from torch import Tensor
@@ -42,7 +41,13 @@ from torch import Tensor
 from rlsuite.core.networks import ActorCritic
 from rlsuite.core.normalizers import RewardScaler
 from rlsuite.core.optim import Loss, Metrics, Net, descend
-from rlsuite.core.ranges import require_choice, require_on_policy, require_positive, require_whole
+from rlsuite.core.ranges import (
+    Declared,
+    require_choice,
+    require_on_policy,
+    require_positive,
+    require_whole,
+)
 from rlsuite.core.rollouts import Batch, Collector, experience, standardise, value_loss
 
 # ------------------------------------------------------------------------------------- 2. Config
@@ -86,6 +91,12 @@ class Config:
         require_choice(self, "objective", SURROGATES)
         if self.target_kl is not None and self.epochs == 1:
             raise ValueError(f"target_kl {self.target_kl} is inert with epochs 1; use 2 or more")
+
+    @property
+    def declared(self) -> Declared:
+        rows = self.batch_size // self.num_minibatches
+        counts = self.total_steps, self.gradient_steps
+        return Declared(self.hidden, rows, *counts, ("learning_rate",), self.num_envs)
 
     @property
     def batch_size(self) -> int:
@@ -214,9 +225,9 @@ class Learner:
 def iterate(
     config: Config, learner: Learner, collector: Collector, streams, k: int, step: Callable
 ) -> tuple[Metrics, dict]:
-    """Iteration k, from 0: metrics [S], and seconds per kind of work; step: `minibatch_steps`."""
+    """Iteration k, from 0: metrics [S], and the rollout's seconds; step: `minibatch_steps`."""
     rollout = collector.collect(config.num_steps, streams["action"])  # (1)
-    start, policy = perf_counter(), learner.policy
+    policy = learner.policy
     bootstrap = config.bootstrap_on_truncation
     batch = experience(policy, rollout, config.discount, config.gae_lambda, bootstrap)  # (2)
     decay = 1 - k / config.iterations if config.anneal_lr else 1.0
@@ -231,7 +242,7 @@ def iterate(
             learner.net, metrics = step(learner.net, lr, active, part)
     policy.theta.copy_(learner.net.theta)
     metrics = metrics | {"explained_variance": batch.explained_variance()}
-    return metrics, rollout.seconds | {"learning": perf_counter() - start}
+    return metrics, rollout.seconds
 
 
 def minibatch_steps(
@@ -271,8 +282,9 @@ def train(config: Config, run) -> None:
     scaler = RewardScaler(len(run.seeds), config.num_envs, config.discount, config.normalize_reward)
     learner = Learner(policy, Net.of(policy.theta), scaler)
     collector = Collector(envs, policy, scaler)
-    step = run.compiled(partial(minibatch_steps, policy, config), config.gradient_steps)
-    for k in run.iterations(config.iterations, config.batch_size, learner):
+    step = run.update(partial(minibatch_steps, policy, config))
+    run.begin(learner, train={"train": (config.iterations, config.batch_size)})
+    for k in run.stage("train"):
         if run.at_boundary:  # a checkpoint is an episode boundary: fresh environments
             collector.restart(run.streams.integers("environment", config.num_envs))
         run.log(*iterate(config, learner, collector, run.streams, k, step))

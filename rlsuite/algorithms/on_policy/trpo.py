@@ -39,7 +39,6 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from time import perf_counter
 
 import torch
 from torch import Tensor
@@ -49,6 +48,7 @@ from rlsuite.core.networks import ActorCritic
 from rlsuite.core.normalizers import RewardScaler
 from rlsuite.core.optim import Loss, Metrics, Net, descend, gradient
 from rlsuite.core.ranges import (
+    Declared,
     require_on_policy,
     require_positive,
     require_whole,
@@ -94,6 +94,12 @@ class Config:
         if self.batch_size < 2 * self.fisher_every:
             few = f"too few of {self.batch_size} transitions"
             raise ValueError(f"fisher_every {self.fisher_every} leaves {few}; use 1")
+
+    @property
+    def declared(self) -> Declared:
+        rows = self.batch_size // self.critic_minibatches
+        counts = self.total_steps, self.gradient_steps
+        return Declared(self.hidden, rows, *counts, ("critic_lr",), self.num_envs)
 
     @property
     def batch_size(self) -> int:
@@ -184,12 +190,12 @@ class Learner:
 def iterate(
     config: Config, learner: Learner, collector: Collector, streams, product, step
 ) -> tuple[Metrics, dict]:
-    """One iteration: metrics [S], and seconds per kind of work.
+    """One iteration: metrics [S], and the rollout's seconds.
 
     `product` and `step` are `fisher_vector_product` and `critic_steps`, compiled or not.
     """
     rollout = collector.collect(config.num_steps, streams["action"])  # (1)
-    start, policy = perf_counter(), learner.policy
+    policy = learner.policy
     bootstrap = config.bootstrap_on_truncation
     batch = experience(policy, rollout, config.discount, config.gae_lambda, bootstrap)  # (2)
     batch = batch._replace(advantage=standardise(batch.advantage))  # (3)
@@ -198,7 +204,7 @@ def iterate(
     errors = fit_critic(config, learner, batch, streams["batch"], step)
     policy.theta.copy_(torch.cat((actor, learner.critic.theta), 1))
     metrics = metrics | errors | {"explained_variance": batch.explained_variance()}
-    return metrics, rollout.seconds | {"learning": perf_counter() - start}
+    return metrics, rollout.seconds
 
 
 def policy_step(
@@ -307,8 +313,9 @@ def train(config: Config, run) -> None:
     learner = Learner(policy, Net.of(policy.theta[:, policy.actor_size :]), scaler)
     collector = Collector(envs, policy, scaler)
     pure = (partial(f, policy, config) for f in (fisher_vector_product, critic_steps))
-    product, step = (run.compiled(function, config.gradient_steps) for function in pure)
-    for _ in run.iterations(config.iterations, config.batch_size, learner):
+    product, step = map(run.update, pure)
+    run.begin(learner, train={"train": (config.iterations, config.batch_size)})
+    for _ in run.stage("train"):
         if run.at_boundary:  # a checkpoint is an episode boundary: fresh environments
             collector.restart(run.streams.integers("environment", config.num_envs))
         run.log(*iterate(config, learner, collector, run.streams, product, step))

@@ -15,7 +15,7 @@ from rlsuite.evidence.rows import Result
 from rlsuite.evidence.tables.tabular import NONE, PLUS_MINUS, Cell
 
 BOOTSTRAP_SEED = 0
-_STATUS_MARKS = {
+STATUS_MARKS = {
     "verified": "",
     "verified, spread recalled": "SR",
     "digitised": "D",
@@ -136,7 +136,7 @@ def too_far(result: Result, values: Sequence[Published], columns: Sequence[str])
 def published_cell(row: Published, result: Result) -> Cell:
     """A published value, marked with what sets it apart from a run and how well it was checked."""
     marks = [*published.differences(row, result.place)]
-    marks += [_STATUS_MARKS[row.status]] if _STATUS_MARKS[row.status] else []
+    marks += [STATUS_MARKS[row.status]] if STATUS_MARKS[row.status] else []
     return Cell(published_text(row), tuple(marks))
 
 
@@ -145,7 +145,7 @@ def legend(marks: set[str]) -> list[str]:
     legend = [f"{mark}: {text}." for mark, text in published.DIFFERENCES.items() if mark in marks]
     legend += [
         f"{mark}: {published.STATUSES[status]}."
-        for status, mark in _STATUS_MARKS.items()
+        for status, mark in STATUS_MARKS.items()
         if mark in marks
     ]
     return legend

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from rlsuite.core.returns import gae
+from rlsuite.core.rollouts import gae
 
 
 def column(*values: float) -> np.ndarray:

@@ -1,0 +1,1 @@
+"""Algorithms that act, and learn from a replay buffer of all that was seen."""
