@@ -106,6 +106,7 @@ def test_every_algorithm_declares_what_runs_and_tables_need(name: str, finished_
     [
         ("bc", {"best_fraction": 0.1}, {"variant": "10-percent"}),
         ("spot", {"online_steps": 2000}, {"variant": "online", "steps": 1_002_000}),
+        ("cfpi", {"on": "runs/iql"}, {"variant": "on", "steps": 1, "value": ""}),
         ("ppo", {"num_envs": 4}, {"environments": 4, "rows": 4 * 2048 // 32}),
         ("fixpo", {}, {"rows": 64 * 128 // 16, "environments": 64}),
         ("trpo", {}, {"rows": 128, "environments": 2, "learning_rates": ("critic_lr",)}),

@@ -20,6 +20,8 @@ ALGORITHMS = {
     "iql": "rlsuite.algorithms.offline.iql",
     "spot": "rlsuite.algorithms.offline.spot",
     "a2pr": "rlsuite.algorithms.offline.a2pr",
+    "csve": "rlsuite.algorithms.offline.csve",
+    "cfpi": "rlsuite.algorithms.offline.cfpi",
     "dppo": "rlsuite.algorithms.diffusion.dppo",
 }
 

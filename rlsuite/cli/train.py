@@ -67,6 +67,8 @@ def resolve(name: str, argv: Sequence[str]) -> Choice:
     known = flags.of_train(module.Config, *_kinds(name))
     given, rest = flags.known_of(f"rlsuite train {name}", known, argv)
     flags.refuse_unknown(f"rlsuite train {name}", known, rest)
+    if given.get("on"):
+        given = _of_base(given["on"]) | given
     dataset = given.pop("dataset", None)
     env = _task(name, given.pop("env", None), dataset, offline)
     preset = given.pop("preset", None) or settings.default_preset(module, env)
@@ -77,6 +79,20 @@ def resolve(name: str, argv: Sequence[str]) -> Choice:
     run_settings = settings.Settings(env, dataset, **_fields(settings.Settings, given))
     data = _load(dataset, env) if dataset else None
     return Choice(env, data, preset, config, run_settings, given.get("folder"))
+
+
+def _of_base(folder: str) -> dict[str, str]:
+    """Data, task and seeds of the run in `folder`, which another one goes on from."""
+    from rlsuite.runs.folder import read
+
+    about = read(Path(folder))
+    if about["settings"]["dataset"] is None:
+        raise ValueError(
+            f"{folder} is a run of {about['algorithm']}, which learned from no data and has no "
+            "critic Q(s, a): name one of td3_bc, iql or spot"
+        )
+    seeds = "".join(f"{seed}," for seed in about["settings"]["seeds"])
+    return {"dataset": about["settings"]["dataset"], "env": about["task"], "seeds": seeds}
 
 
 def _task(name: str, env: str | None, dataset: str | None, offline: bool) -> str:

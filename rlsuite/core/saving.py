@@ -22,6 +22,13 @@ from safetensors.torch import save_file
 from rlsuite.core.actors import BoundedActor
 from rlsuite.core.beta import BetaActorCritic
 from rlsuite.core.chunks import UNITS, ChunkPolicy, Form, policy_shapes
+from rlsuite.core.closed_form import (
+    BASES,
+    OPERATORS,
+    RULES,
+    ClosedFormPolicy,
+    closed_form_shapes,
+)
 from rlsuite.core.gaussian import GaussianActor
 from rlsuite.core.layers import ACTIVATIONS
 from rlsuite.core.networks import ActorCritic
@@ -34,6 +41,7 @@ KINDS = {
     "gaussian-actor": GaussianActor,
     "squashed-actor": SquashedActor,
     "chunk-policy": ChunkPolicy,
+    "closed-form": ClosedFormPolicy,
 }
 _OF_A_BOX = ("obs_size", "low", "high", "hidden", "activation")
 _OF_A_CRITIC = ("obs_size", "action_size", "discrete", "hidden", "activation", "normalize_obs")
@@ -44,6 +52,10 @@ SPECS = {  # the fields of each kind's spec, all of them needed
     "gaussian-actor": (*_OF_A_BOX, "log_std"),
     "squashed-actor": (*_OF_A_BOX, "log_std_map"),
     "chunk-policy": tuple(Form.__dataclass_fields__),
+    "closed-form": (
+        *("obs_size", "low", "high", "hidden", "base", "components", "critic_hidden"),
+        *("distributional", "operator", "log_tau", "delta", "min_weight", "rules"),
+    ),
 }
 GREATEST = 1e38  # no number of a description is greater, infinite or NaN
 LONGEST = 1_000_000  # bytes of a description
@@ -114,6 +126,8 @@ def _check_description(about: object) -> None:
             raise ValueError(f"{name} is {_short(value)}; it must be {words}")
     if kind == "beta-actor-critic" and spec["discrete"]:
         raise ValueError("discrete is True; a Beta policy has continuous actions")
+    if kind == "closed-form" and spec["distributional"] and len(spec["critic_hidden"]) < 2:
+        raise ValueError(f"critic_hidden is {spec['critic_hidden']}; quantiles need two layers")
     if "low" in spec and len(spec["low"]) != len(spec["high"]):
         raise ValueError(f"low has {len(spec['low'])} numbers, high {len(spec['high'])}")
     if "low" in spec and any(a > b for a, b in zip(spec["low"], spec["high"], strict=True)):
@@ -159,8 +173,13 @@ def _check_sizes(about: dict, file: safe_open) -> None:
         raise ValueError(f"hidden is {_short(spec['hidden'])}, the weights have {widths[:-1]}")
     actions = spec["action_size"] if "action_size" in spec else len(spec["low"])
     actions *= 2 if about["kind"] in ("beta-actor-critic", "squashed-actor") else 1
+    actions *= 2 * spec["components"] if spec.get("base") == "mixture" else 1
     if actions != width:
         raise ValueError(f"actions need {actions} outputs, the weights have {width}")
+    if about["kind"] == "closed-form":
+        for name, shape in closed_form_shapes(spec).items():
+            if shapes.get(name) != [seeds, *shape]:
+                raise ValueError(f"{name} is {shapes.get(name)}, not {[seeds, *shape]}")
 
 
 def _check_chunks(spec: dict, seeds: int, shapes: dict[str, list[int]]) -> None:
@@ -189,6 +208,10 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < GREATEST
 
 
+def _one_of(known: tuple[str, ...]) -> tuple[Callable[[object], bool], str]:
+    return lambda value: isinstance(value, str) and value in known, f"one of {', '.join(known)}"
+
+
 def _are(values: object, possible: Callable[[object], bool]) -> bool:
     return isinstance(values, list) and all(map(possible, values))
 
@@ -200,14 +223,8 @@ _FIELDS: dict[str, tuple[Callable[[object], bool], str]] = {  # of a spec: what 
     "hidden": (lambda value: _are(value, _is_count), "a list of whole numbers of at least 1"),
     "discrete": (lambda value: isinstance(value, bool), "true or false"),
     "normalize_obs": (lambda value: isinstance(value, bool), "true or false"),
-    "activation": (
-        lambda value: isinstance(value, str) and value in ACTIVATIONS,
-        f"one of {', '.join(ACTIVATIONS)}",
-    ),
-    "log_std_map": (
-        lambda value: isinstance(value, str) and value in LOG_STD,
-        f"one of {', '.join(LOG_STD)}",
-    ),
+    "activation": _one_of(tuple(ACTIVATIONS)),
+    "log_std_map": _one_of(tuple(LOG_STD)),
     "low": _BOX,
     "high": _BOX,
     **dict.fromkeys(("running", "residual"), (lambda x: isinstance(x, bool), "true or false")),
@@ -223,6 +240,18 @@ _FIELDS: dict[str, tuple[Callable[[object], bool], str]] = {  # of a spec: what 
         "null or a number above 0",
     ),
     "log_std": (lambda value: value is None or _is_number(value), "null or a finite number"),
+    "base": _one_of(BASES),
+    "operator": _one_of(OPERATORS),
+    "rules": _one_of(RULES),
+    "components": (_is_count, "a whole number of at least 1"),
+    "critic_hidden": (
+        lambda value: _are(value, _is_count) and len(value) > 0,
+        "a list of whole numbers of at least 1",
+    ),
+    "distributional": (lambda value: isinstance(value, bool), "true or false"),
+    "log_tau": (lambda value: _is_number(value) and value >= 0, "0 or greater"),
+    "delta": (lambda value: _is_number(value) and value >= 0, "0 or greater"),
+    "min_weight": (lambda value: _is_number(value) and 0 <= value <= 1, "a number in [0, 1]"),
 }
 
 

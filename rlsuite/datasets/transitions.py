@@ -1,7 +1,8 @@
 """Logged transitions as flat arrays: what every offline algorithm reads, whatever their source."""
 
 import math
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -75,6 +76,29 @@ class Transitions:
         if returns.max() == returns.min():
             raise DatasetError(f"every episode returns {returns[0]:g}; add --no-scale-rewards")
         return float(span / (returns.max() - returns.min()))
+
+    def with_next_actions(self, say: Callable[[str], None]) -> tuple["Transitions", np.ndarray]:
+        """(the set with actions [N, 2 A]: what was done, then what was done next; usable rows).
+
+        A row that ends an episode without the task's own end has no next action, and is left out:
+        `say` is told of their number. DatasetError for a set not in the order of its episodes.
+        """
+        name, count = self.about.get("name", "this data set"), len(self)
+        follows = (self.next_obs[:-1] == self.obs[1:]).all(1)
+        broken = np.flatnonzero(~(follows | self.last[:-1]))
+        if len(broken) > 0.01 * count:
+            raise DatasetError(
+                f"{name}: row {broken[0] + 1} does not follow row {broken[0]}, and SARSA needs "
+                "what was done next: name a set that is in the order of its episodes"
+            )
+        known = np.append(follows & ~self.last[:-1], False)
+        kept = np.flatnonzero(known | self.terminated)
+        if len(kept) < count:
+            say(f"{count - len(kept):,} of {count:,} transitions have no next action: left out")
+        if not len(kept):
+            raise DatasetError(f"{name} has no transition with a next action, which SARSA needs")
+        both = np.concatenate([self.action, np.roll(self.action, -1, 0)], 1)
+        return replace(self, action=both), kept
 
     def obs_statistics(self) -> tuple[np.ndarray, np.ndarray]:
         """Mean and standard deviation [O] of `obs`, float64, over all rows."""

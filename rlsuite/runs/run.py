@@ -39,6 +39,7 @@ from rlsuite.runs import logs, machine
 from rlsuite.runs.display import Display, spread
 from rlsuite.runs.evaluation import cost_cells, cost_columns, evaluate
 from rlsuite.runs.files import write_whole
+from rlsuite.runs.finished import Base, base
 from rlsuite.runs.folder import FINISHED, RunError, from_json
 from rlsuite.runs.settings import Settings, learning_rates
 from rlsuite.runs.stages import Plan, Stages
@@ -92,6 +93,10 @@ class Run(StoredRun):
         self._prepare_evaluation()
         check_task(self._data, self._evaluating)
         return self._data
+
+    def base(self, folder: str, critics: bool = True) -> Base:
+        """Policy and critics of the finished run in `folder`, for this run's task and seeds."""
+        return base(Path(folder), self.task, self._data or self.data(), self.seeds, critics)
 
     @property
     def device(self) -> str:

@@ -107,7 +107,10 @@ class MemoryRun:
     ) -> None:
         self._data, self.seeds, self.folder, self.task = data, seeds, folder, task
         self.streams, self.at_boundary = Streams(seeds), True
-        self.states, self.rows = [], []
+        self.states, self.rows, self.said = [], [], []
+
+    def say(self, text: str) -> None:
+        self.said.append(text)
 
     def data(self) -> Transitions:
         return self._data

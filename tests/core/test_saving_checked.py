@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from rlsuite.core import saving
 from rlsuite.core.actors import BoundedActor
 from rlsuite.core.beta import BetaActorCritic
+from rlsuite.core.closed_form import ClosedFormPolicy
 from rlsuite.core.gaussian import GaussianActor
 from rlsuite.core.networks import ActorCritic
 from rlsuite.core.saving import load_policy, save_policy
@@ -40,7 +41,16 @@ POLICIES = {
         3, [-1.0], [1.0], rngs=generators(), hidden=(4,), log_std=0.0
     ),
     "squashed": lambda: SquashedActor(3, [-1.0], [1.0], rngs=generators(), hidden=(4,)),
+    "closed form": lambda: closed_form(True, base="mixture", components=2, operator="better"),
+    "closed form around another": lambda: closed_form(
+        False, base="gaussian", components=1, operator="single"
+    ),
 }
+
+
+def closed_form(distributional: bool, **spec) -> ClosedFormPolicy:
+    shape = {"hidden": (4, 4), "critic_hidden": (4, 3), "distributional": distributional}
+    return ClosedFormPolicy(3, [-1.0, -2.0], [1.0, 0.5], rngs=generators(), **shape, **spec)
 
 
 def actions(policy) -> list[np.ndarray]:

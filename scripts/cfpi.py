@@ -1,0 +1,8 @@
+"""CFPI, the thin script: `python scripts/cfpi.py --dataset deep-ope/hopper/medium-v0`."""
+
+import sys
+
+from rlsuite.cli.main import main
+
+if __name__ == "__main__":
+    sys.exit(main(["train", "cfpi", *sys.argv[1:]]))

@@ -1,0 +1,8 @@
+"""CSVE, the thin script: `python scripts/csve.py --dataset deep-ope/hopper/medium-v0`."""
+
+import sys
+
+from rlsuite.cli.main import main
+
+if __name__ == "__main__":
+    sys.exit(main(["train", "csve", *sys.argv[1:]]))
