@@ -112,7 +112,7 @@ def test_compiled_steps_equal_the_plain_ones(name, short_runs, compiler, capsys)
 
 @MODULES
 @pytest.mark.slow
-def test_the_compiler_traces_the_whole_update_as_one_graph(module):
+def test_the_compiler_traces_the_whole_update_as_one_graph(module, compiler):
     """Without a break: no value is asked for on the way."""
     s = setting(module, dtype=torch.float32, policy_delay=2, hidden=(8,), rows=8)
     expected, _ = s.cycle(s.state, s.batch, s.noise)

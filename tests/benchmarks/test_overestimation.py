@@ -57,7 +57,7 @@ def test_values_are_those_of_the_first_critic_at_the_first_steps(script):
 
 
 def test_rewards_are_scaled_back_unless_they_were_shifted(script):
-    data = SimpleNamespace(episode_returns=lambda: np.array([100.0, 350.0, 600.0]))
+    data = SimpleNamespace(reward_scale=lambda span: span / (600 - 100))
     assert script.reward_scale(iql, iql.Config(), data) == 2.0  # 1000 / (600 - 100)
     shifted = iql.Config(scale_rewards=False, reward_shift=-1.0)
     assert script.reward_scale(iql, shifted, data) is None
