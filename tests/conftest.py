@@ -23,7 +23,7 @@ import pytest
 import torch
 
 from rlsuite import algorithms, envs
-from rlsuite.envs import faults
+from rlsuite.envs import Constraint, constrain, faults
 from rlsuite.runs import run as runs
 from rlsuite.runs.settings import Settings, preset
 
@@ -41,6 +41,21 @@ FORKS.set_forkserver_preload(
 )
 
 
+def tilt_and_speed(obs, action, next_obs, reward, signals) -> np.ndarray:
+    """Signed distances of a pole's two speeds, and of its place and angle, to limits: [E, 4]."""
+    return np.abs(next_obs[:, [2, 3, 0, 1]]) - 0.05
+
+
+# What the tests of every algorithm train on, under constraints where one needs some
+CONSTRAINED = {
+    task: f"{task.partition('-')[0]}UnderTest-{task.partition('-')[2]}"
+    for task in ("InvertedPendulum-v4", "CartPole-v1")
+}
+for _task, _name in CONSTRAINED.items():
+    _two = (Constraint("speed", 2, "episode", columns=2), Constraint("place", 1, "episode", 2))
+    constrain(_name, _task, None, *_two, margin=tilt_and_speed)
+
+
 @dataclasses.dataclass
 class ShortRuns:
     """Creates runs of an algorithm's `smoke` preset in a temporary folder."""
@@ -49,11 +64,12 @@ class ShortRuns:
 
     def create(self, name: str, algorithm: str, env: str, **changes) -> runs.Run:
         module = algorithms.load(algorithm)
+        env = CONSTRAINED.get(env, env) if algorithms.is_constrained(algorithm) else env
         known = {f.name for f in dataclasses.fields(Settings)}
         settings = {"env": env, "seeds": (0, 1), "evaluation_episodes": 2, "engine": "gymnasium"}
         settings |= {k: v for k, v in changes.items() if k in known}
-        if algorithms.is_offline(algorithm):
-            settings.setdefault("dataset", str(logged(self.root / f"{env}.npz", env)))
+        if algorithms.takes_data(algorithm) and "dataset" not in settings:
+            settings["dataset"] = str(logged(self.root / f"{env}.npz", env))
         values = preset(module, "smoke", env) | {k: changes[k] for k in changes if k not in known}
         return runs.create(
             self.root / name, algorithm, module.Config(**values), Settings(**settings)
@@ -67,7 +83,7 @@ class ShortRuns:
 
 def needs_a_box(algorithm: str) -> bool:
     """Whether its actions are continuous, whatever the task."""
-    return algorithms.is_offline(algorithm) or algorithms.is_off_policy(algorithm)
+    return algorithms.takes_data(algorithm) or algorithms.is_off_policy(algorithm)
 
 
 def start_of(run: runs.Run, count: int, look: Callable = lambda learner: None) -> None:

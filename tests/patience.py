@@ -13,7 +13,9 @@ from pathlib import Path
 import gymnasium
 import numpy as np
 
-TASK = "Patience-v0"
+from rlsuite.envs import Constraint, constrain, tasks
+
+TASK, UNDER_CONSTRAINT = "Patience-v0", "PatienceUnderTest-v0"
 MODES = ((-0.8, 0.8), (0.5, -0.5))  # of the logged actions of each step: wrong, right
 
 
@@ -37,10 +39,12 @@ class Patience(gymnasium.Env):
 
 @contextmanager
 def registered() -> Iterator[None]:
-    """Gymnasium knows the task."""
+    """Gymnasium knows the task, and this suite knows it under a constraint that always holds."""
     gymnasium.register(TASK, entry_point=Patience, max_episode_steps=2)
+    never = Constraint("x", 1, "episode")
+    constrain(UNDER_CONSTRAINT, TASK, None, never, margin=lambda *given: given[2][:, 1:] - 2)
     yield
-    del gymnasium.registry[TASK]
+    del gymnasium.registry[TASK], tasks.ADDED[UNDER_CONSTRAINT]
 
 
 def write_log(path: Path, episodes: int = 500) -> Path:

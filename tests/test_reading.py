@@ -9,9 +9,12 @@ import pytest
 from rlsuite import algorithms
 
 PACKAGE = Path(algorithms.__file__).parent.parent
-MOST_FILES, MOST_LINES = 10, 1460  # those with replay and policies of their own read longest
-# Who acts through critics, or fits models of the dynamics, has these to read, too
-MORE = {"cfpi": (14, 2050), "csve": (15, 1900)}
+MOST_FILES, MOST_LINES = 11, 1560  # those with replay and policies of their own read longest
+LONGER = {
+    "dppo": (17, 2450),  # two stages, and on-policy data on top of a policy of its own
+    "cfpi": (15, 2150),  # quantile critics, mixtures, and a policy that acts through them
+    "csve": (15, 1950),  # models of the dynamics
+}
 
 
 def shared_modules(path: Path) -> set[Path]:
@@ -35,7 +38,7 @@ def lines(path: Path) -> int:
 def test_an_algorithm_end_to_end_is_ten_short_files(name: str) -> None:
     own = Path(algorithms.load(name).__file__)
     files = {own, *shared_modules(own)}
-    most_files, most_lines = MORE.get(name, (MOST_FILES, MOST_LINES))
+    most_files, most_lines = LONGER.get(name, (MOST_FILES, MOST_LINES))
     assert len(files) <= most_files, sorted(f.name for f in files)
     assert sum(map(lines, files)) <= most_lines, {f.name: lines(f) for f in files}
 

@@ -11,12 +11,18 @@ ALGORITHMS = {
     "fixpo": "rlsuite.algorithms.on_policy.fixpo",
     "sac": "rlsuite.algorithms.off_policy.sac",
     "mdpo_off": "rlsuite.algorithms.off_policy.mdpo_off",
+    "ppo_lag": "rlsuite.algorithms.constrained.ppo_lag",
+    "reload": "rlsuite.algorithms.constrained.reload",
+    "cat": "rlsuite.algorithms.constrained.cat",
     "bc": "rlsuite.algorithms.offline.bc",
     "td3_bc": "rlsuite.algorithms.offline.td3_bc",
+    "awac": "rlsuite.algorithms.offline.awac",
     "iql": "rlsuite.algorithms.offline.iql",
     "spot": "rlsuite.algorithms.offline.spot",
+    "a2pr": "rlsuite.algorithms.offline.a2pr",
     "csve": "rlsuite.algorithms.offline.csve",
     "cfpi": "rlsuite.algorithms.offline.cfpi",
+    "dppo": "rlsuite.algorithms.diffusion.dppo",
 }
 
 
@@ -49,3 +55,14 @@ def is_offline(name: str) -> bool:
     """Whether an algorithm learns from a data set."""
     load(name)  # a clear error for an unknown one
     return ".offline." in ALGORITHMS[name]
+
+
+def takes_data(name: str) -> bool:
+    """Whether an algorithm may be given a data set: it needs one, or it clones one first."""
+    return is_offline(name) or ".diffusion." in ALGORITHMS[name]
+
+
+def is_constrained(name: str) -> bool:
+    """Whether an algorithm needs a task with constraints."""
+    load(name)  # a clear error for an unknown one
+    return ".constrained." in ALGORITHMS[name]

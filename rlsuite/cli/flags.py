@@ -77,15 +77,21 @@ def of(kind: type) -> list[Flag]:
     ]
 
 
-def of_train(config: type, offline: bool, off_policy: bool = False) -> list[Flag]:
-    """All flags of `train`: the run's, then the algorithm's, then what becomes of them."""
-    absent = () if offline else ("dataset",) if off_policy else ("dataset", "device")
+def of_train(
+    config: type, offline: bool, off_policy: bool = False, takes_data: bool = False
+) -> list[Flag]:
+    """All flags of `train`: the run's, then the algorithm's, then what becomes of them.
+
+    `offline`: it needs a data set; `takes_data`: it may be given one.
+    """
+    takes_data = takes_data or offline
+    absent = (() if takes_data else ("dataset",)) + (() if offline or off_policy else ("device",))
     seeds = "5: seeds 0 to 4; 3:7: seeds 3 to 6; 1,4,9: those three; 3,: seed 3 alone"
     changes = {"seeds": {"kind": str, "text": seeds, "default": "5"}}
-    if offline:
+    if takes_data:
         changes["env"] = {"text": "task to evaluate in; default: the one that the data set names"}
         changes["env"] |= {"default": None}
-        changes["dataset"] = {"default": REQUIRED}
+        changes["dataset"] = {"default": REQUIRED if offline else None}
     run = [
         dataclasses.replace(flag, **changes.get(flag.name, {}))
         for flag in of(Settings)

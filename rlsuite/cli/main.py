@@ -227,7 +227,7 @@ def tasks(argv: list[str]) -> None:
         told = [(each.name, each.limit, each.kind) for each in task.constraints]
         for constraint, limit, kind in told or [("", "", "")]:
             engines = "both" if len(task.engines) == 2 else task.engines[0]
-            cells = (constraint, limit, kind)
+            cells = (constraint, "none" if limit is None else limit, kind)
             print(columns.format(name, engines, task.time_limit, *cells).rstrip())
     print(
         "\nA limit is one of an episode's sum (episode), of that sum discounted by 0.99\n"

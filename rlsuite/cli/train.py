@@ -64,7 +64,7 @@ def _train(name: str, argv: list[str]) -> None:
 def resolve(name: str, argv: Sequence[str]) -> Choice:
     """What `rlsuite train NAME` would run with these flags. ValueError for what it would refuse."""
     module, offline = algorithms.load(name), algorithms.is_offline(name)
-    known = flags.of_train(module.Config, offline, algorithms.is_off_policy(name))
+    known = flags.of_train(module.Config, *_kinds(name))
     given, rest = flags.known_of(f"rlsuite train {name}", known, argv)
     flags.refuse_unknown(f"rlsuite train {name}", known, rest)
     if given.get("on"):
@@ -77,7 +77,7 @@ def resolve(name: str, argv: Sequence[str]) -> Choice:
     if "seeds" in given:
         given["seeds"] = settings.parse_seeds(given["seeds"])
     run_settings = settings.Settings(env, dataset, **_fields(settings.Settings, given))
-    data = _load(dataset, env) if offline else None
+    data = _load(dataset, env) if dataset else None
     return Choice(env, data, preset, config, run_settings, given.get("folder"))
 
 
@@ -104,7 +104,7 @@ def _task(name: str, env: str | None, dataset: str | None, offline: bool) -> str
     if env is not None:
         require_task(env)
         return env
-    if not offline:
+    if dataset is None:
         raise ValueError(f"which task? type: rlsuite train {name} --env Hopper-v4")
     from rlsuite.datasets import d4rl, minari, store
 
@@ -135,11 +135,19 @@ def _fields(kind: type, values: dict) -> dict:
     }
 
 
+def _kinds(name: str) -> tuple[bool, bool, bool]:
+    """What `flags.of_train` asks about an algorithm."""
+    return (
+        algorithms.is_offline(name),
+        algorithms.is_off_policy(name),
+        algorithms.takes_data(name),
+    )
+
+
 def _help(name: str, argv: list[str]) -> None:
     """The flags of `rlsuite train NAME`, with the defaults of the preset and task in `argv`."""
     module = algorithms.load(name)
-    kinds = algorithms.is_offline(name), algorithms.is_off_policy(name)
-    known = flags.of_train(module.Config, *kinds)
+    known = flags.of_train(module.Config, *_kinds(name))
     usage = f"rlsuite train {name}"
     words = [word for word in argv if word not in ("-h", "--help")]
     given, rest = flags.known_of(usage, known, words)

@@ -43,6 +43,10 @@ class Critics:
         q = mlp(weights, "q", x.reshape(seeds * count, rows, -1), self.depth, "relu")
         return q.view(seeds, count, rows)
 
+    def first(self, theta: Tensor, obs: Tensor, action: Tensor) -> Tensor:
+        """Q_1 alone at [S, B, O], [S, B, A]: [S, B]."""
+        return self.values(theta[:, : self.layout.size], obs, action)[:, 0]
+
     def error(self, theta: Tensor, batch, target: Tensor) -> Loss:
         """The sum of all critics' squared errors to `target` [S, B], of a batch's states."""
         values = self.values(theta, batch.obs, batch.action).unbind(1)
@@ -64,3 +68,9 @@ class StateValue:
     def values(self, theta: Tensor, obs: Tensor) -> Tensor:
         """V [S, B] at [S, B, O]."""
         return mlp(dense(self.layout, theta), "v", obs, self.depth, "relu")[..., 0]
+
+    def error(self, theta: Tensor, obs: Tensor, target: Tensor) -> Loss:
+        """The squared error to `target` [S, B]; among the metrics V itself, "values" [S, B]."""
+        values = self.values(theta, obs)
+        loss = critic_loss(values, target)
+        return loss, {"value_loss": loss, "values": values}

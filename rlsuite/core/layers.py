@@ -48,7 +48,11 @@ def tanh(x: Tensor) -> Tensor:
     return 2 * torch.sigmoid(2 * x) - 1
 
 
-ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"tanh": tanh, "relu": torch.relu}
+def elu(x: Tensor) -> Tensor:
+    return torch.where(x > 0, x, torch.expm1(x.clamp(max=0)))  # clamped: no gradient overflows
+
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"tanh": tanh, "relu": torch.relu, "elu": elu}
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:

@@ -48,7 +48,7 @@ class ActorCritic(nn.Module):
         self.normalizer = ObservationNormalizer(len(rngs), obs_size, normalize_obs)
         self.theta = nn.Parameter(torch.empty(len(rngs), self.layout.size), requires_grad=False)
         for row, rng in zip(self.theta, rngs, strict=True):
-            self._initialise(row[None], rng, orthogonal_init, log_std_init)
+            initialise(self.layout, self.depth, row[None], rng, orthogonal_init, log_std_init)
 
     @classmethod
     def of(cls, envs, config, rngs: Sequence[np.random.Generator]) -> "ActorCritic":
@@ -64,25 +64,6 @@ class ActorCritic(nn.Module):
         """Shapes of all that decides the actions."""
         shapes = mlp_shapes("actor", (obs_size, *hidden, self.action_size))
         return shapes | ({} if self.discrete else {"log_std": (1, self.action_size)})
-
-    def _initialise(
-        self, row: Tensor, rng: np.random.Generator, orthogonal_init: bool, log_std: float
-    ) -> None:
-        fan_in = 0
-        for name, view in self.layout.views(row).items():
-            shape, is_weight = view.shape[1:], name.endswith("weight")
-            if name == "log_std":
-                view.fill_(log_std)
-                continue
-            fan_in = shape[-1] if is_weight else fan_in  # a bias follows its weight
-            head = name.split(".")[1] == str(self.depth - 1)
-            # sqrt 2 in hidden layers, 0.01 for the policy head, 1 for the value head (ppo2)
-            gain = math.sqrt(2) if not head else 0.01 if name.startswith("actor") else 1.0
-            if orthogonal_init:
-                value = orthogonal(rng, shape, gain) if is_weight else np.zeros(shape)
-            else:
-                value = uniform(rng, shape, fan_in)
-            view.copy_(torch.from_numpy(value))
 
     def distribution(self, theta: Tensor, obs: Tensor) -> DiagGaussian | Categorical:
         """pi_theta(. | s) at normalised observations [S, B, O]."""
@@ -101,3 +82,29 @@ class ActorCritic(nn.Module):
         """What acts like the policy as it is now, in an environment with these bounds [A]."""
         snapshot = CategoricalSnapshot if self.discrete else GaussianSnapshot
         return snapshot(self, low, high)
+
+
+def initialise(
+    layout: Layout,
+    depth: int,
+    row: Tensor,
+    rng: np.random.Generator,
+    orthogonal_init: bool,
+    log_std: float = 0.0,
+) -> None:
+    """Fill `row` [1, P], the parameters of one seed's networks of `depth` layers each."""
+    fan_in = 0
+    for name, view in layout.views(row).items():
+        shape, is_weight = view.shape[1:], name.endswith("weight")
+        if name == "log_std":
+            view.fill_(log_std)
+            continue
+        fan_in = shape[-1] if is_weight else fan_in  # a bias follows its weight
+        head = name.split(".")[1] == str(depth - 1)
+        # sqrt 2 in hidden layers, 0.01 for the policy head, 1 for the value head (ppo2)
+        gain = math.sqrt(2) if not head else 0.01 if name.startswith("actor") else 1.0
+        if orthogonal_init:
+            value = orthogonal(rng, shape, gain) if is_weight else np.zeros(shape)
+        else:
+            value = uniform(rng, shape, fan_in)
+        view.copy_(torch.from_numpy(value))

@@ -49,6 +49,10 @@ class RunningStatistics(nn.Module):
         mean += delta * (n / total)
         count[:] = total
 
+    def unit(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Mean and standard deviation, float32 [S, D]."""
+        return self.mean.float(), (self.var + EPSILON).sqrt().float()
+
 
 class ObservationNormalizer(RunningStatistics):
     """(o - mean) / sqrt(var + 1e-8), clipped to +-10. `enabled=False` only casts to float32."""

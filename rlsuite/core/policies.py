@@ -23,6 +23,7 @@ Actions = tuple[np.ndarray, np.ndarray]  # (raw, applied)
 SQUASH: dict[str, Callable] = {  # activations, squash(x, out)
     "tanh": np.tanh,
     "relu": lambda x, out: np.maximum(x, 0, out=out),
+    "elu": lambda x, out: np.copyto(out, np.where(x > 0, x, np.expm1(np.minimum(x, 0)))),
 }
 
 
@@ -51,6 +52,9 @@ class Behaviour:
     It owns all that acting needs, so training goes on without changing it. A policy that has to
     draw random numbers even where it does not explore has a generator of its own.
     """
+
+    def seed(self, env_seeds: np.ndarray) -> None:
+        """Draw what is drawn without exploring from streams made of [S, N] seeds. Most do not."""
 
     def act(self, obs: np.ndarray, rngs: Rngs | None = None) -> Actions:
         """(raw, applied) actions at raw observations [S, N, O].

@@ -29,6 +29,12 @@ def require_offline(config: object, *stages: str) -> None:
     require_within(config, 0, math.inf, *stages)
 
 
+def require_delayed(config: object) -> None:
+    """What every Config keeps to whose actor steps once in `policy_freq` critic steps."""
+    require_whole(config, "policy_freq")
+    require_multiple(config, "policy_freq", "steps_per_iteration")
+
+
 def require_on_policy(config: object, *minibatches: str, least: int = 2) -> None:
     """What every Config that collects rollouts keeps to.
 
@@ -40,7 +46,7 @@ def require_on_policy(config: object, *minibatches: str, least: int = 2) -> None
     if config.hidden:  # a linear policy has none
         require_whole(config, "hidden")
     require_within(config, 0, 1, "discount", "gae_lambda")
-    require_choice(config, "activation", ("tanh", "relu"))
+    require_choice(config, "activation", ("tanh", "relu", "elu"))
     size = config.num_envs * config.num_steps
     if size < least:
         raise ValueError(f"num_steps {config.num_steps} makes a rollout of {size}; use {least}")
@@ -75,6 +81,7 @@ def require_within(config: object, low: float, high: float, *names: str) -> None
         value = getattr(config, name)
         if not (low <= value <= high and math.isfinite(value)):
             bound = f"lie in [{low:g}, {high:g}]" if high < math.inf else f"be {low:g} or greater"
+            bound = "be a finite number" if low == -math.inf else bound
             raise ValueError(f"{name} is {value}; it must {bound}")
 
 

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from rlsuite.core.networks import ActorCritic
-from rlsuite.core.normalizers import RewardScaler
+from rlsuite.core.normalizers import RewardScaler, RunningStatistics
 
 
 @dataclass
@@ -45,7 +45,7 @@ class Collector:
 
     def restart(self, env_seeds: np.ndarray) -> None:
         """Fresh environments from `env_seeds` [S, N]: an episode boundary for every seed."""
-        self.obs = self.policy.normalizer.observe(self.envs.reset(env_seeds))
+        self.obs = self.policy.normalizer.observe(self.envs.reset(env_seeds, staggered=True))
         self.behaviour.reset(np.ones(env_seeds.shape, bool))
         self.scaler.restart()
 
@@ -150,27 +150,48 @@ def factors(
 
 
 def experience(
-    policy: ActorCritic, rollout: Rollout, discount: float, lam: float, bootstrap: bool, scale=1.0
+    policy: ActorCritic,
+    rollout: Rollout,
+    discount: float,
+    lam: float,
+    bootstrap: bool,
+    scale=1.0,
+    shift=0.0,
+    survival: np.ndarray | None = None,
 ) -> Batch:
     """The rollout as a batch of M = T N rows per seed, with log-probabilities, values, advantages.
 
-    `policy` has the parameters that collected it. Its critic predicts returns divided by `scale`
-    (float32 [S, 1, 1], or 1): `old_value` is what it predicts, advantages and targets have the
-    rewards' unit. `bootstrap`: whether a truncated episode has a future, as in `factors`.
+    `policy` has the parameters that collected it. Its critic predicts (return - shift) / scale
+    (float32 [S, 1, 1], or 0 and 1): `old_value` is what it predicts, advantages and targets have
+    the rewards' unit. `bootstrap`: whether a truncated episode has a future, as in `factors`.
+    `survival` [S, T, N] is the probability that step t does not end the episode by itself (CaT).
     """
-
-    def flat(x: np.ndarray) -> Tensor:  # [S, T, N, ...] -> [S, M, ...]
-        return torch.from_numpy(x).flatten(1, 2)
-
     obs, next_obs, action = flat(rollout.obs), flat(rollout.next_obs), flat(rollout.action)
     old_log_prob = policy.distribution(policy.theta, obs).log_prob(action)
     value, next_value = (
         policy.value(policy.theta, x).view(rollout.reward.shape).numpy() for x in (obs, next_obs)
     )
     future, carry = factors(rollout.terminated, rollout.truncated, bootstrap)
-    scaled = (scale * v for v in (value, next_value))
+    if survival is not None:
+        future, carry = survival * future, survival * carry
+    scaled = (scale * v + shift for v in (value, next_value))
     advantage, target = gae(rollout.reward, *scaled, future, carry, discount, lam)
     return Batch(obs, action, old_log_prob, *map(flat, (value, advantage, target)))
+
+
+def renewed(statistics: RunningStatistics, batch: Batch) -> Batch:
+    """Old values and targets in the critic's unit: its `statistics` take in the targets first."""
+    mean, std = statistics.unit()
+    statistics.merge(batch.target[..., None].numpy())
+    new_mean, new_std = statistics.unit()
+    old_value = (batch.old_value * std + mean - new_mean) / new_std
+    target = (batch.target - new_mean) / new_std
+    return batch._replace(old_value=old_value, target=target)
+
+
+def flat(x: np.ndarray) -> Tensor:
+    """[S, T, N, ...] -> [S, M, ...]."""
+    return torch.from_numpy(x).flatten(1, 2)
 
 
 def standardise(advantage: Tensor) -> Tensor:
@@ -178,6 +199,19 @@ def standardise(advantage: Tensor) -> Tensor:
     centred = advantage - advantage.mean(1, keepdim=True)
     variance = (centred * centred).sum(1, keepdim=True) / (advantage.shape[1] - 1)
     return centred / (variance.sqrt() + 1e-8)
+
+
+def clipped_surrogate(log_ratio: Tensor, advantage: Tensor, clip: float) -> Tensor:
+    """L_pi = mean max(-A rho, -A clip(rho, 1 - eps, 1 + eps)), PPO's. [S, B] -> [S]."""
+    ratio = log_ratio.clamp(-20, 20).exp()
+    clipped = ratio.clamp(1 - clip, 1 + clip)
+    return torch.maximum(-advantage * ratio, -advantage * clipped).mean(1)
+
+
+def approximate_kl(log_ratio: Tensor) -> Tensor:
+    """Schulman's k3 of KL(pi_old || pi_theta): mean((rho - 1) - log rho) >= 0. [S, B] -> [S]."""
+    log_ratio = log_ratio.clamp(-20, 20)
+    return (log_ratio.expm1() - log_ratio).mean(1)
 
 
 def value_loss(value: Tensor, old_value: Tensor, target: Tensor, clip: float | None) -> Tensor:

@@ -21,6 +21,7 @@ from safetensors.torch import save_file
 
 from rlsuite.core.actors import BoundedActor
 from rlsuite.core.beta import BetaActorCritic
+from rlsuite.core.chunks import UNITS, ChunkPolicy, Form, policy_shapes
 from rlsuite.core.closed_form import (
     BASES,
     OPERATORS,
@@ -28,6 +29,7 @@ from rlsuite.core.closed_form import (
     ClosedFormPolicy,
     closed_form_shapes,
 )
+from rlsuite.core.gaussian import GaussianActor
 from rlsuite.core.layers import ACTIVATIONS
 from rlsuite.core.networks import ActorCritic
 from rlsuite.core.squashed import LOG_STD, SquashedActor
@@ -36,8 +38,10 @@ KINDS = {
     "actor-critic": ActorCritic,
     "beta-actor-critic": BetaActorCritic,
     "bounded-actor": BoundedActor,
+    "gaussian-actor": GaussianActor,
     "squashed-actor": SquashedActor,
     "closed-form": ClosedFormPolicy,
+    "chunk-policy": ChunkPolicy,
 }
 _OF_A_BOX = ("obs_size", "low", "high", "hidden", "activation")
 _OF_A_CRITIC = ("obs_size", "action_size", "discrete", "hidden", "activation", "normalize_obs")
@@ -45,11 +49,13 @@ SPECS = {  # the fields of each kind's spec, all of them needed
     "actor-critic": _OF_A_CRITIC,
     "beta-actor-critic": _OF_A_CRITIC,
     "bounded-actor": (*_OF_A_BOX, "log_std"),
+    "gaussian-actor": (*_OF_A_BOX, "log_std"),
     "squashed-actor": (*_OF_A_BOX, "log_std_map"),
     "closed-form": (
         *("obs_size", "low", "high", "hidden", "base", "components", "critic_hidden"),
         *("distributional", "operator", "log_tau", "delta", "min_weight", "rules"),
     ),
+    "chunk-policy": tuple(Form.__dataclass_fields__),
 }
 GREATEST = 1e38  # no number of a description is greater, infinite or NaN
 LONGEST = 1_000_000  # bytes of a description
@@ -152,6 +158,11 @@ def _check_sizes(about: dict, file: safe_open) -> None:
         raise ValueError("the weights are of no seed")
     if spec["obs_size"] != width:
         raise ValueError(f"obs_size is {spec['obs_size']}, the weights have {width}")
+    if "seeds" in about and len(about["seeds"]) != seeds:
+        raise ValueError(f"seeds are {about['seeds']}, the weights have {seeds}")
+    if about["kind"] == "chunk-policy":
+        _check_chunks(spec, seeds, shapes)
+        return
     widths: list[int] = []
     while (weight := f"actor.{len(widths)}.weight") in shapes:
         before, width = width, shapes[weight][1]
@@ -169,8 +180,24 @@ def _check_sizes(about: dict, file: safe_open) -> None:
         for name, shape in closed_form_shapes(spec).items():
             if shapes.get(name) != [seeds, *shape]:
                 raise ValueError(f"{name} is {shapes.get(name)}, not {[seeds, *shape]}")
-    if "seeds" in about and len(about["seeds"]) != seeds:
-        raise ValueError(f"seeds are {about['seeds']}, the weights have {seeds}")
+
+
+def _check_chunks(spec: dict, seeds: int, shapes: dict[str, list[int]]) -> None:
+    """ValueError unless the numbers of a chunk policy fit one another and its weights."""
+    form = Form(**spec)
+    if not (form.acting <= form.chunk and form.ddim <= form.steps):
+        raise ValueError(
+            f"acting is {form.acting} of {form.chunk}, ddim {form.ddim} of {form.steps}"
+        )
+    if form.tuned > form.transitions:
+        raise ValueError(f"tuned is {form.tuned}, and there are {form.transitions} transitions")
+    if len(form.hidden) % 2 == 0 or len(set(form.hidden)) > 1:
+        raise ValueError(
+            f"hidden is {_short(form.hidden)}; it must be an odd number of equal widths"
+        )
+    for name, shape in policy_shapes(form).items():
+        if shapes[name] != [seeds, *shape]:
+            raise ValueError(f"{name} is {shapes[name]}, not {[seeds, *shape]}")
 
 
 def _is_count(value: object, least: int = 1) -> bool:
@@ -200,6 +227,18 @@ _FIELDS: dict[str, tuple[Callable[[object], bool], str]] = {  # of a spec: what 
     "log_std_map": _one_of(tuple(LOG_STD)),
     "low": _BOX,
     "high": _BOX,
+    **dict.fromkeys(("running", "residual"), (lambda x: isinstance(x, bool), "true or false")),
+    **dict.fromkeys(("chunk", "acting", "tuned"), (_is_count, "a whole number of at least 1")),
+    **dict.fromkeys(("steps", "ddim"), (lambda x: _is_count(x, 0) and x <= 10_000, "0 to 10,000")),
+    "condition": (lambda value: _are(value, _is_count), "a list of whole numbers of at least 1"),
+    "nonlinearity": (lambda x: isinstance(x, str) and x in UNITS, f"one of {', '.join(UNITS)}"),
+    "time_dim": (lambda x: _is_count(x, 4) and x % 2 == 0, "an even number of at least 4"),
+    "least_std": (lambda value: _is_number(value) and value >= 0, "a number of at least 0"),
+    "std_most": (lambda value: _is_number(value) and value > 0, "a number above 0"),
+    "std_init": (
+        lambda value: value is None or (_is_number(value) and value > 0),
+        "null or a number above 0",
+    ),
     "log_std": (lambda value: value is None or _is_number(value), "null or a finite number"),
     "base": _one_of(BASES),
     "operator": _one_of(OPERATORS),

@@ -32,6 +32,9 @@ class NamedBehaviour(Behaviour):
     def reset(self, ended: np.ndarray) -> None:
         self.behaviour.reset(ended)
 
+    def seed(self, env_seeds: np.ndarray) -> None:
+        self.behaviour.seed(env_seeds)
+
 
 class UniformDiscrete(Behaviour):
     """Every one of `action_size` actions with the same probability, whatever it sees."""

@@ -94,7 +94,9 @@ def roll(
     Raises DatasetError for a task whose episodes do not end.
     """
     n = envs.copies
-    obs = envs.reset(environment_seeds(rng, n))
+    env_seeds = environment_seeds(rng, n)
+    policy.seed(env_seeds)
+    obs = envs.reset(env_seeds)
     number, start, started = list(range(n)), np.zeros(n, np.int64), n
     rows, ends, returns, seen = [], {}, [], envs.finished
     kept = held = 0  # episodes 0 .. kept - 1 have ended, and hold `held` steps

@@ -93,6 +93,13 @@ class Transitions:
         both = np.concatenate([self.action, np.roll(self.action, -1, 0)], 1)
         return replace(self, action=both), kept
 
+    def reward_scale(self, span: float) -> float:
+        """The factor of rewards that makes the episode returns span `span`."""
+        returns = self.episode_returns()
+        if returns.max() == returns.min():
+            raise DatasetError(f"every episode returns {returns[0]:g}; add --no-scale-rewards")
+        return float(span / (returns.max() - returns.min()))
+
     def obs_statistics(self) -> tuple[np.ndarray, np.ndarray]:
         """Mean and standard deviation [O] of `obs`, float64, over all rows."""
         return self.obs.mean(0, dtype=np.float64), self.obs.std(0, dtype=np.float64)

@@ -155,6 +155,7 @@ class Costs:
     ) -> None:
         self.constraints = tuple(constraints)
         self.known = cost is not reported  # or an environment tells by its first cost
+        self.has_margin = margin is not None
         self._task, self._cost, self._margin = task, cost, margin
         columns = [constraint.columns for constraint in constraints]
         self._columns = sum(columns)

@@ -16,7 +16,15 @@ from numpy.typing import NDArray
 
 from rlsuite.envs.faults import EnvironmentFault, PolicyFault, RowFault, warn_once
 from rlsuite.envs.steps import Episode, Rows, Step
-from rlsuite.envs.tasks import TASKS, choose_engine, costs_of, engine_id, physics_mismatch
+from rlsuite.envs.tasks import (
+    MUJOCO,
+    TASKS,
+    choose_engine,
+    costs_of,
+    engine_id,
+    find,
+    physics_mismatch,
+)
 
 _SEED_LIMIT = 2**31  # EnvPool's seeds are C++ ints
 
@@ -47,7 +55,10 @@ class Environments:
         self.seeded: bool = physics.seeded
         self._costs = costs_of(task)
         self.constraints = self._costs.constraints
+        self.reports_margin = self._costs.has_margin
         self.reports_cost = bool(self.constraints) and self._costs.known
+        known = find(task)
+        self._staggered = known is not None and known.staggered
         self._physics = physics
         self._shape = (len(self.seeds), copies)
         self._count = len(self.seeds) * copies
@@ -64,9 +75,11 @@ class Environments:
         self._forgotten = 0  # episodes that ended before the last reset
         self._steps: int | None = None
 
-    def reset(self, env_seeds: NDArray[np.integer]) -> NDArray[np.float64]:
+    def reset(self, env_seeds: NDArray[np.integer], staggered: bool = False) -> NDArray[np.float64]:
         """Create every environment anew from `env_seeds` [S, N]; return obs float64 [S, N, O].
 
+        `staggered`: where the task asks for it the first episodes are cut at random steps, as if
+        they had begun before, so that not all environments reach their time limit together.
         Afterwards nothing depends on the past. Raises ValueError for seeds of another shape or
         outside 0 .. 2^31 - 1, EnvironmentFault for a first observation that is not finite.
         """
@@ -88,7 +101,11 @@ class Environments:
         self._cost = np.zeros((self._count, len(self.constraints)))
         # Lengths are differences to the step at which each episode began: nothing to count.
         self._began = np.zeros(self._count, dtype=np.int64)
-        self._oldest = 0
+        self._early = np.zeros(self._count, dtype=np.int64)  # steps that a first episode lacks
+        if staggered and self._staggered:
+            draws = (np.random.default_rng(seed) for seed in env_seeds.reshape(-1).tolist())
+            self._early[:] = [rng.integers(self.time_limit) for rng in draws]
+        self._oldest = -int(self._early.max())
         try:
             obs = self._physics.open(env_seeds.reshape(-1))
         except RowFault as fault:
@@ -128,7 +145,8 @@ class Environments:
         if truncated is None:
             truncated = self._no_truncation
         if self._steps - self._oldest >= self._limit:
-            truncated = truncated | (self._steps - self._began >= self._limit)
+            clock = self._steps - self._began + self._early
+            truncated = truncated | (clock >= self._limit)
         final_obs = next_obs = obs.reshape(self._obs_shape)
         self._obs = obs
         if np.count_nonzero(terminated) or np.count_nonzero(truncated):
@@ -248,7 +266,8 @@ class Environments:
         self._return[rows] = 0.0
         self._cost[rows] = 0.0
         self._began[rows] = self._steps
-        self._oldest = int(self._began.min())
+        self._early[rows] = 0
+        self._oldest = int((self._began - self._early).min())
         try:
             first = self._physics.reset(rows)
         except RowFault as fault:
@@ -337,7 +356,7 @@ def make(
     task     a known task, an id registered with Gymnasium, or MODULE:ID (see `tasks`); settings of
              the environment may follow: Pendulum-v1,g=1.6,max_episode_steps=12 (see `variants`)
     seeds    the seeds of the run; they name the slots in messages (randomness comes from `reset`)
-    engine   "auto" (EnvPool where it has the task and S*N >= 8), "envpool" or "gymnasium"
+    engine   "auto" (EnvPool where it has the task and S*N >= 8), "envpool", "gymnasium", "mujoco"
     threads  EnvPool's threads; default: the cores, but no more than are useful
 
     Raises ValueError or ImportError, saying what to type instead.
@@ -355,6 +374,10 @@ def make(
         from rlsuite.envs.envpool_engine import EnvPoolPhysics
 
         physics = EnvPoolPhysics(task, count, threads)
+    elif engine == MUJOCO:
+        from rlsuite.envs.constrained.solo12 import Solo12Physics
+
+        physics = Solo12Physics(task, count, threads)
     else:
         from rlsuite.envs.gymnasium_engine import GymnasiumPhysics
 

@@ -19,10 +19,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from rlsuite.envs import costs, dm_control
+from rlsuite.envs.constrained import solo12
 from rlsuite.envs.costs import Constraint
 from rlsuite.envs.variants import split
 
 ENGINES = ("envpool", "gymnasium")
+MUJOCO = "mujoco"  # steps robots of this suite's own by mujoco.rollout
 # Below this many environments a loop over plain Gymnasium environments is faster than EnvPool's
 # thread hand-over (measured: EnvPool with one environment is slower than Gymnasium).
 ENVPOOL_PAYS_FROM = 8
@@ -36,6 +38,7 @@ class Task(NamedTuple):
     `fillers` are keys of EnvPool's observations that are no part of the task. A task with
     `constraints` may be another one, its `base`, to the engines; what it costs is computed by
     `cost` or `margin` (see `costs`) from `signals`, the engine's info arrays of these names.
+    `staggered`: training begins in the midst of episodes, as far as their time limit goes.
     """
 
     time_limit: int | None
@@ -48,6 +51,7 @@ class Task(NamedTuple):
     cost: costs.Function | None = None
     margin: costs.Function | None = None
     signals: tuple[str, ...] = ()
+    staggered: bool = False
 
 
 _CLASSIC_LIMITS = {
@@ -135,7 +139,16 @@ def _dm_control_under_constraints() -> dict[str, Task]:
     }
 
 
+SOLO = Task(
+    solo12.TIME_LIMIT,
+    engines=(MUJOCO,),
+    note="It is stepped by mujoco.rollout.",
+    constraints=solo12.CONSTRAINTS,
+    margin=solo12.margins,
+    staggered=True,
+)
 TASKS |= _locomotion_under_constraints() | _dm_control_under_constraints()
+TASKS |= {"Solo12-v0": SOLO, "Solo12Forward-v0": SOLO}
 
 
 def constrain(
@@ -251,7 +264,7 @@ def choose_engine(task: str, environments: int, engine: str = "auto") -> str:
     Raises ValueError for an unknown task or engine and where the engine lacks the task, ImportError
     where the engine is not installed. Each message says what to type instead.
     """
-    if engine not in ("auto", *ENGINES):
+    if engine not in ("auto", *ENGINES, MUJOCO):
         raise ValueError(f"unknown engine {engine!r}: choose 'auto', 'envpool' or 'gymnasium'")
     known = find(task)
     if known is None:

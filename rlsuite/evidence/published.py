@@ -83,7 +83,12 @@ METRICS = {
     ),
     "normalised score, best evaluation": Metric("score_best", "optimistic; best of how many?"),
 }
-SPREAD_KINDS = ("std over seeds", "95% CI", "std over episodes of one agent")
+SPREAD_KINDS = (
+    "std over seeds",
+    "standard error over seeds",
+    "95% CI",
+    "std over episodes of one agent",
+)
 STATUSES = {
     "verified": "read in the source itself",
     "verified, spread recalled": "mean read in the source or in a quote, spread from memory",

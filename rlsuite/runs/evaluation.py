@@ -35,6 +35,7 @@ def evaluate(
     """
     obs = envs.reset(env_seeds)
     behaviour = policy.behaviour(envs.action_low, envs.action_high)
+    behaviour.seed(env_seeds)
     seen = envs.finished
     first = {}  # (slot, copy) -> the first episode there: the only one that counts
     for _ in range(envs.time_limit or ENDLESS):

@@ -168,6 +168,33 @@ class StoredRun:
         known = {"data": data["sha256"]} if data else {}
         return known | {name: str(value) for name, value in made.items()}
 
+    def save_policy(self, name: str, policy) -> None:
+        """Keep `policy` as it is now under `name`, whole: for other runs, or to be evaluated."""
+        with self._writing():
+            about = self._about_policy() | self._artifact_of({})
+            save_policy(policy, self.folder / name, about)
+
+    def saved_policy(self, source: RunFolder, name: str) -> tuple:
+        """What the run in folder `source` has kept as `name`, and the row of each of our seeds.
+
+        ValueError if it is not there, was made in another task or of other data, or lacks a seed;
+        what a run of one seed kept serves every seed.
+        """
+        folder = Path(source) / name
+        policy, about = load_policy(folder)
+        if about["task"] != self.task:
+            raise ValueError(f"{folder} is of {about['task']}, not {self.task}; name another run")
+        for key, value in self._artifact_of({}).items():
+            if about.get(key) != value:
+                raise ValueError(
+                    f"{folder} was made of other data; leave --dataset out, or --clone"
+                )
+        seeds = about["seeds"]
+        absent = sorted(set(self.seeds) - set(seeds))
+        if absent and len(seeds) > 1:
+            raise ValueError(f"{folder} has seeds {seeds}, not {absent}; train those, too")
+        return policy, [0 if len(seeds) == 1 else seeds.index(seed) for seed in self.seeds]
+
     # ------------------------------------------------------------------------------ the policy
 
     def _about_policy(self, policy=None) -> dict:

@@ -68,12 +68,13 @@ def plan(
 ) -> list[Job]:
     """Jobs in the order in which they will start, each in `folder/<algorithm>/<task>`, escaped.
 
-    Algorithms that learn from data go through `datasets`, the others through `tasks`. ValueError
-    if any has nothing to go through, or if two jobs would share a folder.
+    Algorithms that learn from data go through `datasets`, the others through `tasks`; those that
+    may be given data, through `datasets` if there are any. ValueError if any has nothing to go
+    through, or if two jobs would share a folder.
     """
     jobs: dict[Path, Job] = {}
     for name in names:
-        offline = algorithms.is_offline(name)
+        offline = algorithms.is_offline(name) or (algorithms.takes_data(name) and datasets)
         where, places = ("--dataset", datasets) if offline else ("--env", tasks)
         if not places:
             raise ValueError(f"{name} needs {where}s; type: rlsuite sweep {name} {where}s NAME ...")

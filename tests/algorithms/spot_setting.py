@@ -22,7 +22,6 @@ from torch.nn.functional import mse_loss
 
 from rlsuite.algorithms.offline.spot import (
     Config,
-    Density,
     Noise,
     State,
     actor_cycle,
@@ -34,6 +33,7 @@ from rlsuite.core.chance import Chance
 from rlsuite.core.critics import Critics
 from rlsuite.core.optim import Net
 from rlsuite.core.streams import Streams
+from rlsuite.core.vae import ActionVAE
 
 # Learning rates that move nothing, so that Adam's first moment is 0.1 gradients
 STILL = {"actor_lr": 1e-30, "critic_lr": 1e-30}
@@ -46,7 +46,7 @@ def setting(seeds=(0, 1), rows=32, dtype=torch.float64, **changes) -> SimpleName
     rngs = streams["init"]
     policy = BoundedActor(OBS, LOW, HIGH, rngs=rngs, hidden=config.hidden).to(dtype)
     critics = Critics(OBS, ACTIONS, config.hidden)
-    density = Density(policy, OBS, config.density_hidden)
+    density = ActionVAE(policy, OBS, config.density_hidden)
     online = policy.theta.detach().clone(), critics.initial(rngs).to(dtype)
     fitted = initial(density.layout, rngs).to(dtype)
     targets = [x + 0.05 * normals(seeds, x.shape[1], dtype=dtype) for x in online]
@@ -67,7 +67,7 @@ def noise_of(s: dict) -> Noise:
 class PlainDensity(nn.Module):
     """Section 2a of the sheet."""
 
-    def __init__(self, density: Density, theta: Tensor) -> None:
+    def __init__(self, density: ActionVAE, theta: Tensor) -> None:
         super().__init__()
         parts = (plain_mlp(density.layout, theta, name) for name in ("encoder", "decoder"))
         self.encoder, self.decoder = parts

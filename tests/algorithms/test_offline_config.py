@@ -1,4 +1,4 @@
-"""BC, TD3+BC, IQL and SPOT: numbers against the fact sheets' tables, and what Config refuses."""
+"""The offline algorithms: numbers against the fact sheets' tables, and what Config refuses."""
 
 import dataclasses
 import math
@@ -6,10 +6,10 @@ import re
 
 import pytest
 
-from rlsuite.algorithms.offline import bc, iql, spot, td3_bc
+from rlsuite.algorithms.offline import a2pr, awac, bc, iql, spot, td3_bc
 from rlsuite.runs.settings import field_comments, preset
 
-MODULES = (bc, td3_bc, iql, spot)
+MODULES = (bc, td3_bc, iql, spot, awac, a2pr)
 
 
 def short(module) -> str:
@@ -56,6 +56,37 @@ SPOT_MAZE = {
     "actor_lr": 1e-4, "dropout": 0.0, "actor_last": 1e-3, "critic_last": 3e-3,
     "normalize_obs": False, "reward_shift": -1.0,
 }  # fmt: skip
+# Section 3: CORL's AWAC; the AWAC of MCEP's code, by its configs and by its paper
+AWAC = COMMON | {
+    "temperature": 0.3333, "max_weight": 100.0, "squashed": False, "scale_rewards": False,
+    "reward_factor": 1.0, "reward_shift": 0.0, "discount": 0.99, "polyak": 0.005,
+    "actor_lr": 3e-4, "critic_lr": 3e-4, "action_margin": 0.0, "normalize_obs": True,
+    "hidden": (256, 256, 256),
+}  # fmt: skip
+MCEP = AWAC | {
+    "temperature": 0.1, "squashed": True, "actor_lr": 3e-5, "normalize_obs": False,
+    "action_margin": 1e-5, "hidden": (256, 256),
+}  # fmt: skip
+# A2PR, section 3: what all sets share, and one setting for all of them
+A2PR = COMMON | {
+    "alpha": 2.5, "vae_weight": 1.0, "imitation_weight": 1.0, "threshold": 0.0,
+    "candidate": "encoder", "kl_weight": 0.5, "discount": 0.99, "polyak": 0.005,
+    "policy_noise": 0.2, "noise_clip": 0.5, "policy_freq": 2, "actor_lr": 3e-4, "critic_lr": 3e-4,
+    "vae_lr": 1e-3, "normalize_obs": True, "hidden": (256,) * 3, "critic_hidden": (256,) * 4,
+    "vae_hidden": 750,
+}  # fmt: skip
+A2PR_SETS = {  # alpha, w_1, w_2, gamma
+    ("HalfCheetah-v4", "medium"): (40, 1.0, 1.0, 0.99),
+    ("HalfCheetah-v4", "medium-replay"): (40, 1.5, 0.8, 0.995),
+    ("HalfCheetah-v4", "medium-expert"): (40, 1.0, 10.0, 0.99),
+    ("Hopper-v4", "random"): (2.5, 1.5, 1.5, 0.995),
+    ("Hopper-v4", "medium"): (2.5, 1.0, 0.4, 0.995),
+    ("Hopper-v4", "medium-replay"): (2.5, 1.5, 0.5, 0.99),
+    ("Hopper-v4", "medium-expert"): (2.5, 1.0, 4.0, 0.99),
+    ("Walker2d-v4", "medium"): (2.5, 1.5, 1.0, 0.99),
+    ("Walker2d-v4", "medium-replay"): (2.5, 1.5, 1.2, 0.995),
+    ("Walker2d-v4", "medium-expert"): (2.5, 1.0, 0.8, 0.99),
+}
 LAMBDA = {
     ("HalfCheetah-v4", "medium"): 0.05, ("HalfCheetah-v4", "medium-replay"): 0.05,
     ("HalfCheetah-v4", "medium-expert"): 1.0, ("Hopper-v4", "medium"): 0.1,
@@ -87,7 +118,8 @@ def test_iql_on_adroit_and_kitchen_has_their_temperature_and_raw_rewards(task):
 
 
 def test_defaults_are_the_mujoco_settings():
-    for module, expected in ((bc, BC), (td3_bc, TD3_BC), (iql, IQL)):
+    expected_of = ((bc, BC), (td3_bc, TD3_BC), (iql, IQL), (awac, AWAC), (a2pr, A2PR))
+    for module, expected in expected_of:
         assert dataclasses.asdict(module.Config()) == expected
     assert dataclasses.asdict(spot.Config()) == SPOT | {"penalty": 0.1}
 
@@ -102,6 +134,38 @@ def test_antmaze_is_the_sheets_settings():
     assert found == SPOT | SPOT_MAZE | {"penalty": 0.025}
     found = config_of(spot, "d4rl", "AntMaze-v2", "antmaze-umaze-v2")
     assert found == SPOT | SPOT_MAZE | {"penalty": 0.25}
+
+
+def test_awac_has_corls_settings_and_mceps_in_code_and_paper():
+    sparse = AWAC | {"temperature": 0.1}
+    assert config_of(awac, "d4rl", "Hopper-v4") == AWAC
+    assert config_of(awac, "d4rl", "AntMaze-v2") == sparse | {"reward_shift": -1.0}
+    assert config_of(awac, "d4rl", "PointMaze_UMaze-v3") == sparse
+    for kind in ("Pen", "Hammer", "Door", "Relocate"):
+        assert config_of(awac, "d4rl", f"AdroitHand{kind}-v1") == sparse
+    for name, temperature in (("mcep", 0.1), ("mcep-paper", 1.0)):
+        expected = MCEP | {"temperature": temperature}
+        assert config_of(awac, name, "Own-v0") == expected
+        assert config_of(awac, name, "AntMaze-v2") == expected | {"reward_factor": 100.0}
+        for task in ("HalfCheetah-v4", "Hopper-v5", "Walker2d-v4"):
+            assert config_of(awac, name, task) == expected | {"scale_rewards": True}
+
+
+@pytest.mark.parametrize(("task", "level"), A2PR_SETS)
+def test_a2pr_of_every_data_set_and_one_setting_for_all(task, level):
+    names = ("alpha", "vae_weight", "imitation_weight", "discount")
+    published = dict(zip(names, A2PR_SETS[task, level], strict=True))
+    family = task.split("-")[0].lower()
+    for dataset in (f"deep-ope/{family}/{level}-v0", f"/data/{family}_{level}-v2.hdf5"):
+        assert config_of(a2pr, "d4rl", task, dataset) == A2PR | published
+        assert config_of(a2pr, "single", task, dataset) == A2PR
+    assert all(type(x) is float for x in preset(a2pr, "d4rl", task, f"{level}-v2").values())
+
+
+def test_a2pr_of_sets_without_published_settings_has_the_defaults():
+    for task, level in (("HalfCheetah-v4", "random"), ("Walker2d-v4", "random")):
+        assert config_of(a2pr, "d4rl", task, f"x/{level}-v2") == A2PR
+    assert config_of(a2pr, "d4rl", "AntMaze-v2", "antmaze-umaze-v2") == A2PR
 
 
 @pytest.mark.parametrize(("task", "level"), LAMBDA)
@@ -143,7 +207,9 @@ def test_data_without_a_published_lambda_have_the_default():
 def test_no_preset_goes_unchecked():
     assert [set(module.PRESETS) for module in MODULES] == [
         {"d4rl", "d4rl-10-percent", "smoke"},
-        *({"d4rl", "smoke"} for _ in MODULES[1:]),
+        *({"d4rl", "smoke"} for _ in MODULES[1:4]),
+        {"d4rl", "mcep", "mcep-paper", "smoke"},
+        {"d4rl", "single", "smoke"},
     ]
     lambdas = {f"{task.split('-')[0]}/{level}" for task, level in LAMBDA}
     assert set(spot.PRESETS["d4rl"]) == {"*", "AntMaze", *lambdas}
@@ -151,6 +217,11 @@ def test_no_preset_goes_unchecked():
     hands = {f"AdroitHand{kind}" for kind in ("Pen", "Hammer", "Door", "Relocate")}
     others = {"*", "AntMaze", "FrankaKitchen"}
     assert set(iql.PRESETS["d4rl"]) == others | locomotion | hands
+    assert set(awac.PRESETS["d4rl"]) == {"*", "AntMaze", "PointMaze"} | hands
+    for name in ("mcep", "mcep-paper"):
+        assert set(awac.PRESETS[name]) == {"*", "AntMaze"} | locomotion
+    tuned = {f"{task.split('-')[0]}/{level}" for task, level in A2PR_SETS}
+    assert set(a2pr.PRESETS["d4rl"]) == {"*"} | tuned
     for module in MODULES:
         smoke = module.Config(**preset(module, "smoke", "Own-v0"))
         assert smoke.total_steps < 1000
@@ -227,6 +298,35 @@ REFUSED = [
         {"log_std_min": 2.0},
         "log_std_min is 2.0; it must lie between -inf and 2",
     ),
+    (awac, {"temperature": 0.0}, "temperature is 0.0; it must be greater than 0"),
+    (awac, {"max_weight": -1.0}, "max_weight is -1.0; it must be greater than 0"),
+    (awac, {"reward_factor": 0.0}, "reward_factor is 0.0; it must be greater than 0"),
+    (awac, {"actor_lr": 0.0}, "actor_lr is 0.0; it must be greater than 0"),
+    (awac, {"critic_lr": math.nan}, "critic_lr is nan; it must be greater than 0"),
+    (awac, {"discount": 1.5}, f"discount is 1.5; {UNIT}"),
+    (awac, {"polyak": -0.1}, f"polyak is -0.1; {UNIT}"),
+    (awac, {"action_margin": 1.5}, f"action_margin is 1.5; {UNIT}"),
+    (awac, {"reward_shift": math.inf}, "reward_shift is inf; it must be a finite number"),
+    (a2pr, {"policy_freq": 3}, ODD),
+    (a2pr, {"critic_hidden": ()}, r"critic_hidden is \(\); it must be 1 or more"),
+    (a2pr, {"vae_hidden": 0}, "vae_hidden is 0; it must be 1 or more"),
+    (
+        a2pr,
+        {"candidate": "policy"},
+        "candidate 'policy' is unknown; use one of: encoder, detached, prior",
+    ),
+    (a2pr, {"noise_clip": 0.0}, "noise_clip is 0.0; it must be greater than 0"),
+    (a2pr, {"actor_lr": 0.0}, "actor_lr is 0.0; it must be greater than 0"),
+    (a2pr, {"critic_lr": 0.0}, "critic_lr is 0.0; it must be greater than 0"),
+    (a2pr, {"vae_lr": -1.0}, "vae_lr is -1.0; it must be greater than 0"),
+    (a2pr, {"discount": 1.01}, f"discount is 1.01; {UNIT}"),
+    (a2pr, {"polyak": -0.1}, f"polyak is -0.1; {UNIT}"),
+    (a2pr, {"alpha": -1.0}, "alpha is -1.0; it must be 0 or greater"),
+    (a2pr, {"policy_noise": -0.1}, "policy_noise is -0.1; it must be 0 or greater"),
+    (a2pr, {"kl_weight": -0.1}, "kl_weight is -0.1; it must be 0 or greater"),
+    (a2pr, {"vae_weight": math.inf}, "vae_weight is inf; it must be 0 or greater"),
+    (a2pr, {"imitation_weight": -1.0}, "imitation_weight is -1.0; it must be 0 or greater"),
+    (a2pr, {"threshold": math.nan}, "threshold is nan; it must be 0 or greater"),
     (spot, {"density_hidden": 0}, "density_hidden is 0; it must be 1 or more"),
     (spot, {"cooling_steps": 0}, "cooling_steps is 0; it must be 1 or more"),
     (
@@ -271,6 +371,9 @@ def test_what_is_next_to_the_refused_is_accepted():
     td3_bc.Config(alpha=0.0, policy_noise=0.0, discount=1.0, tau=1.0, policy_freq=1)
     td3_bc.Config(policy_freq=3, steps_per_iteration=999, total_steps=999)
     iql.Config(expectile=0.01, temperature=0.0, polyak=0.0, action_margin=0.0, discount=0.0)
+    awac.Config(action_margin=0.0, polyak=1.0, discount=0.0, reward_shift=-1.0, max_weight=1e-3)
+    a2pr.Config(alpha=0.0, vae_weight=0.0, imitation_weight=0.0, threshold=1.0, policy_freq=1)
+    a2pr.Config(kl_weight=0.0, policy_noise=0.0, candidate="prior")
     spot.Config(penalty=0.0, dropout=0.0, exploration_noise=0.0, penalty_floor=0.0)
     spot.Config(actor_last=1e-9, critic_last=None, online_steps=1000)
 

@@ -6,8 +6,10 @@ import torch
 
 from rlsuite.core.actors import BoundedActor
 from rlsuite.core.beta import BetaActorCritic
+from rlsuite.core.gaussian import GaussianActor
 from rlsuite.core.networks import ActorCritic
 from rlsuite.core.policies import Behaviour, normal
+from rlsuite.core.squashed import SquashedActor
 
 LOW, HIGH = np.float32([-0.5, -0.1]), np.float32([0.3, 0.2])
 BOUNDS = ([-0.5, -0.1], [0.3, 0.2])
@@ -29,6 +31,10 @@ POLICIES = {
     "bounded Gaussian": lambda: BoundedActor(
         3, *BOUNDS, rngs=rngs_of(0, 1), hidden=(8,), log_std=0.0
     ),
+    "unbounded Gaussian": lambda: GaussianActor(
+        3, *BOUNDS, rngs=rngs_of(0, 1), hidden=(8,), log_std=0.0
+    ),
+    "tanh-Gaussian": lambda: SquashedActor(3, *BOUNDS, rngs=rngs_of(0, 1), hidden=(8,)),
 }
 EVERY = pytest.mark.parametrize("kind", POLICIES)
 
@@ -104,12 +110,20 @@ def test_the_environment_gets_actions_within_its_bounds(kind):
             np.testing.assert_array_equal(raw, applied)
             continue
         assert (raw.dtype, raw.shape) == (np.float32, (2, 4, 2))
+        raw = in_the_box(policy, raw)
         expected = LOW + (HIGH - LOW) * raw if kind == "beta" else np.clip(raw, LOW, HIGH)
-        np.testing.assert_array_equal(applied, expected)
+        np.testing.assert_allclose(applied, expected, rtol=1e-6, atol=1e-7)
         assert (applied >= LOW).all() and (applied <= HIGH).all()
     # Where no bounds are given there is nothing to keep to
     raw, applied = policy.behaviour().act(ENV_OBS, rngs_of(7, 8))
-    np.testing.assert_array_equal(raw, applied)
+    np.testing.assert_allclose(in_the_box(policy, raw), applied, rtol=1e-6, atol=1e-7)
+
+
+def in_the_box(policy, raw: np.ndarray) -> np.ndarray:
+    """Raw actions in the environment's units: some policies' are in half widths of the box."""
+    if not isinstance(policy, GaussianActor | SquashedActor):
+        return raw
+    return policy.centre.numpy() + policy.reach.numpy() * raw
 
 
 @EVERY

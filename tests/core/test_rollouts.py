@@ -22,7 +22,7 @@ class Counters:
     def __init__(self, seeds: int, copies: int) -> None:
         self.shape, self.received, self.ended = (seeds, copies), [], []
 
-    def reset(self, env_seeds: np.ndarray) -> np.ndarray:
+    def reset(self, env_seeds: np.ndarray, staggered: bool = False) -> np.ndarray:
         # Copies start at different steps (their seeds), so that they end at different times
         self.count, self.episode = env_seeds.astype(float), np.zeros(self.shape)
         return self._obs()

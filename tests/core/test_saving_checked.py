@@ -14,8 +14,10 @@ from rlsuite.core import saving
 from rlsuite.core.actors import BoundedActor
 from rlsuite.core.beta import BetaActorCritic
 from rlsuite.core.closed_form import ClosedFormPolicy
+from rlsuite.core.gaussian import GaussianActor
 from rlsuite.core.networks import ActorCritic
 from rlsuite.core.saving import load_policy, save_policy
+from rlsuite.core.squashed import SquashedActor
 
 SEEDS = [3, 5]
 ABOUT = {"algorithm": "ppo", "task": "Hopper-v4", "seeds": SEEDS, "step": 10}
@@ -39,6 +41,10 @@ POLICIES = {
     "closed form around another": lambda: closed_form(
         False, base="gaussian", components=1, operator="single"
     ),
+    "unbounded": lambda: GaussianActor(
+        3, [-1.0], [1.0], rngs=generators(), hidden=(4,), log_std=0.0
+    ),
+    "squashed": lambda: SquashedActor(3, [-1.0], [1.0], rngs=generators(), hidden=(4,)),
 }
 
 

@@ -39,6 +39,7 @@ MORE = [f"{f}-{level}" for f in FAMILIES for level in ("random", "expert", "full
 MAZES = ("umaze", "umaze-diverse", "medium-play", "medium-diverse", "large-play", "large-diverse")
 MEANS = {
     "locomotion-9-mean": NINE,
+    "locomotion-12-mean": NINE + [f"{f}-random" for f in FAMILIES],
     "locomotion-18-mean": NINE + MORE,
     "antmaze-6-mean": [f"antmaze-{maze}" for maze in MAZES],
 }
@@ -60,16 +61,16 @@ def test_shipped_offline_values_add_up_to_the_printed_means(shipped):
         off = abs(sum(values) / len(values) - mean.mean)
         assert off <= 0.5 * 10**-mean.decimals + 1e-9, key
         checked += 1
-    # CORL: 4 columns twice, and SPOT on AntMaze; ReBRAC's TD3+BC and IQL; the papers of SPOT, CSVE
-    # and CFPI.
-    assert checked == 8 + 1 + 2 + 3
+    # CORL: 5 columns twice, and SPOT on AntMaze; ReBRAC's TD3+BC and IQL; the papers of SPOT, of
+    # A2PR, which was run again on both, of MCEP, CSVE and CFPI.
+    assert checked == 10 + 1 + 2 + 1 + 3 + 3
     quoted = [row for row in shipped if row.source == "IQL-paper" and row.task in NINE]
     sums = {
         name: sum(row.mean for row in quoted if row.algorithm == name)
-        for name in ("bc", "bc-10-percent", "td3_bc", "iql")
+        for name in ("bc", "bc-10-percent", "td3_bc", "awac", "iql")
     }
     # The printed totals; IQL's own entries add to 692.6 where it prints 692.4.
-    printed = {"bc": 466.7, "bc-10-percent": 666.2, "td3_bc": 677.4, "iql": 692.6}
+    printed = {"bc": 466.7, "bc-10-percent": 666.2, "td3_bc": 677.4, "awac": 450.7, "iql": 692.6}
     assert sums == pytest.approx(printed)
 
 
@@ -84,6 +85,12 @@ def test_shipped_offline_values_say_how_far_they_were_checked(shipped):
     assert by_key["td3_bc", "hopper-expert", "TD3+BC-paper"].status == "recalled"
     assert by_key["iql", "antmaze-umaze", "IQL-paper"].environment == "D4RL-v0"
     spot = [row for row in shipped if row.algorithm == "spot" and row.task in NINE]
+    mcep = by_key["awac-mcep", "hopper-medium-expert", "MCEP-paper"]
+    assert (mcep.mean, mcep.spread, mcep.spread_kind) == (52.4, 8.7, "standard error over seeds")
+    a2pr = by_key["a2pr", "hopper-medium", "A2PR-paper"]
+    assert (a2pr.mean, a2pr.status) == (100.79, "verified, spread recalled")
+    again = by_key["a2pr", "hopper-medium", "A2PR-rerun"]
+    assert (again.mean, again.spread, again.seeds, again.status) == (83.4, 2.5, 4, "verified")
     assert len(spot) == 9 and sum(row.status.startswith("noted") for row in spot) == 5
 
 

@@ -1,1 +1,1 @@
-"""Algorithms that act, and learn from a replay buffer of all that was seen."""
+"""Learning by acting, from a replay buffer of all that was seen; continuous actions."""

@@ -148,12 +148,7 @@ class Learner:
 
 def reward_scale(config: Config, data) -> float:
     """What makes the episode returns of `data` span 1000; 1 where that is not wanted."""
-    returns = data.episode_returns()
-    if not config.scale_rewards:
-        return 1.0
-    if returns.max() == returns.min():
-        raise ValueError(f"every episode returns {returns[0]:g}; add --no-scale-rewards")
-    return float(1000 / (returns.max() - returns.min()))
+    return data.reward_scale(1000) if config.scale_rewards else 1.0
 
 
 def actor_rate(config: Config, t: int) -> float:

@@ -39,22 +39,22 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from rlsuite.core.actors import BoundedActor, dense, initial
+from rlsuite.core.actors import BoundedActor
 from rlsuite.core.buffers import Minibatch, ReplayBuffer, chunks
 from rlsuite.core.chance import Chance
 from rlsuite.core.critics import Critics, critic_loss
-from rlsuite.core.layers import Layout, mlp, mlp_shapes
 from rlsuite.core.optim import Metrics, Net, descend, polyak
 from rlsuite.core.ranges import (
     Declared,
     RunFolder,
-    require_multiple,
+    require_delayed,
     require_offline,
     require_positive,
     require_whole,
     require_within,
 )
 from rlsuite.core.replay import Explorer
+from rlsuite.core.vae import ActionVAE, kl_to_prior
 
 # ------------------------------------------------------------------------------------- 2. Config
 
@@ -91,8 +91,8 @@ class Config:
 
     def __post_init__(self) -> None:
         require_offline(self, "density_steps", "online_steps")
-        require_whole(self, "policy_freq", "density_hidden", "cooling_steps")
-        require_multiple(self, "policy_freq", "steps_per_iteration")
+        require_delayed(self)
+        require_whole(self, "density_hidden", "cooling_steps")
         require_positive(self, "density_beta", "density_lr", "actor_lr", "critic_lr", "noise_clip")
         require_positive(self, "actor_last", "critic_last")
         require_within(self, 0, 1, "discount", "tau", "penalty_floor", "dropout")
@@ -139,37 +139,13 @@ PRESETS: dict[str, dict[str, dict]] = {
                         density_steps=100, density_hidden=32, online_steps=50)},  # ours
 }  # fmt: skip
 
-# ----------------------------------------------------------------------------------- 4. Networks
-
-
-class Density:
-    """The conditional VAE of actions; parameters [S, P] live with the caller."""
-
-    def __init__(self, policy: BoundedActor, obs_size: int, hidden: int) -> None:
-        actions, self.latent = policy.action_size, 2 * policy.action_size
-        self.policy = policy  # for the action box
-        encoder = mlp_shapes("encoder", (obs_size + actions, hidden, hidden, 2 * self.latent))
-        decoder = mlp_shapes("decoder", (obs_size + self.latent, hidden, hidden, actions))
-        self.layout = Layout(encoder | decoder)
-
-    def rebuild(self, theta: Tensor, obs, action, noise) -> tuple[Tensor, Tensor, Tensor]:
-        """(u [S, B, A], mean, log_std [S, B, 2 A]) from standard normal `noise` [S, B, 2 A]."""
-        weights = dense(self.layout, theta)
-        heads = mlp(weights, "encoder", torch.cat((obs, action), -1), 3, "relu")
-        mean, log_std = heads.chunk(2, -1)
-        log_std = log_std.clamp(-4, 15)
-        latent = mean + log_std.exp() * noise
-        output = mlp(weights, "decoder", torch.cat((obs, latent), -1), 3, "relu")
-        return self.policy.centre + self.policy.reach * torch.tanh(output), mean, log_std
-
-
 # --------------------------------------------------------------------------------- 5. Objectives
 
 
 def density_error(action: Tensor, rebuilt: Tensor, mean: Tensor, log_std: Tensor, beta) -> Tensor:
     """l(s, a): a bound of -log pi_beta(a|s), scaled and shifted. [S, B, A or 2 A] -> [S, B]."""
-    kl = -0.5 * (1 + 2 * log_std - mean.square() - (2 * log_std).exp())
-    return (rebuilt - action).square().mean(-1) + beta * kl.mean(-1)
+    kl = kl_to_prior(mean, log_std).mean(-1)
+    return (rebuilt - action).square().mean(-1) + beta * kl
 
 
 def policy_loss(value: Tensor, error: Tensor, weight, normalize: bool = True) -> Tensor:
@@ -226,7 +202,7 @@ def draw_pairs(config: Config, learner: Learner) -> tuple[Minibatch, Tensor]:
 
 
 def density_step(
-    density: Density, config: Config, net: Net, batch: Minibatch, noise: Tensor
+    density: ActionVAE, config: Config, net: Net, batch: Minibatch, noise: Tensor
 ) -> tuple[Net, Metrics]:
     """One step of the VAE. Pure."""
 
@@ -295,7 +271,7 @@ def target_value(
 def actor_cycle(
     policy: BoundedActor,
     critics: Critics,
-    density: Density,
+    density: ActionVAE,
     config: Config,
     density_theta: Tensor,
     state: State,
@@ -339,19 +315,19 @@ def explore(config: Config, explorer: Explorer, rngs: list, count: int) -> float
 # -------------------------------------------------------------------------------------- 7. Train
 
 
-def start(config: Config, run, data) -> tuple[Learner, Critics, Density]:
+def start(config: Config, run, data) -> tuple[Learner, Critics, ActionVAE]:
     """All networks, fresh, but for the VAE of another run where `config.density` names one."""
     rngs, size = run.streams["init"], data.obs_size
     network = {"rngs": rngs, "hidden": config.hidden, "last": config.actor_last}
     policy = BoundedActor.for_data(data, config.normalize_obs, run.device, **network)
     critics = Critics(size, policy.action_size, config.hidden)
     critic = critics.initial(rngs, last=config.critic_last)
-    density = Density(policy, size, config.density_hidden)
+    density = ActionVAE(policy, size, config.density_hidden)
     if config.density:
         made = {"normalize_obs": config.normalize_obs}
         fitted = run.artifact(config.density, "density", density.layout, **made)
     else:
-        fitted = initial(density.layout, rngs)
+        fitted = density.initial(rngs)
     actor, critic = Net.of(policy.theta), Net.of(critic.to(run.device))
     state = State(actor, critic, actor.theta.clone(), critic.theta.clone())
     rng, fitted = run.chance("batch"), Net.of(fitted.to(run.device))

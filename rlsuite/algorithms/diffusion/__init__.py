@@ -1,0 +1,1 @@
+"""Diffusion policies: cloned from data, then tuned in environments."""

@@ -1,0 +1,182 @@
+"""What learning under constraints needs: limits, costs of episodes, a critic for each cost.
+
+| symbol | shape | meaning |
+|---|---|---|
+| J_C | [S, C] | mean cost of finished episodes, in the unit of the limits; NaN: no episode ended |
+| limit | [C] | of each constraint: J_C is to stay at or below it |
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from rlsuite.core.networks import ActorCritic, initialise
+from rlsuite.core.optim import Metrics
+from rlsuite.core.rollouts import Batch, Rollout, factors, flat, gae
+
+KINDS = ("episode", "step")  # limits that the sums of an episode can be held against
+
+
+def require_constraints(envs) -> None:
+    """ValueError for a task without constraints."""
+    if not envs.constraints:
+        raise ValueError(
+            f"{envs.task} has no constraints, and this algorithm learns under some: use one such "
+            "as HopperVelocity-v4; `rlsuite tasks` lists them"
+        )
+
+
+def require_margins(envs) -> None:
+    """ValueError for a task whose constraints have no signed distances to their limits."""
+    require_constraints(envs)
+    if not envs.reports_margin:
+        raise ValueError(
+            f"{envs.task} has costs but no margins, which this algorithm needs: use one such as "
+            "HopperVelocity-v4, or give rlsuite.envs.constrain a margin function"
+        )
+
+
+PROBE = 100  # steps of a policy that has learned nothing
+
+
+def require_rewards(envs, policy, shift: float) -> None:
+    """ValueError for a task whose rewards, plus `shift`, are below zero under `policy`."""
+    rngs = [np.random.default_rng(seed) for seed in envs.seeds]
+    behaviour = policy.behaviour(envs.action_low, envs.action_high)
+    obs = envs.reset(np.stack([rng.integers(0, 2**31 - 1, envs.copies) for rng in rngs]))
+    least = math.inf
+    for _ in range(PROBE):
+        step = envs.step(behaviour.act(obs, rngs)[1])
+        obs, least = step.obs, min(least, float(step.reward.min()) + shift)
+    if least < 0:
+        raise ValueError(
+            f"{envs.task} has rewards of {least - shift:.3g}, and this algorithm makes broken "
+            f"constraints a relief from what is below zero: add --reward-shift "
+            f"{math.ceil(shift - least)}, or use a task whose rewards are not negative"
+        )
+
+
+def limits(envs) -> Tensor:
+    """The limits [C] of a task's constraints; ValueError for what no multiplier can be held to."""
+    require_constraints(envs)
+    task, constraints = envs.task, envs.constraints
+    for each in constraints:
+        wrong = None
+        if each.limit is None:
+            wrong = "has no limit: add the task with rlsuite.envs.constrain and give one"
+        elif not 0 <= each.limit < math.inf:
+            wrong = f"has the limit {each.limit}: it must be 0 or greater"
+        elif each.kind not in KINDS:
+            wrong = f"limits a {each.kind} cost: use one of kind {' or '.join(KINDS)}"
+        if wrong:
+            raise ValueError(f"{task}: constraint {each.name!r} {wrong}")
+    return torch.tensor([float(each.limit) for each in constraints])
+
+
+def episode_cost(episode, constraints: Sequence) -> list[float]:
+    """The costs [C] of a finished episode, in the unit of each limit: its sum, or the mean step."""
+    pairs = zip(episode.cost, constraints, strict=True)
+    return [c / episode.length if each.kind == "step" else c for c, each in pairs]
+
+
+class EpisodeCosts(nn.Module):
+    """J_C over each seed's last `window` finished episodes, and the limits it is held against."""
+
+    def __init__(self, envs, window: int) -> None:
+        super().__init__()
+        self.constraints, seeds = envs.constraints, len(envs.seeds)
+        self.limit = limits(envs)
+        shape = (seeds, window, len(self.constraints))
+        self.register_buffer("last", torch.full(shape, math.nan, dtype=torch.float64))
+
+    def add(self, episodes: Iterable) -> None:
+        """Take in episodes that ended, in their order."""
+        for episode in episodes:
+            cost = torch.tensor([episode_cost(episode, self.constraints)], dtype=torch.float64)
+            row = self.last[episode.slot]
+            row.copy_(torch.cat((row[1:], cost)))
+
+    def mean(self) -> Tensor:
+        """J_C [S, C], float32."""
+        return self.last.nanmean(1).float()
+
+
+def cost_per_step(rollout) -> Tensor:
+    """Mean cost of a rollout's steps, all constraints together, [S]."""
+    return torch.from_numpy(rollout.cost.mean((1, 2)).sum(1))
+
+
+def violations(rollout: Rollout, constraints: Sequence) -> Metrics:
+    """{violated_NAME: share of steps over the limit [S]} of each constraint."""
+    over = torch.from_numpy((rollout.cost > 0).mean((1, 2))).float()
+    return {f"violated_{each.name}": over[:, i] for i, each in enumerate(constraints)}
+
+
+def slack(envs, episodes: Iterable, discount: float) -> Tensor:
+    """Limit - J_C of `episodes` as a mean per step, [S, C]: below 0 the constraint is broken.
+
+    The sum of an episode is divided by the time limit, or by 1 / (1 - discount) where there is
+    none: a shorter episode may cost no more per step. NaN for a seed without an episode.
+    """
+    costs: list[list] = [[] for _ in envs.seeds]
+    for episode in episodes:
+        costs[episode.slot].append(episode_cost(episode, envs.constraints))
+    none = [[math.nan] * len(envs.constraints)]
+    mean = torch.stack([torch.tensor(each or none).mean(0) for each in costs])
+    horizon = envs.time_limit or 1 / (1 - discount)
+    steps = torch.tensor([horizon if c.kind == "episode" else 1 for c in envs.constraints])
+    return (limits(envs) - mean) / steps
+
+
+class ValueHeads:
+    """K value networks as an `ActorCritic`'s, side by side, one for each reward and each cost.
+
+    Their parameters [S, K P], the K networks of each seed in one row, live with the caller; the
+    first P columns are the first network.
+    """
+
+    def __init__(self, policy: ActorCritic) -> None:
+        self.policy, self.layout = policy, policy.critic_layout
+
+    def initial(
+        self, count: int, rngs: Sequence[np.random.Generator], orthogonal_init: bool
+    ) -> Tensor:
+        """Parameters [S, K P] of K = `count`: the policy's critic, then fresh ones."""
+        size = self.layout.size
+        theta = torch.empty(len(rngs), count * size)
+        theta[:, :size] = self.policy.theta[:, -size:]
+        for row, rng in zip(theta, rngs, strict=True):
+            for part in row[size:].split(size):
+                initialise(self.layout, self.policy.depth, part[None], rng, orthogonal_init)
+        return theta
+
+    def values(self, theta: Tensor, obs: Tensor) -> Tensor:
+        """V_1..V_K at normalised observations: [S, B, O] -> [S, B, K]."""
+        parts = theta.split(self.layout.size, 1)
+        return torch.stack([self.policy.value(part, obs) for part in parts], -1)
+
+
+def experience_of_heads(
+    policy: ActorCritic,
+    theta: Tensor,
+    rollout: Rollout,
+    discount: float,
+    lam: float,
+    unit: float = 1.0,
+) -> Batch:
+    """The rollout as `experience` makes it, for reward and costs: [S, M, K] with K = 1 + C.
+
+    `old_value`, `advantage` and `target` have a column for the reward and one for each cost, all
+    times `unit`. `theta` are the parameters of the policy's `ValueHeads`.
+    """
+    obs, next_obs, action = flat(rollout.obs), flat(rollout.next_obs), flat(rollout.action)
+    old_log_prob = policy.distribution(policy.theta, obs).log_prob(action)
+    paid = unit * np.concatenate((rollout.reward[..., None], rollout.cost), -1)
+    heads = ValueHeads(policy)
+    value, next_value = (heads.values(theta, x).view(paid.shape).numpy() for x in (obs, next_obs))
+    future, carry = (x[..., None] for x in factors(rollout.terminated, rollout.truncated))
+    advantage, target = gae(paid, value, next_value, future, carry, discount, lam)
+    return Batch(obs, action, old_log_prob, *map(flat, (value, advantage, target)))
