@@ -40,8 +40,8 @@ KINDS = {
     "bounded-actor": BoundedActor,
     "gaussian-actor": GaussianActor,
     "squashed-actor": SquashedActor,
-    "chunk-policy": ChunkPolicy,
     "closed-form": ClosedFormPolicy,
+    "chunk-policy": ChunkPolicy,
 }
 _OF_A_BOX = ("obs_size", "low", "high", "hidden", "activation")
 _OF_A_CRITIC = ("obs_size", "action_size", "discrete", "hidden", "activation", "normalize_obs")
@@ -51,11 +51,11 @@ SPECS = {  # the fields of each kind's spec, all of them needed
     "bounded-actor": (*_OF_A_BOX, "log_std"),
     "gaussian-actor": (*_OF_A_BOX, "log_std"),
     "squashed-actor": (*_OF_A_BOX, "log_std_map"),
-    "chunk-policy": tuple(Form.__dataclass_fields__),
     "closed-form": (
         *("obs_size", "low", "high", "hidden", "base", "components", "critic_hidden"),
         *("distributional", "operator", "log_tau", "delta", "min_weight", "rules"),
     ),
+    "chunk-policy": tuple(Form.__dataclass_fields__),
 }
 GREATEST = 1e38  # no number of a description is greater, infinite or NaN
 LONGEST = 1_000_000  # bytes of a description

@@ -70,13 +70,6 @@ class Transitions:
         """Undiscounted sum of the stored rewards of each episode, float64 [episodes]."""
         return np.add.reduceat(self.reward.astype(np.float64), self.bounds()[:, 0])
 
-    def reward_scale(self, span: float) -> float:
-        """The factor of rewards that makes the episode returns span `span`."""
-        returns = self.episode_returns()
-        if returns.max() == returns.min():
-            raise DatasetError(f"every episode returns {returns[0]:g}; add --no-scale-rewards")
-        return float(span / (returns.max() - returns.min()))
-
     def with_next_actions(self, say: Callable[[str], None]) -> tuple["Transitions", np.ndarray]:
         """(the set with actions [N, 2 A]: what was done, then what was done next; usable rows).
 
@@ -99,6 +92,13 @@ class Transitions:
             raise DatasetError(f"{name} has no transition with a next action, which SARSA needs")
         both = np.concatenate([self.action, np.roll(self.action, -1, 0)], 1)
         return replace(self, action=both), kept
+
+    def reward_scale(self, span: float) -> float:
+        """The factor of rewards that makes the episode returns span `span`."""
+        returns = self.episode_returns()
+        if returns.max() == returns.min():
+            raise DatasetError(f"every episode returns {returns[0]:g}; add --no-scale-rewards")
+        return float(span / (returns.max() - returns.min()))
 
     def obs_statistics(self) -> tuple[np.ndarray, np.ndarray]:
         """Mean and standard deviation [O] of `obs`, float64, over all rows."""

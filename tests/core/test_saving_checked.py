@@ -37,14 +37,14 @@ POLICIES = {
     "sampling": lambda: BoundedActor(
         3, [-1.0], [1.0], rngs=generators(), hidden=(4,), log_std=-0.5
     ),
-    "unbounded": lambda: GaussianActor(
-        3, [-1.0], [1.0], rngs=generators(), hidden=(4,), log_std=0.0
-    ),
-    "squashed": lambda: SquashedActor(3, [-1.0], [1.0], rngs=generators(), hidden=(4,)),
     "closed form": lambda: closed_form(True, base="mixture", components=2, operator="better"),
     "closed form around another": lambda: closed_form(
         False, base="gaussian", components=1, operator="single"
     ),
+    "unbounded": lambda: GaussianActor(
+        3, [-1.0], [1.0], rngs=generators(), hidden=(4,), log_std=0.0
+    ),
+    "squashed": lambda: SquashedActor(3, [-1.0], [1.0], rngs=generators(), hidden=(4,)),
 }
 
 

@@ -61,9 +61,9 @@ def test_shipped_offline_values_add_up_to_the_printed_means(shipped):
         off = abs(sum(values) / len(values) - mean.mean)
         assert off <= 0.5 * 10**-mean.decimals + 1e-9, key
         checked += 1
-    # CORL: 5 columns twice, and SPOT on AntMaze; ReBRAC's TD3+BC and IQL; the papers of SPOT, CSVE
-    # and CFPI, of A2PR, which was run again on both, and of MCEP.
-    assert checked == 10 + 1 + 2 + 3 + 3 + 1
+    # CORL: 5 columns twice, and SPOT on AntMaze; ReBRAC's TD3+BC and IQL; the papers of SPOT, of
+    # A2PR, which was run again on both, of MCEP, CSVE and CFPI.
+    assert checked == 10 + 1 + 2 + 1 + 3 + 3
     quoted = [row for row in shipped if row.source == "IQL-paper" and row.task in NINE]
     sums = {
         name: sum(row.mean for row in quoted if row.algorithm == name)
