@@ -52,6 +52,14 @@ SETTINGS = {  # what differs from the preset `smoke`
     "iql": OFFLINE | QUICK | {"polyak": 0.05, "scale_rewards": False},
     "spot": OFFLINE | BOTH | {"tau": 0.05, "density_steps": 500, "online_steps": 0},
     "a2pr": OFFLINE | BOTH | {"polyak": 0.05, "critic_hidden": (64, 64), "vae_hidden": 64},
+    # Its penalty and its budget are in units of V, which is small here
+    "csve": OFFLINE
+    | BOTH
+    | {"polyak": 0.05, "alpha": 0.1, "temperature": 10.0, "bonus": 0.0}
+    | {"model_steps": 500},
+    "cfpi": OFFLINE
+    | {"behaviour_lr": 3e-3, "critic_lr": 3e-3, "polyak": 0.05}
+    | {"behaviour_steps": 500, "improvement_steps": 0, "hidden": (32, 32)},
     "dppo": {"total_steps": 15_360, "num_envs": 8, "num_steps": 64, "chunk": 1, "acting": 1}
     | {"batch_size": 256, "epochs": 5, "actor_lr": 3e-3, "critic_lr": 3e-3}
     | {"clip": 0.1, "clip_base": 0.1, "clone_epochs": 60, "average_from": 99}
