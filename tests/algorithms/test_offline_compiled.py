@@ -7,8 +7,6 @@ from rlsuite.core.saving import load_policy
 
 SMALL = {
     "spot": {"online_steps": 0, "density_hidden": 8},
-    "a2pr": {"critic_hidden": (8,), "vae_hidden": 8},
-    "csve": {"model_hidden": (8,), "bonus": 0.1},
     "cfpi": {"hidden": (8, 8), "improvement_steps": 50},
 }
 SIZES = {"hidden": (8,), "batch_size": 16, "total_steps": 50}  # small ones compile faster
@@ -16,7 +14,7 @@ SIZES = {"hidden": (8,), "batch_size": 16, "total_steps": 50}  # small ones comp
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("name", ["bc", "td3_bc", "awac", "iql", "spot", "a2pr", "csve", "cfpi"])
+@pytest.mark.parametrize("name", ["td3_bc", "iql", "spot", "cfpi"])  # half a minute each
 def test_fifty_compiled_steps_equal_the_plain_ones(name, short_runs, compiler, capsys) -> None:
     sizes = SIZES | SMALL.get(name, {})
     ended = []
