@@ -12,6 +12,7 @@ import dataclasses
 import multiprocessing
 import os
 import shutil
+import signal
 import sys
 from collections.abc import Callable
 from itertools import islice
@@ -27,6 +28,9 @@ from rlsuite.envs import Constraint, constrain, faults
 from rlsuite.runs import run as runs
 from rlsuite.runs.settings import Settings, preset
 
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    # A shell lets what it starts in the background ignore interrupts, and tests send some
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 torch.set_num_threads(1)  # as in training; each core has a process of its own
 # New processes are forked from one that has imported all of this and has only one thread
 FORKS = multiprocessing.get_context("forkserver")
