@@ -29,10 +29,9 @@ CONTINUOUS, DISCRETE = "InvertedPendulum-v4", "CartPole-v1"
 ON_EVERY_KIND = [(name, CONTINUOUS) for name in NAMES]
 ON_EVERY_KIND += [(name, DISCRETE) for name in NAMES if not needs_a_box(name)]
 
-# What an engine forgets at a boundary, it forgets for all: one that keeps nothing between rollouts,
-# one with a replay buffer, one under constraints
+# On the second engine: all of one family, one with a replay buffer, one under constraints
 ON_EVERY_ENGINE = [(name, "gymnasium") for name in NAMES]
-ON_EVERY_ENGINE += [(name, "envpool") for name in ("ppo", "sac", "cat")]
+ON_EVERY_ENGINE += [(name, "envpool") for name in ("ppo", "trpo", "mdpo", "fixpo", "sac", "cat")]
 
 
 def rows(folder: Path, name: str = "evaluations.csv") -> list[dict]:

@@ -14,7 +14,7 @@ SIZES = {"hidden": (8,), "batch_size": 16, "total_steps": 50}  # small ones comp
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("name", ["td3_bc", "iql", "spot", "cfpi"])  # half a minute each
+@pytest.mark.parametrize("name", ["bc", "td3_bc", "iql", "spot", "cfpi"])  # half a minute each
 def test_fifty_compiled_steps_equal_the_plain_ones(name, short_runs, compiler, capsys) -> None:
     sizes = SIZES | SMALL.get(name, {})
     ended = []
