@@ -31,7 +31,7 @@ def synthetic():
         terminated=np.zeros(ROWS, bool),
         truncated=last,
         last=last,
-        about={"action_low": [-1.0] * ACTION_SIZE, "action_high": [1.0] * ACTION_SIZE},
+        metadata={"action_low": [-1.0] * ACTION_SIZE, "action_high": [1.0] * ACTION_SIZE},
     )
 
 
@@ -48,10 +48,10 @@ class OfflineStopwatchRun(StopwatchRun):
     def data(self):
         return self._data
 
-    def chance(self, purpose: str):
-        from rlsuite.core.chance import Chance
+    def random(self, purpose: str):
+        from rlsuite.core.seed_random import SeedRandom
 
-        return Chance(self.streams[purpose])
+        return SeedRandom(self.streams[purpose])
 
 
 def ours(spec: dict, data, channel: Channel) -> None:

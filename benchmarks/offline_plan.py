@@ -70,14 +70,16 @@ def contestants(plan: Plan, peers: Sequence[str]) -> Contestants:
     found = {}
     for seeds in plan.counts:
         for mode, wish in MODES.items():
-            about = {"who": "ours", "task": TASK, "compile": wish, "steps": plan.steps} | SCRIPT
-            ways = processes(about | {"seeds": seeds}, about | {"seeds": seeds // 2})
+            manifest = {"who": "ours", "task": TASK, "compile": wish, "steps": plan.steps} | SCRIPT
+            ways = processes(manifest | {"seeds": seeds}, manifest | {"seeds": seeds // 2})
             if seeds == 1:
                 del ways[TWO_PROCESSES]
             found |= {preset_name(seeds, f"{mode}, {how}"): specs for how, specs in ways.items()}
     for peer in peers:
-        about = {"who": peer, "steps": plan.steps} | SCRIPT
-        found |= {peer_name(peer, how): specs for how, specs in processes(about, about).items()}
+        manifest = {"who": peer, "steps": plan.steps} | SCRIPT
+        found |= {
+            peer_name(peer, how): specs for how, specs in processes(manifest, manifest).items()
+        }
     return found
 
 

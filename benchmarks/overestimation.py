@@ -89,27 +89,29 @@ def described(folder: Path) -> tuple[dict, Transitions]:
     """config.json of a finished run, and what it learned from. ValueError where there is none."""
     if not (folder / "finished").exists():
         raise ValueError(f"{folder} has not finished; name run folders that have")
-    about = json.loads((folder / "config.json").read_text())
-    if not about.get("data"):
-        raise ValueError(f"{folder}: {about['algorithm']} learned from no data; name runs that did")
-    return about, store.load(about["settings"]["dataset"], task=about["task"])
+    manifest = json.loads((folder / "config.json").read_text())
+    if not manifest.get("data"):
+        raise ValueError(
+            f"{folder}: {manifest['algorithm']} learned from no data; name runs that did"
+        )
+    return manifest, store.load(manifest["settings"]["dataset"], task=manifest["task"])
 
 
-def own_settings(module, about: dict) -> str:
-    """What a run's preset sets, and what else is no default, but its steps: "penalty 0.1"."""
+def own_settings(module, manifest: dict) -> str:
+    """What a run's preset sets, and what else is no default, but its steps: "alpha 0.1"."""
     usual = json.loads(json.dumps(asdict(module.Config())))
-    name, task, data = about["preset"], about["task"], about["settings"]["dataset"]
+    name, task, data = manifest["preset"], manifest["task"], manifest["settings"]["dataset"]
     own = set(preset(module, name, task, data) if name else ())
-    own |= {key for key, value in about["config"].items() if value != usual[key]}
-    own -= {"total_steps", *(about.get("uses") or {})}
-    return ", ".join(f"{key} {value}" for key, value in about["config"].items() if key in own)
+    own |= {key for key, value in manifest["config"].items() if value != usual[key]}
+    own -= {"gradient_steps", *(manifest.get("uses") or {})}
+    return ", ".join(f"{key} {value}" for key, value in manifest["config"].items() if key in own)
 
 
-def of_run(folder: Path, about: dict, data: Transitions, episodes: int) -> list[tuple]:
+def of_run(folder: Path, manifest: dict, data: Transitions, episodes: int) -> list[tuple]:
     """A row per seed of a run, from so many fresh episodes of each."""
-    module, seeds = algorithms.load(about["algorithm"]), about["settings"]["seeds"]
-    config, (policy, _) = from_json(module.Config, about["config"]), load_policy(folder)
-    pool = envs.make(about["task"], seeds, episodes)
+    module, seeds = algorithms.load(manifest["algorithm"]), manifest["settings"]["seeds"]
+    config, (policy, _) = from_json(module.Config, manifest["config"]), load_policy(folder)
+    pool = envs.make(manifest["task"], seeds, episodes)
     env_seeds = Streams([SEED + seed for seed in seeds]).integers("evaluation", episodes)
     played = play(policy, pool, env_seeds, getattr(config, "discount", DISCOUNT))
     pool.close()
@@ -120,7 +122,12 @@ def of_run(folder: Path, about: dict, data: Transitions, episodes: int) -> list[
         values = first_values(critics, learner["state"]["critic"]["theta"], played) / scale
         values = [f"{value:.1f}" for value in values]
     means = np.stack([played.returns, played.lengths, played.discounted], 1).mean(2)  # [S, 3]
-    name = (data.about["name"], about["algorithm"], own_settings(module, about), config.total_steps)
+    name = (
+        data.metadata["name"],
+        manifest["algorithm"],
+        own_settings(module, manifest),
+        config.gradient_steps,
+    )
     return [
         (*name, seed, episodes, *(f"{x:.1f}" for x in each), value)
         for seed, each, value in zip(seeds, means, values, strict=True)
@@ -134,7 +141,7 @@ def of_data(data: Transitions, discount: float = DISCOUNT) -> tuple:
     discounted = [part @ discount ** np.arange(len(part)) for part in parts]
     means = (np.mean([part.sum() for part in parts]), len(reward) / len(parts), np.mean(discounted))
     figures = (f"{mean:.1f}" for mean in means)
-    return (data.about["name"], "data", "", "", "", len(parts), *figures, "")
+    return (data.metadata["name"], "data", "", "", "", len(parts), *figures, "")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -149,11 +156,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     made |= {"versions": machine.versions(), "hardware": machine.hardware(), "runs": []}
     lines = {}  # of every data set: its own row, then those of its runs
     try:
-        for folder, (about, data) in [(folder, described(folder)) for folder in options.runs]:
-            name = data.about["name"]
+        for folder, (manifest, data) in [(folder, described(folder)) for folder in options.runs]:
+            name = data.metadata["name"]
             lines[name] = lines.get(name) or [of_data(data)]
-            lines[name] += of_run(folder, about, data, options.episodes)
-            made["runs"] += [{k: about[k] for k in ("command", "commit", "config_hash")}]
+            lines[name] += of_run(folder, manifest, data, options.episodes)
+            made["runs"] += [{k: manifest[k] for k in ("command", "commit", "config_hash")}]
     except ValueError as error:
         parser.error(str(error))
     lines = [line for name in sorted(lines) for line in lines[name]]

@@ -56,7 +56,7 @@ def questions(plan: Plan, task: str) -> list[Question]:
     return preset_questions(plan.algorithm, task, plan.many)
 
 
-def about(plan: Plan, compiled: bool) -> str:
+def manifest(plan: Plan, compiled: bool) -> str:
     """What the names of the contestants mean. compiled: whether the update at the preset was."""
     if plan.algorithm == "ppo":
         return PPO_ABOUT
@@ -116,8 +116,14 @@ def ppo_contestants(task: str, counts: tuple[int, ...], many: int) -> Contestant
 
     def spec(seeds: int, copies: int, threads: int = 1, compile: str = "on", cores=CORES) -> dict:
         shape = {"num_envs": copies, "num_steps": 2048 // copies}
-        about = {"who": "ours", "algorithm": "ppo", "task": task, "seeds": seeds, "config": shape}
-        return about | {"threads": threads, "compile": compile, "cores": cores}
+        manifest = {
+            "who": "ours",
+            "algorithm": "ppo",
+            "task": task,
+            "seeds": seeds,
+            "config": shape,
+        }
+        return manifest | {"threads": threads, "compile": compile, "cores": cores}
 
     found = {}
     for copies in COPIES:
@@ -133,8 +139,8 @@ def ppo_contestants(task: str, counts: tuple[int, ...], many: int) -> Contestant
 
 def envpool_alone(task: str, count: int) -> Contestants:
     threads = max(1, min(len(CORES), count // 2))  # what the suite gives EnvPool
-    about = {"who": "envpool", "task": task, "copies": count}
-    return {envpool_name(count): [about | {"threads": threads, "cores": CORES}]}
+    manifest = {"who": "envpool", "task": task, "copies": count}
+    return {envpool_name(count): [manifest | {"threads": threads, "cores": CORES}]}
 
 
 def ppo_peers(task: str) -> Contestants:
@@ -151,18 +157,18 @@ def ppo_peers(task: str) -> Contestants:
         "max_grad_norm": config.max_grad_norm,
         "policy_kwargs": {"net_arch": list(config.hidden)},
     }
-    about, found = {"who": "peer", "algorithm": "ppo", "task": task}, {}
+    manifest, found = {"who": "peer", "algorithm": "ppo", "task": task}, {}
     for copies in COPIES:
         settings = {"settings": same | {"n_steps": 2048 // copies}, "normalize": True}
         for threads in (1, 2):
-            process = about | settings | {"copies": copies, "threads": threads, "cores": CORES}
+            process = manifest | settings | {"copies": copies, "threads": threads, "cores": CORES}
             found[peer_name(copies, threads)] = [process]
-    return found | {TWO_PEERS: two_runs(about, {}, copies=1, normalize=False)}
+    return found | {TWO_PEERS: two_runs(manifest, {}, copies=1, normalize=False)}
 
 
-def two_runs(about: dict, settings: dict, copies: int, normalize: bool) -> list[dict]:
+def two_runs(manifest: dict, settings: dict, copies: int, normalize: bool) -> list[dict]:
     """A peer at `settings`, in a process of its own on each core."""
-    each = about | {"settings": settings, "normalize": normalize, "copies": copies, "threads": 1}
+    each = manifest | {"settings": settings, "normalize": normalize, "copies": copies, "threads": 1}
     return [each | {"cores": [core]} for core in CORES]
 
 
@@ -195,8 +201,14 @@ def preset_contestants(algorithm: str, task: str, many: int) -> Contestants:
     """`rlsuite train ALGORITHM --preset mujoco` twice on a core each and once, and EnvPool."""
 
     def spec(seeds: int, cores: list[int]) -> dict:
-        about = {"who": "ours", "algorithm": algorithm, "task": task, "seeds": seeds, "config": {}}
-        return about | {"threads": 1, "compile": "auto", "cores": cores}
+        manifest = {
+            "who": "ours",
+            "algorithm": algorithm,
+            "task": task,
+            "seeds": seeds,
+            "config": {},
+        }
+        return manifest | {"threads": 1, "compile": "auto", "cores": cores}
 
     found = {
         preset_name(many, TWO_PROCESSES): [spec(many // 2, [core]) for core in CORES],
@@ -210,7 +222,7 @@ def trpo_peers(task: str) -> Contestants:
     config = preset_config("trpo", task)
     same = {
         "n_steps": config.num_steps,
-        "batch_size": config.batch_size // config.critic_minibatches,
+        "batch_size": config.rollout_size // config.critic_minibatches,
         "learning_rate": config.critic_lr,
         "n_critic_updates": config.critic_epochs,
         "gamma": config.discount,
@@ -223,10 +235,10 @@ def trpo_peers(task: str) -> Contestants:
         "line_search_max_iter": config.backtrack_tries,
         "policy_kwargs": {"net_arch": list(config.hidden)},
     }
-    about = {"who": "peer", "algorithm": "trpo", "task": task}
+    manifest = {"who": "peer", "algorithm": "trpo", "task": task}
     return {
-        CONTRIB_DEFAULTS: two_runs(about, {}, copies=1, normalize=False),
-        CONTRIB_SAME: two_runs(about, same, config.num_envs, normalize=config.normalize_obs),
+        CONTRIB_DEFAULTS: two_runs(manifest, {}, copies=1, normalize=False),
+        CONTRIB_SAME: two_runs(manifest, same, config.num_envs, normalize=config.normalize_obs),
     }
 
 

@@ -30,8 +30,8 @@ from benchmarks.plans import (
     PLANS,
     Contestants,
     Plan,
-    about,
     contestants,
+    manifest,
     ours_name,
     ppo_contestants,
     quick,
@@ -105,8 +105,8 @@ def measure(task: str, contestants: Contestants, rounds: int, seconds: float) ->
     for name, specs in contestants.items():
         teams[name] = [next(waiting) for _ in specs]
         ready = [worker.ready for worker in teams[name]]
-        about = {"task": task, "name": name, "processes": specs, "ready": ready}
-        found[name] = about | {"rounds": []}
+        manifest = {"task": task, "name": name, "processes": specs, "ready": ready}
+        found[name] = manifest | {"rounds": []}
     for number in range(rounds):
         print(f"{task}, round {number + 1} of {rounds}", flush=True)
         for name, team in teams.items():
@@ -161,7 +161,7 @@ def run(plan: Plan, compile_too: bool) -> dict:
     return {
         "algorithm": plan.algorithm,
         "command": f"python -m benchmarks.speed {plan.algorithm}",
-        "about": about(plan, compiled),
+        "about": manifest(plan, compiled),
         "commit": machine.git_commit(),
         "versions": machine.versions() | peers,
         "hardware": machine.hardware(),

@@ -84,32 +84,32 @@ def results_page(results: Path) -> str:
 
 def benchmark(folder: Path, results: Path) -> str:
     """One benchmark: what is shown, a line per algorithm, a row per algorithm and task, notes."""
-    about = generated.benchmark(folder, results / "published")
+    manifest = generated.benchmark(folder, results / "published")
     pages = [
         link(word, folder / name, results)
         for word, name in SHOWN.items()
         if (folder / name).exists()
     ]
-    lead = f"{about.quantity[0].upper()}{about.quantity[1:]}. {' · '.join(pages)}"
-    header = ["Algorithm", "Seeds x steps", f"All {about.kind}s", "Wall time"]
+    lead = f"{manifest.quantity[0].upper()}{manifest.quantity[1:]}. {' · '.join(pages)}"
+    header = ["Algorithm", "Seeds x steps", f"All {manifest.kind}s", "Wall time"]
     totals = [
         [link(one.algorithm, one.folder, results), one.trained, one.score, one.wall_time]
-        for one in about.totals
+        for one in manifest.totals
     ]
-    if all(one.score == NONE for one in about.totals):
+    if all(one.score == NONE for one in manifest.totals):
         header, *totals = ([*line[:2], *line[3:]] for line in (header, *totals))
     columns = [
-        about.kind.capitalize(),
+        manifest.kind.capitalize(),
         "Ours",
         "IQM [95%]",
         "Published",
         "Source, and what is unlike",
     ]
     lines = []
-    for task in dict.fromkeys(row.task for row in about.rows):
+    for task in dict.fromkeys(row.task for row in manifest.rows):
         lines.append([f"**{markdown_text(task)}**", "", "", "", ""])
-        lines += [cells(row, results) for row in about.rows if row.task == task]
-    notes = "\n".join(f"- {markdown_text(note)}" for note in about.notes)
+        lines += [cells(row, results) for row in manifest.rows if row.task == task]
+    notes = "\n".join(f"- {markdown_text(note)}" for note in manifest.notes)
     tables = [markdown(header, totals), markdown(columns, lines)]
     parts = [f"## {markdown_text(folder.name)}", lead.rstrip(), *tables, notes]
     return "\n\n".join(part for part in parts if part)

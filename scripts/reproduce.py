@@ -90,12 +90,12 @@ def merge(runs: Sequence[Path], folder: Path) -> Path:
     """Write the rows and logs of all `runs`, and a manifest, as one run: what tables read."""
     seeds, lines = [], []
     for run in runs:
-        about = json.loads((run / "config.json").read_text())
-        seeds += about["settings"]["seeds"]
-        lines.append(about["command"])
-    about["settings"]["seeds"], about["command"] = sorted(seeds), " & ".join(lines)
+        manifest = json.loads((run / "config.json").read_text())
+        seeds += manifest["settings"]["seeds"]
+        lines.append(manifest["command"])
+    manifest["settings"]["seeds"], manifest["command"] = sorted(seeds), " & ".join(lines)
     folder.mkdir(exist_ok=True)
-    (folder / "config.json").write_text(json.dumps(about, indent=2))
+    (folder / "config.json").write_text(json.dumps(manifest, indent=2))
     for name in ("evaluations.csv", "progress.csv"):
         rows = []
         for run in runs:

@@ -91,7 +91,7 @@ def nested(holder, key, rng: random.Random) -> None:
 def reopened(folder: Path) -> object:
     """What a run would go on with."""
     run = runs.reopen(folder)
-    about = {k: v for k, v in run.about.items() if k != "manifest_hash"}
+    about = {k: v for k, v in run.manifest.items() if k != "manifest_hash"}
     return run.config, run.settings, json.dumps(about, sort_keys=True)
 
 

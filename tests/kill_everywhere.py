@@ -37,8 +37,8 @@ from rlsuite.runs.settings import Settings, preset
 
 TASK = "InvertedPendulum-v4"
 SHORT = {  # four iterations, two checkpoints, two evaluations
-    "on-policy": {"total_steps": 512, "num_steps": 128, "epochs": 1},
-    "offline": {"total_steps": 40, "steps_per_iteration": 10},
+    "on-policy": {"env_steps": 512, "num_steps": 128, "epochs": 1},
+    "offline": {"gradient_steps": 40, "steps_per_iteration": 10},
 }
 OS_CALLS = ("replace", "rename", "fsync", "truncate", "ftruncate", "mkdir", "unlink", "remove")
 OS_CALLS += ("rmdir", "open", "link", "symlink")
@@ -62,7 +62,7 @@ class Fault:
         self.count += 1
         return self.count == self.at
 
-    def inside(self, file) -> bool:
+    def clip_action(self, file) -> bool:
         """Whether a call's first argument is in the folder: descriptors are, and relative names."""
         if isinstance(file, int):
             return True
@@ -70,7 +70,7 @@ class Fault:
 
     def wrapped(self, function: Callable, path_at: int, error: Exception) -> Callable:
         def call(*args, **named):
-            if self.inside(args[path_at]) and self.met():
+            if self.clip_action(args[path_at]) and self.met():
                 self.strike(error)
             return function(*args, **named)
 
@@ -80,7 +80,7 @@ class Fault:
         """`open`, whose files count as they are opened for writing and at every write."""
 
         def call(file, mode="r", *args, **named):
-            known = not isinstance(file, int) and self.inside(file)
+            known = not isinstance(file, int) and self.clip_action(file)
             if not known or not set(mode) & set("wax+"):
                 return function(file, mode, *args, **named)
             if self.met():

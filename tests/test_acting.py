@@ -7,12 +7,12 @@ import pytest
 
 from rlsuite.core.actors import BoundedActor
 from rlsuite.core.buffers import ReplayBuffer, ReplayCollector
-from rlsuite.core.chance import Chance
 from rlsuite.core.networks import ActorCritic
 from rlsuite.core.normalizers import RewardScaler
 from rlsuite.core.policies import Snapshot
 from rlsuite.core.replay import Explorer
 from rlsuite.core.rollouts import Collector
+from rlsuite.core.seed_random import SeedRandom
 from rlsuite.core.squashed import SquashedActor
 from rlsuite.envs.engines import Environments, make
 from rlsuite.runs.evaluation import evaluate
@@ -44,52 +44,52 @@ def log(monkeypatch):
     return ended, told
 
 
-def collecting(copies: int) -> int:
+def collecting(num_envs: int) -> int:
     policy = ActorCritic(*SIZES, False, rngs=rngs(), hidden=(8,))
-    pool = make(TASK, (0, 1), copies, "gymnasium")
-    collector = Collector(pool, policy, RewardScaler(2, copies, 0.9))
-    collector.restart(np.arange(2 * copies).reshape(2, copies))
+    pool = make(TASK, (0, 1), num_envs, "gymnasium")
+    collector = Collector(pool, policy, RewardScaler(2, num_envs, 0.9))
+    collector.restart(np.arange(2 * num_envs).reshape(2, num_envs))
     collector.collect(60, rngs())
     return 1  # a restart ends all episodes, too
 
 
-def exploring(copies: int) -> int:
-    pool = make(TASK, (0, 1), copies, "gymnasium")
-    explorer = Explorer(pool, bounded(), ReplayBuffer.of_transitions(pool, 60, Chance(rngs())))
-    explorer.restart(np.arange(2 * copies).reshape(2, copies))
+def exploring(num_envs: int) -> int:
+    pool = make(TASK, (0, 1), num_envs, "gymnasium")
+    explorer = Explorer(pool, bounded(), ReplayBuffer.of_transitions(pool, 60, SeedRandom(rngs())))
+    explorer.restart(np.arange(2 * num_envs).reshape(2, num_envs))
     explorer.step(60, 0.5, rngs())
     return 1
 
 
-def filling_a_replay_buffer(copies: int) -> int:
-    pool = make(TASK, (0, 1), copies, "gymnasium")
+def filling_a_replay_buffer(num_envs: int) -> int:
+    pool = make(TASK, (0, 1), num_envs, "gymnasium")
     policy = SquashedActor.for_envs(pool, "cpu", rngs=rngs(), hidden=(8,))
     collector = ReplayCollector(
-        pool, policy, ReplayBuffer.of_transitions(pool, 200, Chance(rngs()))
+        pool, policy, ReplayBuffer.of_transitions(pool, 200, SeedRandom(rngs()))
     )
-    collector.restart(np.arange(2 * copies).reshape(2, copies))
+    collector.restart(np.arange(2 * num_envs).reshape(2, num_envs))
     collector.explore(30, rngs())
     for _ in range(30):
         collector.step(rngs())
     return 1
 
 
-def evaluating(copies: int) -> int:
-    pool = make(TASK, (0, 1), copies, "gymnasium")
-    evaluate(bounded(), pool, np.arange(2 * copies).reshape(2, copies))
+def evaluating(num_envs: int) -> int:
+    pool = make(TASK, (0, 1), num_envs, "gymnasium")
+    evaluate(bounded(), pool, np.arange(2 * num_envs).reshape(2, num_envs))
     return 0
 
 
-def measuring_overestimation(copies: int) -> int:
+def measuring_overestimation(num_envs: int) -> int:
     from benchmarks import overestimation
 
-    pool = make(TASK, (0, 1), copies, "gymnasium")
-    overestimation.play(bounded(), pool, np.arange(2 * copies).reshape(2, copies), 0.9)
+    pool = make(TASK, (0, 1), num_envs, "gymnasium")
+    overestimation.play(bounded(), pool, np.arange(2 * num_envs).reshape(2, num_envs), 0.9)
     return 0
 
 
 @pytest.mark.parametrize(
-    ("act", "copies"),
+    ("act", "num_envs"),
     [
         (collecting, 2),
         (exploring, 1),
@@ -98,11 +98,11 @@ def measuring_overestimation(copies: int) -> int:
         (measuring_overestimation, 3),
     ],
 )
-def test_the_behaviour_is_told_what_ended(act, copies, log, monkeypatch):
+def test_the_behaviour_is_told_what_ended(act, num_envs, log, monkeypatch):
     monkeypatch.syspath_prepend(Path(__file__).parents[1] / "scripts")
     ended, told = log
-    restarts = act(copies)
-    assert all(flags.all() and flags.shape == (2, copies) for flags in told[:restarts])
+    restarts = act(num_envs)
+    assert all(flags.all() and flags.shape == (2, num_envs) for flags in told[:restarts])
     expected = [flags for flags in ended if flags.any()]
     found = [flags for flags in told[restarts:] if flags.any()]
     assert len(expected) > 1

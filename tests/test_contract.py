@@ -179,7 +179,7 @@ def test_objectives_couple_no_seeds(name: str) -> None:
 
 @pytest.mark.parametrize(("name", "env"), ON_EVERY_KIND)
 def test_a_seed_alone_equals_the_same_seed_in_company(name, env, short_runs) -> None:
-    steps = {} if algorithms.is_offline(name) else {"total_steps": 1024}
+    steps = {} if algorithms.is_offline(name) else {"env_steps": 1024}
     alone = short_runs.train("alone", name, env, seeds=(3,), **steps)
     company = short_runs.train("company", name, env, seeds=tuple(range(10)), **steps)
     a, b = tensors(alone), tensors(company)
@@ -272,7 +272,7 @@ def test_killed_three_times_and_resumed_equals_uninterrupted(
 ) -> None:
     env = CONTINUOUS if engine == "gymnasium" or needs_a_box(name) else DISCRETE
     steps = 1600 if needs_a_box(name) else 8192
-    settings = {"engine": engine, "checkpoints": 4, "total_steps": steps}
+    settings = {"engine": engine, "checkpoints": 4, "env_steps": steps}
     whole = short_runs.train("whole", name, env, **settings)
     broken = short_runs.create("broken", name, env, **settings).folder
     total = (whole / "progress.csv").read_text().count("\n")

@@ -15,12 +15,17 @@ from patience import TASK, UNDER_CONSTRAINT, registered, write_log
 from rlsuite import algorithms
 
 ENOUGH = 0.45  # the best is 0.75; an imitation of the logged actions that are right brings 0.58
-ACTING = {"total_steps": 16_384, "num_envs": 8, "num_steps": 64, "hidden": (32, 32)}
-OFFLINE = {"total_steps": 1500, "steps_per_iteration": 500, "batch_size": 128, "hidden": (64, 64)}
+ACTING = {"env_steps": 16_384, "num_envs": 8, "num_steps": 64, "hidden": (32, 32)}
+OFFLINE = {
+    "gradient_steps": 1500,
+    "steps_per_iteration": 500,
+    "batch_size": 128,
+    "hidden": (64, 64),
+}
 QUICK = {"learning_rate": 3e-3}
 BOTH = {"actor_lr": 3e-3, "critic_lr": 3e-3}
 REPLAY = {
-    "total_steps": 4096,
+    "env_steps": 4096,
     "warm_up": 512,
     "steps_per_iteration": 512,
     "num_envs": 8,
@@ -37,20 +42,20 @@ REPLAY = {
 SETTINGS = {  # what differs from the preset `smoke`
     "ppo": ACTING | QUICK | {"epochs": 8},
     "trpo": ACTING | {"critic_lr": 3e-3},
-    "mdpo": ACTING | {"policy_lr": 1e-2, "critic_lr": 3e-3},
+    "mdpo": ACTING | {"actor_lr": 1e-2, "critic_lr": 3e-3},
     "fixpo": ACTING | QUICK,
     "ppo_lag": ACTING | {"actor_lr": 3e-3, "critic_lr": 3e-3, "epochs": 8, "target_kl": 0.1},
     "reload": ACTING
-    | {"policy_lr": 3e-3, "critic_lr": 3e-3, "critic_epochs": 8}
+    | {"actor_lr": 3e-3, "critic_lr": 3e-3, "critic_epochs": 8}
     | {"step_size": 100.0, "policy_steps": 10, "log_std_init": -1.0},
     "cat": ACTING | QUICK | {"epochs": 8, "reward_shift": 6.0, "adaptive_kl": None},
     "sac": REPLAY | {"temperature_lr": 0.0},
     "mdpo_off": REPLAY | {"kl_coef": 0.1, "refresh_every": 512},
     "bc": OFFLINE | QUICK | {"best_fraction": 0.1},  # of all episodes it would learn the mean
-    "td3_bc": OFFLINE | QUICK | {"tau": 0.05, "alpha": 5.0},
+    "td3_bc": OFFLINE | BOTH | {"polyak": 0.05, "alpha": 5.0},
     "awac": OFFLINE | BOTH | {"polyak": 0.05},
-    "iql": OFFLINE | QUICK | {"polyak": 0.05, "scale_rewards": False},
-    "spot": OFFLINE | BOTH | {"tau": 0.05, "density_steps": 500, "online_steps": 0},
+    "iql": OFFLINE | BOTH | {"polyak": 0.05, "scale_rewards": False},
+    "spot": OFFLINE | BOTH | {"polyak": 0.05, "density_steps": 500, "online_steps": 0},
     "a2pr": OFFLINE | BOTH | {"polyak": 0.05, "critic_hidden": (64, 64), "vae_hidden": 64},
     # Its penalty and its budget are in units of V, which is small here
     "csve": OFFLINE
@@ -60,7 +65,7 @@ SETTINGS = {  # what differs from the preset `smoke`
     "cfpi": OFFLINE
     | {"behaviour_lr": 3e-3, "critic_lr": 3e-3, "polyak": 0.05}
     | {"behaviour_steps": 500, "improvement_steps": 0, "hidden": (32, 32)},
-    "dppo": {"total_steps": 15_360, "num_envs": 8, "num_steps": 64, "chunk": 1, "acting": 1}
+    "dppo": {"env_steps": 15_360, "num_envs": 8, "num_steps": 64, "chunk": 1, "acting": 1}
     | {"batch_size": 256, "epochs": 5, "actor_lr": 3e-3, "critic_lr": 3e-3}
     | {"clip": 0.1, "clip_base": 0.1, "clone_epochs": 60, "average_from": 99}
     | {"clone_last_lr": 1e-3},

@@ -11,7 +11,7 @@ import pytest
 from rlsuite.evidence import rows
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "reproduce.py"
-SHORT = ("--total-steps", "512", "--evaluations", "2", "--evaluation-episodes", "1")
+SHORT = ("--env-steps", "512", "--evaluations", "2", "--evaluation-episodes", "1")
 
 
 @pytest.fixture
@@ -92,6 +92,6 @@ def test_a_question_or_an_unknown_flag_starts_nothing(monkeypatch, capsys, word)
 def test_a_failing_command_ends_the_script_with_its_code(reproduce, monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(reproduce, "PROCESSES", 1)
     with pytest.raises(SystemExit) as ended:
-        reproduce.main(tmp_path, ["--total-steps", "100"])  # less than an iteration of 128
+        reproduce.main(tmp_path, ["--env-steps", "100"])  # less than an iteration of 128
     assert ended.value.code == 2
-    assert "total_steps 100" in capsys.readouterr().err
+    assert "env_steps 100" in capsys.readouterr().err

@@ -50,14 +50,14 @@ class Describe:
 
 def describe(argv: list[str]) -> None:
     """Show returns, ends, saturation, score, TQ and SACo of a set."""
-    from rlsuite.datasets.describe import describe as about
+    from rlsuite.datasets.describe import describe as manifest
     from rlsuite.datasets.describe import text
 
     name, rest = _name_first("describe SET", argv)
     options = flags.parse("rlsuite data describe SET", Describe, rest)
-    how = _loading(options)
-    reference = _load(options.reference, how) if options.reference else None
-    print(text(about(_load(name, how), reference)))
+    loading = _loading(options)
+    reference = _load(options.reference, loading) if options.reference else None
+    print(text(manifest(_load(name, loading), reference)))
 
 
 @dataclass
@@ -115,13 +115,13 @@ def _recipe(text: str | None, options: Collect):
         raise ValueError("add the set's name and size: --name my/set-v0 --steps 20000")
     from rlsuite.core.saving import load_policy
 
-    _, about = load_policy(options.from_)
-    made = recipes.of_run(about, options.name, options.steps, options.policy_seed, options.task)
+    _, manifest = load_policy(options.from_)
+    made = recipes.of_run(manifest, options.name, options.steps, options.policy_seed, options.task)
     return replace(made, **changes)
 
 
 class Progress:
-    """Shows on stderr how far a collection is."""
+    """Shows on stderr loading far a collection is."""
 
     LINES = 20
 
@@ -171,16 +171,16 @@ def convert(argv: list[str]) -> None:
 
     name, rest = _name_first("convert SET --to NAME_OR_PATH", argv)
     options = flags.parse("rlsuite data convert SET", Convert, rest)
-    how = _loading(options)
+    loading = _loading(options)
     path = Path(options.to)
     if path.suffix not in d4rl.SUFFIXES:
         minari.require_free(options.to)
-        print(f"wrote {minari.write(_load(name, how), options.to)}")
+        print(f"wrote {minari.write(_load(name, loading), options.to)}")
         return
     if path.exists() or not path.parent.is_dir():
         what = "exists" if path.exists() else f"lies in {path.parent}, which is no folder"
         raise ValueError(f"{path} {what}; give --to another FILE.hdf5")
-    d4rl.write(_load(name, how), path)
+    d4rl.write(_load(name, loading), path)
     print(f"wrote {path}")
 
 
@@ -194,22 +194,22 @@ def _loading(options: Describe | Convert) -> dict:
     return {name: getattr(options, name) for name in names}
 
 
-def _load(name: str, how: dict):
+def _load(name: str, loading: dict):
     """A set with all its rows; without those at time limits only where they cannot be had."""
     from rlsuite.datasets import store
     from rlsuite.datasets.transitions import DatasetError
 
-    told: list[str] = []
+    shown: list[str] = []
 
     def say(message: str) -> None:
-        if message not in told:
+        if message not in shown:
             print(message, file=sys.stderr)
-        told.append(message)
+        shown.append(message)
 
     try:
-        return store.load(name, timeouts="kept", say=say, **how)
+        return store.load(name, timeouts="kept", say=say, **loading)
     except DatasetError:  # now as it is by default; what is wrong in any case is raised again
-        return store.load(name, say=say, **how)
+        return store.load(name, say=say, **loading)
 
 
 def _name_first(usage: str, argv: list[str]) -> tuple[str, list[str]]:

@@ -1,6 +1,6 @@
 """Flags of the commands, made from dataclasses, whose fields' comments are the help.
 
-`--flag value` and `--flag=value` are the same, and so are `--total-steps` and `--total_steps`. What
+`--flag value` and `--flag=value` are the same, and so are `--env-steps` and `--env_steps`. What
 cannot be understood is a ValueError of one line that says what to type.
 """
 
@@ -150,7 +150,7 @@ def leading(argv: Sequence[str], most: int | None = None) -> tuple[list[str], li
 
 
 def spelled(argv: Sequence[str]) -> list[str]:
-    """Words in one spelling: `--total_steps=9` as `--total-steps 9`.
+    """Words in one spelling: `--env_steps=9` as `--env-steps 9`.
 
     A value that begins with a dash stays with its flag, or argparse takes -1e-3 for a flag.
     """

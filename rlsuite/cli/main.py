@@ -59,20 +59,20 @@ def evaluate(argv: list[str]) -> None:
     options = flags.parse("rlsuite evaluate FOLDER", Evaluate, rest)
     _require_episodes(options.episodes)
     _require_writable(options.out)
-    policy, about = load_policy(folder)
-    task = _acting_in(folder, about, options.env)
-    seeds = about["seeds"]
+    policy, manifest = load_policy(folder)
+    task = _acting_in(folder, manifest, options.env)
+    seeds = manifest["seeds"]
     pool = envs.make(task, seeds, options.episodes, options.engine)
     shapes = (pool.obs_size, pool.action_size, pool.discrete)
     if shapes != (policy.spec["obs_size"], policy.action_size, policy.discrete):
-        raise ValueError(f"{task} has other observations or actions than {about['task']}")
+        raise ValueError(f"{task} has other observations or actions than {manifest['task']}")
     streams = Streams([options.seed + 1_000_003 * seed for seed in seeds])
     rngs = streams["action"] if options.sampled else None
     env_seeds = streams.integers("evaluation", options.episodes)
     result = run_episodes(policy, pool, env_seeds, rngs)
     pool.close()
-    for slot, seed in enumerate(seeds):
-        print(f"seed {seed}: return {spread(result.returns[slot].tolist())} over episodes")
+    for s, seed in enumerate(seeds):
+        print(f"seed {seed}: return {spread(result.returns[s].tolist())} over episodes")
     means = result.returns.mean(1).tolist()
     print(
         f"{task}, {options.episodes} episodes each: return {spread(means)} over {len(seeds)} seeds"
@@ -91,10 +91,10 @@ def _write_episodes(out: Path, seeds: list[int], result, constraints) -> None:
     from rlsuite.runs.evaluation import cost_cells
 
     rows = []
-    for slot, episode in np.ndindex(result.returns.shape):
-        cells = {"seed": seeds[slot], "episode": episode, "return": result.returns[slot, episode]}
-        costs = cost_cells(result.costs[slot, episode], constraints)
-        length = int(result.lengths[slot, episode])
+    for seed, episode in np.ndindex(result.returns.shape):
+        cells = {"seed": seeds[seed], "episode": episode, "return": result.returns[seed, episode]}
+        costs = cost_cells(result.costs[seed, episode], constraints)
+        length = int(result.lengths[seed, episode])
         rows.append(cells | {"cost": costs["cost"], "length": length} | costs)
     lines = [rows[0], *(row.values() for row in rows)]
     out.write_text("\n".join(",".join(map(str, line)) for line in lines) + "\n")
@@ -122,16 +122,16 @@ def record(argv: list[str]) -> None:
     print(f"wrote {film(folder, options.out, options.seed, options.episodes, task)}")
 
 
-def _acting_in(folder: Path, about: dict, typed: str | None) -> str:
+def _acting_in(folder: Path, manifest: dict, typed: str | None) -> str:
     """The task to act in: the one that the user typed, or the one of the policy in `folder`."""
     from rlsuite.cli.train import require_task
     from rlsuite.envs.tasks import require_typed
 
     if typed is None:
-        require_typed(about["task"], str(folder))
+        require_typed(manifest["task"], str(folder))
     else:
         require_task(typed)
-    return typed or about["task"]
+    return typed or manifest["task"]
 
 
 @dataclasses.dataclass
@@ -224,8 +224,8 @@ def tasks(argv: list[str]) -> None:
     columns = "{:25}  {:9}  {:>5}  {:10}  {:>7}  {}"
     print(columns.format("task", "engines", "steps", "constraint", "limit", "kind"))
     for name, task in TASKS.items():
-        told = [(each.name, each.limit, each.kind) for each in task.constraints]
-        for constraint, limit, kind in told or [("", "", "")]:
+        limits = [(each.name, each.limit, each.kind) for each in task.constraints]
+        for constraint, limit, kind in limits or [("", "", "")]:
             engines = "both" if len(task.engines) == 2 else task.engines[0]
             cells = (constraint, "none" if limit is None else limit, kind)
             print(columns.format(name, engines, task.time_limit, *cells).rstrip())

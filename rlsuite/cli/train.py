@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from rlsuite import algorithms
+from rlsuite.algorithms.renamed import flag_of_today
 from rlsuite.cli import flags
 from rlsuite.core import cores
 from rlsuite.envs import tasks
@@ -66,7 +67,7 @@ def resolve(name: str, argv: Sequence[str]) -> Choice:
     module, offline = algorithms.load(name), algorithms.is_offline(name)
     known = flags.of_train(module.Config, *_kinds(name))
     given, rest = flags.known_of(f"rlsuite train {name}", known, argv)
-    flags.refuse_unknown(f"rlsuite train {name}", known, rest)
+    refuse_unknown(name, known, rest)
     if given.get("on"):
         given = _of_base(given["on"]) | given
     dataset = given.pop("dataset", None)
@@ -81,18 +82,27 @@ def resolve(name: str, argv: Sequence[str]) -> Choice:
     return Choice(env, data, preset, config, run_settings, given.get("folder"))
 
 
+def refuse_unknown(name: str, known: list[flags.Flag], rest: Sequence[str]) -> None:
+    """ValueError for words that belong to no flag; an old flag's has today's."""
+    today = flag_of_today(name, rest[0]) if rest else None
+    if today:
+        old = rest[0].partition("=")[0]
+        raise ValueError(f"{old} has another name now; type {today} instead")
+    flags.refuse_unknown(f"rlsuite train {name}", known, rest)
+
+
 def _of_base(folder: str) -> dict[str, str]:
     """Data, task and seeds of the run in `folder`, which another one goes on from."""
     from rlsuite.runs.folder import read
 
-    about = read(Path(folder))
-    if about["settings"]["dataset"] is None:
+    manifest = read(Path(folder))
+    if manifest["settings"]["dataset"] is None:
         raise ValueError(
-            f"{folder} is a run of {about['algorithm']}, which learned from no data and has no "
+            f"{folder} is a run of {manifest['algorithm']}, which learned from no data and has no "
             "critic Q(s, a): name one of td3_bc, iql or spot"
         )
-    seeds = "".join(f"{seed}," for seed in about["settings"]["seeds"])
-    return {"dataset": about["settings"]["dataset"], "env": about["task"], "seeds": seeds}
+    seeds = "".join(f"{seed}," for seed in manifest["settings"]["seeds"])
+    return {"dataset": manifest["settings"]["dataset"], "env": manifest["task"], "seeds": seeds}
 
 
 def _task(name: str, env: str | None, dataset: str | None, offline: bool) -> str:
@@ -123,7 +133,7 @@ def _task(name: str, env: str | None, dataset: str | None, offline: bool) -> str
 def _load(dataset: str, env: str) -> dict:
     from rlsuite.datasets import store
 
-    return store.load(dataset, task=env).about
+    return store.load(dataset, task=env).metadata
 
 
 def _fields(kind: type, values: dict) -> dict:
@@ -151,7 +161,7 @@ def _help(name: str, argv: list[str]) -> None:
     usage = f"rlsuite train {name}"
     words = [word for word in argv if word not in ("-h", "--help")]
     given, rest = flags.known_of(usage, known, words)
-    flags.refuse_unknown(usage, known, rest)
+    refuse_unknown(name, known, rest)
     env = given.get("env", "Hopper-v4")
     preset = given.get("preset") or settings.default_preset(module, env)
     config = module.Config(**settings.preset(module, preset, env, given.get("dataset")))

@@ -80,7 +80,7 @@ class BoundedActor(nn.Module):
         self.normalizer = Standardizer(len(rngs), obs_size)
         bounds = torch.tensor([low, high])
         self.register_buffer("centre", (bounds[1] + bounds[0]) / 2, persistent=False)
-        self.register_buffer("reach", (bounds[1] - bounds[0]) / 2, persistent=False)
+        self.register_buffer("half_width", (bounds[1] - bounds[0]) / 2, persistent=False)
         theta = initial(self.layout, rngs, f"actor.{self.depth - 1}", last)
         self.theta = nn.Parameter(theta, requires_grad=False)
         if self.stochastic:
@@ -92,7 +92,7 @@ class BoundedActor(nn.Module):
 
         `standardize`: observations, by their mean and standard deviation in the data.
         """
-        policy = cls(data.obs_size, *data.box(), **others).to(device)
+        policy = cls(data.obs_size, *data.action_bounds(), **others).to(device)
         if standardize:
             policy.normalizer.fit(*data.obs_statistics())
         return policy
@@ -103,7 +103,7 @@ class BoundedActor(nn.Module):
         `dropout` has a mask [S, B, H] for each hidden layer, which multiplies what comes out of its
         activation. For ReLU that is the same as multiplying what goes in: no mask is negative.
         """
-        return self.centre + self.reach * torch.tanh(self.output(theta, obs, dropout))
+        return self.centre + self.half_width * torch.tanh(self.output(theta, obs, dropout))
 
     def output(self, theta: Tensor, obs: Tensor, dropout: Sequence[Tensor] | None = None) -> Tensor:
         """What the network says [S, B, outputs A], before any bound."""
@@ -115,9 +115,9 @@ class BoundedActor(nn.Module):
                 x = x if dropout is None else x * dropout[i]
         return x
 
-    def inside(self, action: Tensor) -> Tensor:
+    def clip_action(self, action: Tensor) -> Tensor:
         """Actions [S, B, A] clipped to their bounds."""
-        low, high = self.centre - self.reach, self.centre + self.reach
+        low, high = self.centre - self.half_width, self.centre + self.half_width
         return torch.maximum(torch.minimum(action, high), low)
 
     def behaviour(self, low: Bound = None, high: Bound = None) -> "BoundedSnapshot":
@@ -130,7 +130,7 @@ class BoundedSnapshot(Snapshot):
 
     def __init__(self, policy, low: Bound = None, high: Bound = None) -> None:
         self.centre, self.half_width = (
-            x.cpu().numpy().copy() for x in (policy.centre, policy.reach)
+            x.cpu().numpy().copy() for x in (policy.centre, policy.half_width)
         )
         super().__init__(policy, low, high)
 

@@ -20,12 +20,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rlsuite.core.chance import Chance
 from rlsuite.core.policies import Rngs
 from rlsuite.core.ranges import require_multiple, require_positive, require_whole, require_within
+from rlsuite.core.seed_random import SeedRandom
 
 
-class Minibatch(NamedTuple):
+class TransitionBatch(NamedTuple):
     """B transitions of each seed, float32."""
 
     obs: Tensor  # [S, B, O]
@@ -34,7 +34,7 @@ class Minibatch(NamedTuple):
     next_obs: Tensor  # [S, B, O], what the step truly led to
     terminated: Tensor  # [S, B], 1 where the task ended the episode: no future
 
-    def standardized(self, normalizer) -> "Minibatch":
+    def standardized(self, normalizer) -> "TransitionBatch":
         """The same with observations as the networks see them."""
         obs, next_obs = map(normalizer.standardize, (self.obs, self.next_obs))
         return self._replace(obs=obs, next_obs=next_obs)
@@ -53,13 +53,15 @@ class ReplayBuffer:
         num_seeds: int,
         capacity: int,
         fields: Mapping[str, tuple[int, ...]],
-        rng: Chance,
+        rng: SeedRandom,
         base: Mapping[str, np.ndarray] | None = None,
     ) -> None:
         self.num_seeds, self.capacity, self.shapes = num_seeds, capacity, dict(fields)
         self.rng, self.device = rng, rng.device
-        standard = tuple(fields) == Minibatch._fields
-        self.Rows = Minibatch if standard else namedtuple("Rows", fields)  # what `sample` returns
+        standard = tuple(fields) == TransitionBatch._fields
+        self.Rows = (
+            TransitionBatch if standard else namedtuple("Rows", fields)
+        )  # what `sample` returns
         seeds = "1 seed" if num_seeds == 1 else f"{num_seeds} seeds"
         require_memory(self.nbytes, f"a replay buffer of {capacity:,} rows for {seeds}")
         self.fields = {name: self._zeros(shape) for name, shape in self.shapes.items()}
@@ -78,17 +80,17 @@ class ReplayBuffer:
         self.states: list[int] = []  # `added` when they were last written, oldest first
 
     @staticmethod
-    def of_transitions(envs, capacity: int, rng: Chance) -> "ReplayBuffer":
-        """One for what happens in `envs`: its rows are those of a `Minibatch`."""
+    def of_transitions(envs, capacity: int, rng: SeedRandom) -> "ReplayBuffer":
+        """One for what happens in `envs`: its rows are those of a `TransitionBatch`."""
         fields = _fields((envs.obs_size,), (envs.action_size,))
         return ReplayBuffer(len(envs.seeds), capacity, fields, rng)
 
     @staticmethod
     def of_data(
-        data, rng: Chance, rows: np.ndarray | None = None, capacity: int = 0
+        data, rng: SeedRandom, rows: np.ndarray | None = None, capacity: int = 0
     ) -> "ReplayBuffer":
         """One over `data`, of rlsuite.datasets, or `rows` [n] of it, which are copied."""
-        base = {name: getattr(data, name) for name in Minibatch._fields}
+        base = {name: getattr(data, name) for name in TransitionBatch._fields}
         if rows is not None:
             base = {name: values[rows] for name, values in base.items()}
         fields = _fields(data.obs.shape[1:], data.action.shape[1:])
@@ -124,13 +126,13 @@ class ReplayBuffer:
     def sample(self, size: int) -> NamedTuple:
         """`size` rows of each seed, uniform with replacement, from base and ring: [S, size, ...].
 
-        A `Minibatch` where the fields are its fields. Raises ValueError where there is nothing to
-        draw from.
+        A `TransitionBatch` where the fields are its fields. Raises ValueError where there is
+        nothing to draw from.
         """
         if self.logged + len(self) == 0:
             raise ValueError("the replay buffer is empty; add rows before drawing from it")
         graphed = self.capacity and self.device.type != "cpu"
-        rows = self.rng.rows(self.logged + (self.count if graphed else len(self)), size)
+        rows = self.rng.integers(self.logged + (self.count if graphed else len(self)), size)
         pick = self._on_host if self.device.type == "cpu" else self._on_device
         return self.Rows(*(pick(name, rows) for name in self.shapes))
 
@@ -158,7 +160,7 @@ class ReplayBuffer:
 
 
 def _fields(obs: tuple[int, ...], action: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
-    return dict(zip(Minibatch._fields, (obs, action, (), obs, ()), strict=True))
+    return dict(zip(TransitionBatch._fields, (obs, action, (), obs, ()), strict=True))
 
 
 def require_off_policy(config: object, *periods: str) -> None:
@@ -167,14 +169,14 @@ def require_off_policy(config: object, *periods: str) -> None:
     `periods` are further counts of environment steps, after which something happens.
     """
     require_whole(config, "num_envs", "capacity", "batch_size", "policy_delay", *periods)
-    require_whole(config, "total_steps", "steps_per_iteration", "hidden")
+    require_whole(config, "env_steps", "steps_per_iteration", "hidden")
     require_multiple(config, "num_envs", "steps_per_iteration", *periods)
-    require_multiple(config, "steps_per_iteration", "total_steps", "warm_up")
+    require_multiple(config, "steps_per_iteration", "env_steps", "warm_up")
     require_positive(config, "updates_per_step", "actor_lr", "critic_lr", "temperature")
     require_within(config, 0, 1, "discount", "polyak")
-    last = config.total_steps - config.steps_per_iteration
+    last = config.env_steps - config.steps_per_iteration
     if not 0 <= config.warm_up <= last:
-        steps = f"warm_up is {config.warm_up} of {config.total_steps} steps"
+        steps = f"warm_up is {config.warm_up} of {config.env_steps} steps"
         raise ValueError(f"{steps}, which leaves none to learn in; use 0 to {last}")
     if config.capacity < config.num_envs:
         envs = f"{config.num_envs} environments"

@@ -4,16 +4,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rlsuite.core.chance import Chance
 from rlsuite.core.chunks import ChunkPolicy
+from rlsuite.core.seed_random import SeedRandom
 
 
 class LoggedChunks:
     """Chunks of logged actions: each of them once an epoch, in an order of each seed's own."""
 
-    def __init__(self, data, policy: ChunkPolicy, size: int, chance: Chance) -> None:
+    def __init__(self, data, policy: ChunkPolicy, size: int, rng: SeedRandom) -> None:
         """`data`: an `rlsuite.datasets.transitions.Transitions`; `size`: of a batch, at most."""
-        self.data, self.policy, self.chance = data, policy, chance
+        self.data, self.policy, self.rng = data, policy, rng
         length = policy.form.chunk
         spans = [np.arange(a, b - length + 1) for a, b in data.bounds()]
         self.starts = np.concatenate(spans)
@@ -24,7 +24,7 @@ class LoggedChunks:
         self.steps = len(self.starts) // self.rows
 
     def shuffle(self) -> None:
-        self.order = np.stack([g.permutation(len(self.starts)) for g in self.chance.rngs])
+        self.order = np.stack([g.permutation(len(self.starts)) for g in self.rng.rngs])
         self.at = 0
 
     def draw(self) -> tuple[Tensor, ...]:
@@ -34,8 +34,8 @@ class LoggedChunks:
         obs = np.asarray(self.data.obs)[rows].astype(np.float32)
         action = np.asarray(self.data.action)[rows[..., None] + np.arange(self.policy.form.chunk)]
         clean = self.policy.clean(torch.from_numpy(action.astype(np.float32))).flatten(2)
-        t = self.chance.rows(max(self.policy.form.steps, 1), self.rows)
-        noise = self.chance.normal(self.rows, clean.shape[-1])
+        t = self.rng.integers(max(self.policy.form.steps, 1), self.rows)
+        noise = self.rng.normal(self.rows, clean.shape[-1])
         return self.policy.normalizer.standardize(torch.from_numpy(obs)), clean, t, noise
 
 
@@ -46,12 +46,12 @@ class RolloutScaler(nn.Module):
     over count - 1.
     """
 
-    def __init__(self, num_seeds: int, copies: int) -> None:
+    def __init__(self, num_seeds: int, num_envs: int) -> None:
         super().__init__()
         start = {"mean": 0.0, "var": 1.0, "count": 1e-4}
         for name, value in start.items():
             self.register_buffer(name, torch.full((num_seeds,), value, dtype=torch.float64))
-        self.register_buffer("sum", torch.zeros(num_seeds, copies, dtype=torch.float64))
+        self.register_buffer("sum", torch.zeros(num_seeds, num_envs, dtype=torch.float64))
 
     def scale(self, reward: np.ndarray, first: np.ndarray, discount: float) -> np.ndarray:
         """Rewards [S, T, N]; `first`: where a decision is its episode's first."""

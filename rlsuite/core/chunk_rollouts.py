@@ -139,16 +139,16 @@ def minibatches(
     """
     seeds, decisions, steps = data.old_log_prob.shape
     order = torch.from_numpy(np.stack([g.permutation(decisions * steps) for g in rngs]))
-    slot = torch.arange(seeds)[:, None]
+    seed = torch.arange(seeds)[:, None]
     for index in order.split(size, 1)[: decisions * steps // size]:
         n, i = index // steps, index % steps
-        x, after = data.chain[slot, n, i], data.chain[slot, n, i + 1]
-        old, obs = data.old_log_prob[slot, n, i], data.obs[slot, n]
+        x, after = data.chain[seed, n, i], data.chain[seed, n, i + 1]
+        old, obs = data.old_log_prob[seed, n, i], data.obs[seed, n]
         if size < decisions:
-            states = States(obs, data.target[slot, n], torch.full_like(old, 1 / size))
+            states = States(obs, data.target[seed, n], torch.full_like(old, 1 / size))
         else:
             weight = torch.zeros_like(data.target).scatter_add_(
                 1, n, torch.full_like(old, 1 / size)
             )
             states = States(data.obs, data.target, weight)
-        yield Pairs(obs, x, after, i, old, data.advantage[slot, n]), states
+        yield Pairs(obs, x, after, i, old, data.advantage[seed, n]), states

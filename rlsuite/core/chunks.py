@@ -114,7 +114,7 @@ class ChunkPolicy(nn.Module):
         self.normalizer = kind(len(rngs), form.obs_size)
         low, high = (torch.tensor(x, dtype=torch.float64) for x in (form.low, form.high))
         slack = 0 if form.running else SLACK
-        self.register_buffer("reach", ((high - low + slack) / 2).float(), persistent=False)
+        self.register_buffer("half_width", ((high - low + slack) / 2).float(), persistent=False)
         self.register_buffer("centre", (low + (high - low + slack) / 2).float(), persistent=False)
         theta = initial(self.network, rngs)
         if "log_variance" in self.network.shapes:
@@ -155,7 +155,7 @@ class ChunkPolicy(nn.Module):
 
     def clean(self, action: Tensor) -> Tensor:
         """Actions [..., A] in the environment's units -> +-1."""
-        return (action - self.centre) / self.reach
+        return (action - self.centre) / self.half_width
 
     def schedule(self, noisy: bool = True, least_std: float | None = None) -> Schedule:
         """The transitions, with floors of their standard deviation; exploring ones if `noisy`."""
@@ -263,7 +263,9 @@ class ChunkBehaviour(Behaviour):
 
     def __init__(self, policy: ChunkPolicy, low: Bound = None, high: Bound = None) -> None:
         self.policy, self.low, self.high = policy, low, high
-        self.centre, self.reach = (x.cpu().numpy().copy() for x in (policy.centre, policy.reach))
+        self.centre, self.half_width = (
+            x.cpu().numpy().copy() for x in (policy.centre, policy.half_width)
+        )
         self.schedules = {noisy: policy.schedule(noisy) for noisy in (True, False)}
         self.rngs = [np.random.default_rng(0) for _ in policy.theta]
         self.left = np.zeros((len(policy.theta), 0), np.int64)
@@ -314,7 +316,7 @@ class ChunkBehaviour(Behaviour):
 
     def to_env(self, x: np.ndarray) -> Actions:
         """(raw, applied) of actions within +-1, or a little outside. [..., A]."""
-        raw = self.centre + self.reach * x
+        raw = self.centre + self.half_width * x
         return raw, raw if self.low is None else clip(raw, self.low, self.high)
 
     def reset(self, ended: np.ndarray) -> None:

@@ -220,7 +220,7 @@ class ClosedFormPolicy(nn.Module):
         self.normalizer = Standardizer(len(rngs), obs_size)
         bounds = torch.tensor([low, high])
         self.register_buffer("centre", (bounds[1] + bounds[0]) / 2, persistent=False)
-        self.register_buffer("reach", (bounds[1] - bounds[0]) / 2, persistent=False)
+        self.register_buffer("half_width", (bounds[1] - bounds[0]) / 2, persistent=False)
         parts = initial(self.network.layout, rngs), self.critics.initial(rngs)
         self.theta = nn.Parameter(torch.cat(parts, 1), requires_grad=False)
 
@@ -235,7 +235,7 @@ class ClosedFormPolicy(nn.Module):
         spec |= {"critic_hidden": config.hidden, "distributional": config.quantiles > 0}
         if base is None:
             spec |= {"base": "mixture", "hidden": config.hidden, "components": config.components}
-            policy = cls(data.obs_size, *data.box(), rngs=rngs, **spec)
+            policy = cls(data.obs_size, *data.action_bounds(), rngs=rngs, **spec)
             if config.normalize_obs:
                 policy.normalizer.fit(*data.obs_statistics())
             return policy
@@ -245,7 +245,7 @@ class ClosedFormPolicy(nn.Module):
             spec |= {"base": "deterministic", "operator": "deterministic"}
         if base.critic is not None:
             spec |= {"critic_hidden": base.critic_hidden, "distributional": False}
-        policy = cls(data.obs_size, *data.box(), rngs=rngs, **spec)
+        policy = cls(data.obs_size, *data.action_bounds(), rngs=rngs, **spec)
         policy.normalizer.load_state_dict(actor.normalizer.state_dict())
         critic = policy.parts()[1] if base.critic is None else base.critic
         policy.hold(actor.theta, critic)
@@ -263,7 +263,7 @@ class ClosedFormPolicy(nn.Module):
     def components(self, behaviour: Tensor, obs: Tensor) -> Components:
         """The behaviour at standardised observations [S, B, O]."""
         pi = self.network.distribution(behaviour, obs)
-        std = pi.log_std.exp() if self.base == "mixture" else pi.log_std.exp() / self.reach
+        std = pi.log_std.exp() if self.base == "mixture" else pi.log_std.exp() / self.half_width
         if self.squashed:
             return Components(pi.log_weight, pi.mean, std)
         mean = torch.tanh(pi.mean)
@@ -272,11 +272,11 @@ class ClosedFormPolicy(nn.Module):
 
     def actions(self, x: Tensor) -> Tensor:
         """What the environment gets at x [..., A]."""
-        return self.centre + self.reach * (torch.tanh(x) if self.squashed else x.clamp(-1, 1))
+        return self.centre + self.half_width * (torch.tanh(x) if self.squashed else x.clamp(-1, 1))
 
-    def inside(self, action: Tensor) -> Tensor:
+    def clip_action(self, action: Tensor) -> Tensor:
         """Actions [S, B, A] clipped to their bounds."""
-        low, high = self.centre - self.reach, self.centre + self.reach
+        low, high = self.centre - self.half_width, self.centre + self.half_width
         return torch.maximum(torch.minimum(action, high), low)
 
     def value(self, critic: Tensor, obs: Tensor, x: Tensor) -> Tensor:
@@ -287,7 +287,7 @@ class ClosedFormPolicy(nn.Module):
         count = x.shape[2]
         rows = obs.repeat_interleave(count, 1)
         u = torch.tanh(x) if self.squashed else x  # unclipped: the gradient at the edge counts
-        action = (self.centre + self.reach * u).flatten(1, 2)
+        action = (self.centre + self.half_width * u).flatten(1, 2)
         q = self.critics.values(critic, rows, action).unflatten(2, (-1, count))
         if self.rules == "released":
             return q.mean(1) - (q.amax(1) - q.amin(1)) / math.sqrt(2)

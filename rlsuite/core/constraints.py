@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from rlsuite.core.networks import ActorCritic, initialise
 from rlsuite.core.optim import Metrics
-from rlsuite.core.rollouts import Batch, Rollout, factors, flat, gae
+from rlsuite.core.rollouts import Rollout, RolloutBatch, factors, flat, gae
 
 KINDS = ("episode", "step")  # limits that the sums of an episode can be held against
 
@@ -46,7 +46,7 @@ def require_rewards(envs, policy, shift: float) -> None:
     """ValueError for a task whose rewards, plus `shift`, are below zero under `policy`."""
     rngs = [np.random.default_rng(seed) for seed in envs.seeds]
     behaviour = policy.behaviour(envs.action_low, envs.action_high)
-    obs = envs.reset(np.stack([rng.integers(0, 2**31 - 1, envs.copies) for rng in rngs]))
+    obs = envs.reset(np.stack([rng.integers(0, 2**31 - 1, envs.num_envs) for rng in rngs]))
     least = math.inf
     for _ in range(PROBE):
         step = envs.step(behaviour.act(obs, rngs)[1])
@@ -96,7 +96,7 @@ class EpisodeCosts(nn.Module):
         """Take in episodes that ended, in their order."""
         for episode in episodes:
             cost = torch.tensor([episode_cost(episode, self.constraints)], dtype=torch.float64)
-            row = self.last[episode.slot]
+            row = self.last[episode.seed]
             row.copy_(torch.cat((row[1:], cost)))
 
     def mean(self) -> Tensor:
@@ -123,7 +123,7 @@ def slack(envs, episodes: Iterable, discount: float) -> Tensor:
     """
     costs: list[list] = [[] for _ in envs.seeds]
     for episode in episodes:
-        costs[episode.slot].append(episode_cost(episode, envs.constraints))
+        costs[episode.seed].append(episode_cost(episode, envs.constraints))
     none = [[math.nan] * len(envs.constraints)]
     mean = torch.stack([torch.tensor(each or none).mean(0) for each in costs])
     horizon = envs.time_limit or 1 / (1 - discount)
@@ -159,15 +159,15 @@ class ValueHeads:
         return torch.stack([self.policy.value(part, obs) for part in parts], -1)
 
 
-def experience_of_heads(
+def make_batch_of_heads(
     policy: ActorCritic,
     theta: Tensor,
     rollout: Rollout,
     discount: float,
     lam: float,
     unit: float = 1.0,
-) -> Batch:
-    """The rollout as `experience` makes it, for reward and costs: [S, M, K] with K = 1 + C.
+) -> RolloutBatch:
+    """The rollout as `make_batch` makes it, for reward and costs: [S, M, K] with K = 1 + C.
 
     `old_value`, `advantage` and `target` have a column for the reward and one for each cost, all
     times `unit`. `theta` are the parameters of the policy's `ValueHeads`.
@@ -179,4 +179,4 @@ def experience_of_heads(
     value, next_value = (heads.values(theta, x).view(paid.shape).numpy() for x in (obs, next_obs))
     future, carry = (x[..., None] for x in factors(rollout.terminated, rollout.truncated))
     advantage, target = gae(paid, value, next_value, future, carry, discount, lam)
-    return Batch(obs, action, old_log_prob, *map(flat, (value, advantage, target)))
+    return RolloutBatch(obs, action, old_log_prob, *map(flat, (value, advantage, target)))

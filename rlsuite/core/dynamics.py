@@ -18,11 +18,11 @@ from torch.nn.functional import normalize, silu, softplus
 
 from rlsuite.core.actors import dense, initial
 from rlsuite.core.buffers import ReplayBuffer
-from rlsuite.core.chance import Chance
 from rlsuite.core.layers import Layout, linear, mlp_shapes
 from rlsuite.core.network_files import load_network, save_network
 from rlsuite.core.optim import AdamState, Metrics, Net, descend
 from rlsuite.core.ranges import require_positive, require_whole
+from rlsuite.core.seed_random import SeedRandom
 from rlsuite.core.streams import Streams
 
 DYNAMICS_FILE = "dynamics.safetensors"  # in a run's folder, once the models are fitted
@@ -128,11 +128,11 @@ class Ensemble:
         split = (count, self.members)
         return mean.unflatten(0, split), log_std.unflatten(0, split)
 
-    def draw(self, chance: Chance, rows: int) -> Draw:
+    def draw(self, rng: SeedRandom, rows: int) -> Draw:
         """What one prediction of `rows` rows takes."""
-        members = chance.rows(self.members, rows)
+        members = rng.integers(self.members, rows)
         sizes = (self.obs_size + 1, self.action_size)
-        return Draw(members, *(chance.normal(rows, size) for size in sizes))
+        return Draw(members, *(rng.normal(rows, size) for size in sizes))
 
     def predict(
         self, theta: Tensor, obs: Tensor, action: Tensor, draw: Draw
@@ -207,13 +207,13 @@ class Dynamics:
         shape = (config.model_hidden, config.members)
         self.ensemble = Ensemble(data.obs_size, action_size, *shape, config.clip_states)
         self.fit = self.ensemble.initial(self.streams["init"])
-        self.chance = Chance(self.streams["action"])
-        self.buffer = ReplayBuffer.of_data(data, Chance(self.streams["batch"]))
-        self.about = {"data": data.about["sha256"], "inverse_std": str(config.inverse_std)}
-        self.about["spectral_norm"] = str(config.spectral_norm)
+        self.rng = SeedRandom(self.streams["action"])
+        self.buffer = ReplayBuffer.of_data(data, SeedRandom(self.streams["batch"]))
+        self.metadata = {"data": data.metadata["sha256"], "inverse_std": str(config.inverse_std)}
+        self.metadata["spectral_norm"] = str(config.spectral_norm)
         if len(data) < config.model_batch_size:
             raise ValueError(
-                f"{data.about.get('name')} has {len(data)} transitions, too few for models that "
+                f"{data.metadata.get('name')} has {len(data)} transitions, too few for models that "
                 f"take {config.model_batch_size} a step: name a larger set, or lower "
                 "--model-batch-size"
             )
@@ -226,7 +226,7 @@ class Dynamics:
         shape = (config.members, config.model_batch_size)
         for _ in range(count):
             batch = self.buffer.sample(config.model_batch_size)
-            mask = (self.chance.uniform(*shape) < 0.5).float()
+            mask = (self.rng.uniform(*shape) < 0.5).float()
             self.fit, metrics = model_step(
                 self.ensemble, self.fit, batch, mask,
                 lr=config.model_lr, inverse_std=config.inverse_std, spectral=config.spectral_norm,
@@ -249,12 +249,12 @@ class Dynamics:
     def save(self, folder: Path) -> None:
         """Keep them in a run's folder, for other runs."""
         seeds, path = (MODEL_SEED,), folder / DYNAMICS_FILE
-        save_network(path, self.ensemble.whole, self.fitted(), seeds, self.about)
+        save_network(path, self.ensemble.whole, self.fitted(), seeds, self.metadata)
 
     def load(self, folder: Path) -> None:
         """What another run has kept. ValueError if that is missing, damaged or of other data."""
         path, seeds = Path(folder) / DYNAMICS_FILE, (MODEL_SEED,)
-        theta = load_network(path, self.ensemble.whole, seeds, self.about)
+        theta = load_network(path, self.ensemble.whole, seeds, self.metadata)
         self.fit = self.fit._replace(net=Net.of(theta))
 
     def state_dict(self) -> dict:

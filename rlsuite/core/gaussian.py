@@ -45,7 +45,7 @@ class GaussianActor(BoundedActor):
 
     def mean(self, theta: Tensor, obs: Tensor) -> Tensor:
         """The deterministic action [S, B, A] at observations [S, B, O], in the box."""
-        return self.inside(self.centre + self.reach * self.output(theta, obs))
+        return self.clip_action(self.centre + self.half_width * self.output(theta, obs))
 
     def behaviour(self, low: Bound = None, high: Bound = None) -> "GaussianSnapshot":
         """What acts like the policy as it is now, in an environment with these bounds [A]."""

@@ -14,16 +14,18 @@ from rlsuite.core.layers import Layout
 
 
 def save_network(
-    path: Path, layout: Layout, theta: Tensor, seeds: Sequence[int], about: dict[str, str]
+    path: Path, layout: Layout, theta: Tensor, seeds: Sequence[int], metadata: dict[str, str]
 ) -> None:
-    """Write a network that is no policy, theta [S, P], by layer; `about` must match at loading."""
+    """Write a network that is no policy, theta [S, P], by layer; loading checks `metadata`."""
     tensors = {name: view.clone() for name, view in layout.views(theta.cpu()).items()}
     partial = path.with_suffix(".partial")
-    save_file(tensors, partial, {"seeds": json.dumps(list(seeds)), **about})
+    save_file(tensors, partial, {"seeds": json.dumps(list(seeds)), **metadata})
     os.replace(partial, path)
 
 
-def load_network(path: Path, layout: Layout, seeds: Sequence[int], about: dict[str, str]) -> Tensor:
+def load_network(
+    path: Path, layout: Layout, seeds: Sequence[int], metadata: dict[str, str]
+) -> Tensor:
     """Theta [S, P] of `seeds` from what `save_network` wrote; a file of one seed serves every seed.
 
     Raises ValueError for a file that is missing, damaged, of other data or lacks one of the seeds.
@@ -39,7 +41,7 @@ def load_network(path: Path, layout: Layout, seeds: Sequence[int], about: dict[s
         raise ValueError(
             f"{path} cannot be read ({error}); name a run folder that has it"
         ) from None
-    for key, value in about.items():
+    for key, value in metadata.items():
         if found.get(key) != value:
             raise ValueError(f"{path} was fitted with {key} {found.get(key)}, not {value}")
     for name, tensor in named.items():

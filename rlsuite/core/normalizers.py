@@ -93,10 +93,12 @@ class RewardScaler(RunningStatistics):
     For training only: raw returns are recorded by the environments, below this.
     """
 
-    def __init__(self, num_seeds: int, copies: int, discount: float, enabled: bool = True) -> None:
+    def __init__(
+        self, num_seeds: int, num_envs: int, discount: float, enabled: bool = True
+    ) -> None:
         super().__init__(num_seeds, 1)
         self.discount, self.enabled = discount, enabled
-        self.register_buffer("return_", torch.zeros(num_seeds, copies, dtype=torch.float64))
+        self.register_buffer("return_", torch.zeros(num_seeds, num_envs, dtype=torch.float64))
 
     def restart(self) -> None:
         """The environments were re-created: no return is under way."""

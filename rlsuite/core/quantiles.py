@@ -21,8 +21,8 @@ from torch import Tensor
 from torch.nn.functional import layer_norm
 
 from rlsuite.core.actors import dense, initial
-from rlsuite.core.chance import Chance
 from rlsuite.core.layers import Layout, linear
+from rlsuite.core.seed_random import SeedRandom
 
 COSINES = 64  # basis functions of a fraction
 ACTING = 32  # fractions whose mean is the value
@@ -92,14 +92,14 @@ class Fractions(NamedTuple):
     width: Tensor | None  # of the target's intervals; they sum to one
 
 
-def draw_fractions(chance: Chance, rows: int, count: int) -> Fractions:
+def draw_fractions(rng: SeedRandom, rows: int, count: int) -> Fractions:
     """`count` fractions for the prediction, and others for the target, of `rows` transitions.
 
     Widths are proportional to 0.1 + u with u uniform; a fraction is the middle of its interval.
     """
     if not count:
         return Fractions(None, None, None)
-    width = chance.uniform(2, rows, count) + 0.1
+    width = rng.uniform(2, rows, count) + 0.1
     width = width / width.sum(-1, keepdim=True)
     middle = width.cumsum(-1) - width / 2
     return Fractions(middle[:, 0], middle[:, 1], width[:, 1])

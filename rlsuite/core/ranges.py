@@ -24,8 +24,8 @@ class Declared(NamedTuple):
 
 def require_offline(config: object, *stages: str) -> None:
     """What every Config that learns from data keeps to; `stages` are step counts, 0 for none."""
-    require_whole(config, "batch_size", "total_steps", "steps_per_iteration", "hidden")
-    require_multiple(config, "steps_per_iteration", "total_steps", *stages)
+    require_whole(config, "batch_size", "gradient_steps", "steps_per_iteration", "hidden")
+    require_multiple(config, "steps_per_iteration", "gradient_steps", *stages)
     require_within(config, 0, math.inf, *stages)
 
 
@@ -50,8 +50,8 @@ def require_on_policy(config: object, *minibatches: str, least: int = 2) -> None
     size = config.num_envs * config.num_steps
     if size < least:
         raise ValueError(f"num_steps {config.num_steps} makes a rollout of {size}; use {least}")
-    if config.total_steps < size:
-        raise ValueError(f"total_steps {config.total_steps} is less than one rollout; use {size}")
+    if config.env_steps < size:
+        raise ValueError(f"env_steps {config.env_steps} is less than one rollout; use {size}")
     for name in minibatches:
         count = getattr(config, name)
         if size % count or size // count < least:

@@ -85,7 +85,7 @@ class Collector:
         return Rollout(obs, action, reward, cost, *ends, next_obs, seconds, episodes, margin)
 
 
-class Batch(NamedTuple):
+class RolloutBatch(NamedTuple):
     """M = T N transitions of each seed, or a minibatch of B, for tensors: [S, B, ...]."""
 
     obs: Tensor
@@ -95,13 +95,15 @@ class Batch(NamedTuple):
     advantage: Tensor
     target: Tensor
 
-    def shuffled(self, rngs: list[np.random.Generator]) -> "Batch":
+    def shuffled(self, rngs: list[np.random.Generator]) -> "RolloutBatch":
         """Each seed's rows in an order that its own stream draws."""
         order = torch.from_numpy(np.stack([g.permutation(self.obs.shape[1]) for g in rngs]))
-        return Batch(*(x[torch.arange(len(order))[:, None], order] for x in self))
+        return RolloutBatch(*(x[torch.arange(len(order))[:, None], order] for x in self))
 
-    def chunks(self, count: int) -> list["Batch"]:
-        return [Batch(*parts) for parts in zip(*(x.chunk(count, 1) for x in self), strict=True)]
+    def chunks(self, count: int) -> list["RolloutBatch"]:
+        return [
+            RolloutBatch(*parts) for parts in zip(*(x.chunk(count, 1) for x in self), strict=True)
+        ]
 
     def explained_variance(self) -> Tensor:
         """1 - var(R - V_old) / var(R): 1 for a perfect critic, 0 for a constant one. [S]."""
@@ -149,7 +151,7 @@ def factors(
     return ~terminated if bootstrap else carry, carry
 
 
-def experience(
+def make_batch(
     policy: ActorCritic,
     rollout: Rollout,
     discount: float,
@@ -158,7 +160,7 @@ def experience(
     scale=1.0,
     shift=0.0,
     survival: np.ndarray | None = None,
-) -> Batch:
+) -> RolloutBatch:
     """The rollout as a batch of M = T N rows per seed, with log-probabilities, values, advantages.
 
     `policy` has the parameters that collected it. Its critic predicts (return - shift) / scale
@@ -176,10 +178,10 @@ def experience(
         future, carry = survival * future, survival * carry
     scaled = (scale * v + shift for v in (value, next_value))
     advantage, target = gae(rollout.reward, *scaled, future, carry, discount, lam)
-    return Batch(obs, action, old_log_prob, *map(flat, (value, advantage, target)))
+    return RolloutBatch(obs, action, old_log_prob, *map(flat, (value, advantage, target)))
 
 
-def renewed(statistics: RunningStatistics, batch: Batch) -> Batch:
+def renewed(statistics: RunningStatistics, batch: RolloutBatch) -> RolloutBatch:
     """Old values and targets in the critic's unit: its `statistics` take in the targets first."""
     mean, std = statistics.unit()
     statistics.merge(batch.target[..., None].numpy())

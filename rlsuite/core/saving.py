@@ -62,8 +62,8 @@ LONGEST = 1_000_000  # bytes of a description
 MARK = "policy"  # key of the description in the metadata of the weights
 
 
-def save_policy(policy: ActorCritic, folder: Path, about: dict) -> None:
-    """Write `policy` to `folder`, whole or not at all; `about` (JSON) goes with it."""
+def save_policy(policy: ActorCritic, folder: Path, metadata: dict) -> None:
+    """Write `policy` to `folder`, whole or not at all; `metadata` (JSON) goes with it."""
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
@@ -71,7 +71,7 @@ def save_policy(policy: ActorCritic, folder: Path, about: dict) -> None:
     statistics = policy.normalizer.state_dict()
     tensors |= {f"normalizer.{k}": v.clone() for k, v in statistics.items()}
     kind = next(name for name, cls in KINDS.items() if cls is type(policy))
-    description = {"kind": kind, "spec": policy.spec, **about}
+    description = {"kind": kind, "spec": policy.spec, **metadata}
     mark = {MARK: json.dumps(description, sort_keys=True)}
     save_file(tensors, partial / "policy.safetensors", mark)
     (partial / "policy.json").write_text(json.dumps(description, indent=2))
@@ -94,12 +94,12 @@ def load_policy(folder: Path) -> tuple[ActorCritic, dict]:
     folder = Path(folder)
     folder = folder if (folder / "policy.json").exists() else folder / "policy"
     try:
-        about = json.loads(_text(folder / "policy.json"))
-        _check_description(about)
+        metadata = json.loads(_text(folder / "policy.json"))
+        _check_description(metadata)
         with safe_open(folder / "policy.safetensors", "pt") as file:
-            _check_sizes(about, file)
+            _check_sizes(metadata, file)
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        return _assemble(about, tensors), about
+        return _assemble(metadata, tensors), metadata
     except (OSError, ValueError, SafetensorError, LookupError, TypeError, RuntimeError) as error:
         why = " ".join(f"{type(error).__name__}: {error}".split())
         raise ValueError(f"{folder} holds no readable policy ({why}); name a run folder") from None
@@ -111,11 +111,11 @@ def _text(file: Path) -> str:
     return file.read_text()
 
 
-def _check_description(about: object) -> None:
+def _check_description(metadata: object) -> None:
     """ValueError unless the kind, every field of the spec and the seeds are of their types."""
-    if not isinstance(about, dict) or not isinstance(about.get("kind"), str):
+    if not isinstance(metadata, dict) or not isinstance(metadata.get("kind"), str):
         raise ValueError("policy.json does not name the kind of the policy")
-    kind, spec = about["kind"], about.get("spec")
+    kind, spec = metadata["kind"], metadata.get("spec")
     if kind not in KINDS:
         raise ValueError(f"policy kind {_short(kind)} is not one of {list(KINDS)}")
     if not isinstance(spec, dict) or set(spec) != set(SPECS[kind]):
@@ -132,25 +132,25 @@ def _check_description(about: object) -> None:
         raise ValueError(f"low has {len(spec['low'])} numbers, high {len(spec['high'])}")
     if "low" in spec and any(a > b for a, b in zip(spec["low"], spec["high"], strict=True)):
         raise ValueError(f"low {_short(spec['low'])} is above high {_short(spec['high'])}")
-    seeds = about.get("seeds", [])
+    seeds = metadata.get("seeds", [])
     if not (_are(seeds, lambda seed: _is_count(seed, 0)) and len(set(seeds)) == len(seeds)):
         raise ValueError(f"seeds are {_short(seeds)}; they must be different whole numbers")
     for name, types in (("task", str), ("algorithm", str), ("step", int)):
-        if not isinstance(about.get(name, types()), types) or about.get(name) is True:
-            raise ValueError(f"{name} is {_short(about[name])}")
+        if not isinstance(metadata.get(name, types()), types) or metadata.get(name) is True:
+            raise ValueError(f"{name} is {_short(metadata[name])}")
 
 
-def _check_sizes(about: dict, file: safe_open) -> None:
+def _check_sizes(metadata: dict, file: safe_open) -> None:
     """ValueError unless the description is that of the weights, word for word and in its sizes.
 
     Afterwards building the policy takes no more memory than the file has.
     """
-    spec, mark = about["spec"], (file.metadata() or {}).get(MARK)
+    spec, mark = metadata["spec"], (file.metadata() or {}).get(MARK)
     if mark is None:  # saved by a version that left none
-        absent = [key for key in ("task", "seeds") if key not in about]
+        absent = [key for key in ("task", "seeds") if key not in metadata]
         if absent:
             raise ValueError(f"policy.json does not name the {absent[0]}")
-    elif mark != json.dumps(about, sort_keys=True):
+    elif mark != json.dumps(metadata, sort_keys=True):
         raise ValueError("policy.json was edited, or it belongs to other weights than these")
     shapes = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118
     seeds, width = shapes["normalizer.mean"]
@@ -158,9 +158,9 @@ def _check_sizes(about: dict, file: safe_open) -> None:
         raise ValueError("the weights are of no seed")
     if spec["obs_size"] != width:
         raise ValueError(f"obs_size is {spec['obs_size']}, the weights have {width}")
-    if "seeds" in about and len(about["seeds"]) != seeds:
-        raise ValueError(f"seeds are {about['seeds']}, the weights have {seeds}")
-    if about["kind"] == "chunk-policy":
+    if "seeds" in metadata and len(metadata["seeds"]) != seeds:
+        raise ValueError(f"seeds are {metadata['seeds']}, the weights have {seeds}")
+    if metadata["kind"] == "chunk-policy":
         _check_chunks(spec, seeds, shapes)
         return
     widths: list[int] = []
@@ -172,11 +172,11 @@ def _check_sizes(about: dict, file: safe_open) -> None:
     if spec["hidden"] != widths[:-1]:
         raise ValueError(f"hidden is {_short(spec['hidden'])}, the weights have {widths[:-1]}")
     actions = spec["action_size"] if "action_size" in spec else len(spec["low"])
-    actions *= 2 if about["kind"] in ("beta-actor-critic", "squashed-actor") else 1
+    actions *= 2 if metadata["kind"] in ("beta-actor-critic", "squashed-actor") else 1
     actions *= 2 * spec["components"] if spec.get("base") == "mixture" else 1
     if actions != width:
         raise ValueError(f"actions need {actions} outputs, the weights have {width}")
-    if about["kind"] == "closed-form":
+    if metadata["kind"] == "closed-form":
         for name, shape in closed_form_shapes(spec).items():
             if shapes.get(name) != [seeds, *shape]:
                 raise ValueError(f"{name} is {shapes.get(name)}, not {[seeds, *shape]}")
@@ -261,10 +261,10 @@ def _short(value: object) -> str:
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
-def _assemble(about: dict, tensors: dict[str, torch.Tensor]) -> ActorCritic:
+def _assemble(metadata: dict, tensors: dict[str, torch.Tensor]) -> ActorCritic:
     seeds = len(tensors["normalizer.mean"])
     rngs = [np.random.default_rng(0) for _ in range(seeds)]  # drawn over by the saved weights
-    policy = KINDS[about["kind"]](rngs=rngs, **about["spec"])
+    policy = KINDS[metadata["kind"]](rngs=rngs, **metadata["spec"])
     statistics = {
         k.removeprefix("normalizer."): v for k, v in tensors.items() if k.startswith("normalizer.")
     }
@@ -280,11 +280,11 @@ def _assemble(about: dict, tensors: dict[str, torch.Tensor]) -> ActorCritic:
     return policy.eval()
 
 
-def select_seed(policy: ActorCritic, slot: int) -> ActorCritic:
+def select_seed(policy: ActorCritic, seed: int) -> ActorCritic:
     """The policy of one slot alone, as a policy of one seed."""
     alone = type(policy)(rngs=[np.random.default_rng(0)], **policy.spec)
     with torch.no_grad():
-        alone.theta.copy_(policy.theta[slot : slot + 1])
+        alone.theta.copy_(policy.theta[seed : seed + 1])
     statistics = policy.normalizer.state_dict()
-    alone.normalizer.load_state_dict({k: v[slot : slot + 1] for k, v in statistics.items()})
+    alone.normalizer.load_state_dict({k: v[seed : seed + 1] for k, v in statistics.items()})
     return alone.eval()

@@ -101,7 +101,7 @@ class SquashedActor(BoundedActor):
 
     def mean(self, theta: Tensor, obs: Tensor) -> Tensor:
         """The deterministic action [S, B, A] at observations [S, B, O], in the box."""
-        return self.centre + self.reach * self.distribution(theta, obs).mode()
+        return self.centre + self.half_width * self.distribution(theta, obs).mode()
 
     def behaviour(self, low: Bound = None, high: Bound = None) -> "SquashedSnapshot":
         """What acts like the policy as it is now, in an environment with these bounds [A]."""

@@ -24,9 +24,9 @@ class Streams:
     def __getitem__(self, purpose: str) -> list[np.random.Generator]:
         return self._generators[purpose]
 
-    def integers(self, purpose: str, copies: int) -> np.ndarray:
+    def integers(self, purpose: str, num_envs: int) -> np.ndarray:
         """Fresh seeds [S, N] for environments, drawn from each seed's own stream."""
-        draws = [g.integers(0, 2**31 - 1, size=copies) for g in self[purpose]]
+        draws = [g.integers(0, 2**31 - 1, size=num_envs) for g in self[purpose]]
         return np.stack(draws)
 
     def state_dict(self) -> dict:

@@ -51,7 +51,7 @@ class ActionVAE:
 
     def _decoded(self, weights: dict[str, Tensor], obs: Tensor, latent: Tensor) -> Tensor:
         output = mlp(weights, "decoder", torch.cat((obs, latent), -1), 3, "relu")
-        return self.policy.centre + self.policy.reach * torch.tanh(output)
+        return self.policy.centre + self.policy.half_width * torch.tanh(output)
 
 
 def kl_to_prior(mean: Tensor, log_std: Tensor) -> Tensor:

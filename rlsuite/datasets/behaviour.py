@@ -103,8 +103,8 @@ def saved(folder: Path, seed: int, envs, mode: bool = False) -> NamedBehaviour:
     """
     from rlsuite.core.saving import load_policy, select_seed
 
-    whole, about = load_policy(folder)
-    seeds = about["seeds"]
+    whole, metadata = load_policy(folder)
+    seeds = metadata["seeds"]
     if seed not in seeds:
         raise DatasetError(f"seed {seed} is not in {folder}; it has {', '.join(map(str, seeds))}")
     policy = select_seed(whole, seeds.index(seed))

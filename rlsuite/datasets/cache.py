@@ -22,7 +22,7 @@ from rlsuite.core.caches import root
 from rlsuite.datasets.transitions import DatasetError, Transitions
 
 LAYOUT = 2  # one more whenever the readers come to give other arrays for the same source
-FIELDS = [field.name for field in fields(Transitions) if field.name != "about"]
+FIELDS = [field.name for field in fields(Transitions) if field.name != "metadata"]
 # A clock of files may tick so slowly (nanoseconds): what changed just now may change unseen again
 SETTLED = 2 * 10**9
 FAULTS = (OSError, EOFError, ValueError, LookupError, TypeError)  # of what was written by halves
@@ -62,17 +62,19 @@ def digest(source: Path) -> str:
     return result
 
 
-def fetch(wish: dict, build: Callable[[], Transitions], say: Callable[[str], None]) -> Transitions:
-    """The arrays for `wish`, mapped from the cache; `build` makes them where they are not there.
+def fetch(
+    request: dict, build: Callable[[], Transitions], say: Callable[[str], None]
+) -> Transitions:
+    """The arrays for `request`, mapped from the cache; `build` makes them where they are not there.
 
-    `wish` holds, in JSON's types, all that decides the arrays, `sha256` of the source among it. Of
-    several processes with the same wish one builds and the others wait for it. A damaged folder is
-    built again, and `say` is told.
+    `request` holds, in JSON's types, all that decides the arrays, `sha256` of the source among
+    it. Of several processes with the same request one builds and the others wait for it. A damaged
+    folder is built again, and `say` gets a line.
 
     Raises DatasetError if the cache cannot be written, and whatever `build` raises.
     """
-    key = _sha256(json.dumps({"layout": LAYOUT, **wish}, sort_keys=True))
-    folder = root() / f"{wish['sha256'][:16]}-{key[:8]}"
+    key = _sha256(json.dumps({"layout": LAYOUT, **request}, sort_keys=True))
+    folder = root() / f"{request['sha256'][:16]}-{key[:8]}"
     with contextlib.suppress(*FAULTS):  # looked into under the lock
         return _open(folder)
     with _locked(folder):
@@ -82,7 +84,7 @@ def fetch(wish: dict, build: Callable[[], Transitions], say: Callable[[str], Non
             except FAULTS as fault:
                 say(f"{folder} is damaged ({fault}); building it again")
                 shutil.rmtree(folder)
-        _write(build(), folder, wish)
+        _write(build(), folder, request)
     return _open(folder)
 
 
@@ -95,17 +97,17 @@ def _open(folder: Path) -> Transitions:
         if [list(values.shape), values.dtype.str] != contents["arrays"][name]:
             raise ValueError(f"{name}.npy holds {values.dtype} {list(values.shape)}")
         arrays[name] = values
-    return Transitions(**arrays, about=contents["about"])
+    return Transitions(**arrays, metadata=contents["about"])
 
 
-def _write(data: Transitions, folder: Path, wish: dict) -> None:
+def _write(data: Transitions, folder: Path, request: dict) -> None:
     partial = folder.with_name(f"{folder.name}.partial")  # one at a time: the lock is held
     arrays = {name: getattr(data, name) for name in FIELDS}
     size = sum(values.nbytes for values in arrays.values())
     with _explained(folder, size):
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir()
-        contents = {"about": data.about, "wish": wish}
+        contents = {"about": data.metadata, "wish": request}
         contents["arrays"] = {k: [list(v.shape), v.dtype.str] for k, v in arrays.items()}
         for name, values in arrays.items():
             with open(partial / f"{name}.npy", "wb") as file:

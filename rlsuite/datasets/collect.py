@@ -93,7 +93,7 @@ def roll(
     `envs` has one slot. `rng` gives everything random: the environments' seeds, then the noise.
     Raises DatasetError for a task whose episodes do not end.
     """
-    n = envs.copies
+    n = envs.num_envs
     env_seeds = environment_seeds(rng, n)
     policy.seed(env_seeds)
     obs = envs.reset(env_seeds)
@@ -174,7 +174,7 @@ def _metadata(
     described = {}
     for part, episodes in parts.items():
         # What `roll` drew first
-        seeds = environment_seeds(_generator(recipe.seed, part), envs.copies)[0].tolist()
+        seeds = environment_seeds(_generator(recipe.seed, part), envs.num_envs)[0].tolist()
         described[part] = _summary(episodes) | {"environment_seeds": seeds}
     sha256 = _sha256(recipe, policies)
     made_by = f"policies {recipe.source}" if sha256 else "uniform actions"

@@ -95,14 +95,14 @@ def read(
 
     `time_limit`, in steps, is used where the file has no `timeouts`; by default that of the family
     in the file's name. `skip_damaged` leaves out the episodes that hold a number or a flag which is
-    none. `about` holds an action box only if `write` wrote the file.
+    none. `metadata` holds an action box only if `write` wrote the file.
 
     Raises DatasetError naming the file: missing, damaged, cut short, keys that are missing or do
     not fit one another, empty, or `timeouts="kept"` without next_observations.
     """
     if timeouts not in TIMEOUTS:
         raise DatasetError(f"timeouts {timeouts!r} is unknown; use one of {', '.join(TIMEOUTS)}")
-    columns, said = _columns(path)
+    columns, declared = _columns(path)
     _check_shapes(path, columns)
     sound = _sound_flags(path, columns, skip_damaged)
     terminated = columns.pop("terminals")
@@ -138,11 +138,15 @@ def read(
             f"{path}: no transition is left of {len(terminated)} rows: the last one and those at a "
             "time limit have no next observation; collect or copy the set again"
         )
-    about = {"name": path.stem, "format": "d4rl", "path": str(path), "sha256": None}
-    about["remarks"] = remarks
-    about |= {key: said.get(key) for key in ATTRIBUTES}
-    about |= {"task": task(path), "timeouts": timeouts, "source": said.get("source", "unknown")}
-    return Transitions(**arrays, about=about)
+    metadata = {"name": path.stem, "format": "d4rl", "path": str(path), "sha256": None}
+    metadata["remarks"] = remarks
+    metadata |= {key: declared.get(key) for key in ATTRIBUTES}
+    metadata |= {
+        "task": task(path),
+        "timeouts": timeouts,
+        "source": declared.get("source", "unknown"),
+    }
+    return Transitions(**arrays, metadata=metadata)
 
 
 def keep_rows(arrays: dict[str, np.ndarray], keep: np.ndarray) -> None:
@@ -175,10 +179,10 @@ def write(data: Transitions, path: Path) -> None:
         raise DatasetError(f"{path}: a D4RL file's name ends in .hdf5; type {path.stem}.hdf5")
     if path.exists():
         raise DatasetError(f"{path} exists; choose another name, or remove it first")
-    if data.about["timeouts"] == "dropped":
+    if data.metadata["timeouts"] == "dropped":
         raise DatasetError(
-            f"{data.about['name']}: rows at time limits are missing, which a D4RL file cannot say; "
-            "load it with timeouts kept, if it has the true next observations"
+            f"{data.metadata['name']}: rows at time limits are missing, which a D4RL file cannot "
+            "say; load it with timeouts kept, if it has the true next observations"
         )
     timeouts = data.truncated | (data.last & ~data.terminated)
     timeouts[-1] = data.truncated[-1]
@@ -193,8 +197,8 @@ def write(data: Transitions, path: Path) -> None:
                 file.create_dataset(key, data=values)
                 raw.check()
             for key in ATTRIBUTES:
-                if data.about.get(key) is not None:
-                    file.attrs[key] = data.about[key]
+                if data.metadata.get(key) is not None:
+                    file.attrs[key] = data.metadata[key]
         with writing.explained(path, advice):
             os.replace(partial, path)
     finally:
@@ -208,10 +212,10 @@ def task(path: Path) -> str | None:
     Raises DatasetError if the file cannot be read.
     """
     with _opened(path) as file:
-        said = _attributes(file).get("task")
+        declared = _attributes(file).get("task")
     known, words = family(path.stem), _words(path.stem)
-    if said or known:
-        return said or known.task
+    if declared or known:
+        return declared or known.task
     named = [task for task in TASKS if task.split("-")[0].lower() in words]
     return named[0] if len(named) == 1 else None
 

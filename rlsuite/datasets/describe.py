@@ -35,12 +35,12 @@ def describe(data: Transitions, reference: Transitions | None = None) -> dict:
     terminated, truncated = data.terminated[last], data.truncated[last]
     complete = terminated | truncated
     # Where rows at a time limit are dropped, nothing tells a whole episode from an unfinished one
-    counted = np.ones_like(complete) if data.about["timeouts"] == "dropped" else complete
+    counted = np.ones_like(complete) if data.metadata["timeouts"] == "dropped" else complete
     return {
-        "name": data.about["name"],
-        "task": data.about["task"],
-        "source": data.about["source"],
-        "timeouts": data.about["timeouts"],
+        "name": data.metadata["name"],
+        "task": data.metadata["task"],
+        "source": data.metadata["source"],
+        "timeouts": data.metadata["timeouts"],
         "transitions": len(data),
         "episodes": len(bounds),
         "obs_size": data.obs_size,
@@ -51,7 +51,7 @@ def describe(data: Transitions, reference: Transitions | None = None) -> dict:
         "truncated": int((truncated & ~terminated).sum()),
         "open": int((~complete).sum()),
         "saturation": None if data.discrete else saturation(data),
-        "remarks": data.about.get("remarks", []),
+        "remarks": data.metadata.get("remarks", []),
         "score": _score(data, returns[counted]),
         "coverage": coverage(data, reference),
     }
@@ -59,7 +59,7 @@ def describe(data: Transitions, reference: Transitions | None = None) -> dict:
 
 def saturation(data: Transitions) -> dict[str, float]:
     """Shares of action components at an end of the box: `all`, and `max` over dimensions."""
-    low, high = (np.asarray(data.about[key]) for key in ("action_low", "action_high"))
+    low, high = (np.asarray(data.metadata[key]) for key in ("action_low", "action_high"))
     margin = SATURATED * (high - low) / 2
     hits = np.zeros(data.action.shape[1])
     for start in range(0, len(data), PART):
@@ -75,13 +75,13 @@ def coverage(data: Transitions, reference: Transitions | None) -> dict:
         edges = _edges(data)
         return {"distinct": distinct(data, edges), "reference": None, "saco": None}
     if _axes(data) != _axes(reference):
-        names = [x.about["name"] for x in (data, reference)]
+        names = [x.metadata["name"] for x in (data, reference)]
         raise DatasetError(f"{names[1]} is of another task than {names[0]}; name a set of the same")
     edges = _edges(reference)
     ours, theirs = distinct(data, edges), distinct(reference, edges)
     return {
         "distinct": ours,
-        "reference": reference.about["name"],
+        "reference": reference.metadata["name"],
         "reference_distinct": theirs,
         "saco": ours / theirs,
     }
@@ -124,7 +124,7 @@ def _spread(values: np.ndarray) -> dict[str, float]:
 
 def _score(data: Transitions, returns: np.ndarray) -> dict | None:
     """Normalised score in percent and TQ of the mean of `returns`, and by which references."""
-    found = score_reference(data.about["task"] or data.about["name"])
+    found = score_reference(data.metadata["task"] or data.metadata["name"])
     if found is None or len(returns) == 0:
         return None
     score = float(found.score(returns.mean()))
@@ -134,37 +134,40 @@ def _score(data: Transitions, returns: np.ndarray) -> dict | None:
 # ------------------------------------------------------------------------------------ as text
 
 
-def text(about: dict) -> str:
+def text(metadata: dict) -> str:
     """What `describe` found, for a terminal: one line per fact, name first."""
-    size = about["action_size"]
+    size = metadata["action_size"]
     kind = "discrete actions" if size is None else f"{size}-dimensional actions"
     rows = [
-        ("task", f"{about['task'] or 'not said'}: {about['obs_size']} observations, {kind}"),
-        ("source", about["source"]),
-        ("transitions", f"{about['transitions']:,} in {about['episodes']:,} episodes"),
-        ("return", _quartiles(about["returns"], ",.1f")),
-        ("length", _quartiles(about["lengths"], ",.0f")),
-        ("ends", _ends(about)),
+        (
+            "task",
+            f"{metadata['task'] or 'not declared'}: {metadata['obs_size']} observations, {kind}",
+        ),
+        ("source", metadata["source"]),
+        ("transitions", f"{metadata['transitions']:,} in {metadata['episodes']:,} episodes"),
+        ("return", _quartiles(metadata["returns"], ",.1f")),
+        ("length", _quartiles(metadata["lengths"], ",.0f")),
+        ("ends", _ends(metadata)),
     ]
-    if about["saturation"] is not None:
+    if metadata["saturation"] is not None:
         share = "{all:.1%} of action components at an end of the box, {max:.1%} in one dimension"
-        rows.append(("saturation", share.format(**about["saturation"])))
-    score = about["score"]
+        rows.append(("saturation", share.format(**metadata["saturation"])))
+    score = metadata["score"]
     if score is None:
-        rows.append(("score", f"none: {why_none(about['task'] or about['name'])}"))
+        rows.append(("score", f"none: {why_none(metadata['task'] or metadata['name'])}"))
     else:
         rows.append(("score", f"{score['score']:.1f} (TQ {score['tq']:.3f}) of the mean return"))
         rows.append(("", f"0 and 100: {score['reference']}"))
-    rows.append(("SACo", _saco(about["coverage"])))
-    rows += [("remark", remark) for remark in about["remarks"]]
+    rows.append(("SACo", _saco(metadata["coverage"])))
+    rows += [("remark", remark) for remark in metadata["remarks"]]
     return "\n".join(
-        [printable(about["name"]), *(_wrapped(f"  {name:12} {value}") for name, value in rows)]
+        [printable(metadata["name"]), *(_wrapped(f"  {name:12} {value}") for name, value in rows)]
     )
 
 
 def _wrapped(line: str) -> str:
-    how = {"break_long_words": False, "break_on_hyphens": False}
-    return textwrap.fill(printable(line), WIDTH, subsequent_indent=" " * 15, **how)
+    wrapping = {"break_long_words": False, "break_on_hyphens": False}
+    return textwrap.fill(printable(line), WIDTH, subsequent_indent=" " * 15, **wrapping)
 
 
 def _quartiles(spread: dict[str, float], form: str) -> str:
@@ -172,11 +175,11 @@ def _quartiles(spread: dict[str, float], form: str) -> str:
     return f"{mean} ± {std}; min, quartiles, max: {' '.join(points)}"
 
 
-def _ends(about: dict) -> str:
-    counts = f"{about['terminated']:,} terminated, {about['truncated']:,} truncated, "
-    if about["timeouts"] == "dropped":
-        return counts + f"{about['open']:,} cut by a time limit (that row is dropped) or open"
-    return counts + f"{about['open']:,} open"
+def _ends(metadata: dict) -> str:
+    counts = f"{metadata['terminated']:,} terminated, {metadata['truncated']:,} truncated, "
+    if metadata["timeouts"] == "dropped":
+        return counts + f"{metadata['open']:,} cut by a time limit (that row is dropped) or open"
+    return counts + f"{metadata['open']:,} open"
 
 
 def _saco(coverage: dict) -> str:

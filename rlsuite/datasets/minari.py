@@ -104,20 +104,20 @@ def _said(path: Path) -> dict:
     anybody's code, and for counts that the files cannot hold.
     """
     with _readable(path):
-        said = json.loads((path / "data" / METADATA).read_text())
+        declared = json.loads((path / "data" / METADATA).read_text())
         kinds = {"total_steps": int, "total_episodes": int, "dataset_id": str}
         kinds |= {"observation_space": str, "action_space": str}
         for key, kind in kinds.items():
-            if type(said[key]) is not kind:
-                raise ValueError(f"{METADATA} says {key} {said[key]!r:.100}")
-        if not re.fullmatch(r"[-\w]+(/[-\w]+)*", said["dataset_id"]):
-            raise ValueError(f"{METADATA} says the name {said['dataset_id']!r:.100}")
-        counts = said["total_steps"], said["total_episodes"]
+            if type(declared[key]) is not kind:
+                raise ValueError(f"{METADATA} says {key} {declared[key]!r:.100}")
+        if not re.fullmatch(r"[-\w]+(/[-\w]+)*", declared["dataset_id"]):
+            raise ValueError(f"{METADATA} says the name {declared['dataset_id']!r:.100}")
+        counts = declared["total_steps"], declared["total_episodes"]
         size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
         if min(counts) < 0 or LEAST * counts[1] > size:
             what = f"{counts[1]:,} episodes, {counts[0]:,} steps"
             raise ValueError(f"{METADATA} speaks of {what}, in {size / 1e6:,.3f} MB")
-        return said | {"task": named.task(said), "steps": said["total_steps"]}
+        return declared | {"task": named.task(declared), "steps": declared["total_steps"]}
 
 
 @contextlib.contextmanager
@@ -139,7 +139,7 @@ def read(path: Path, timeouts: str = "kept", skip_damaged: bool = False) -> Tran
     a remark names the keys; discrete actions are numbered from 0, whatever the environment calls
     them. A set that was converted without its time-outs says so itself, and `about["timeouts"]` is
     "dropped" whatever was asked for. `skip_damaged` leaves out
-    the episodes that cannot be used. `about` holds an action box if the set's has bounds.
+    the episodes that cannot be used. `metadata` holds an action box if the set's has bounds.
 
     Raises DatasetError naming the folder: no set, damaged, empty, or spaces that are not supported.
     """
@@ -150,12 +150,12 @@ def read(path: Path, timeouts: str = "kept", skip_damaged: bool = False) -> Tran
     folder = path.resolve() / "data"  # Minari's own sums fail on relative paths
     if not (folder / METADATA).is_file():
         raise DatasetError(f"{path} holds no Minari set (no data/{METADATA}); name a set's folder")
-    said = _said(path)
+    declared = _said(path)
     with _readable(path):
         dataset = minari.MinariDataset(folder)
         arrays, damaged = joined(dataset, path, skip_damaged)
-        remarks = _remarks(said, leaves(path, dataset.observation_space))
-        source = _source(said)
+        remarks = _remarks(declared, leaves(path, dataset.observation_space))
+        source = _source(declared)
     if damaged:
         remarks.append(skipped(damaged, dataset.total_episodes))
     if timeouts == "dropped":
@@ -166,39 +166,39 @@ def read(path: Path, timeouts: str = "kept", skip_damaged: bool = False) -> Tran
     if not discrete:
         bounds = np.stack([space.low, space.high]).reshape(2, -1)
     low, high = (None, None) if bounds is None or np.isinf(bounds).any() else bounds.tolist()
-    about = {
+    metadata = {
         "name": dataset.id,
         "format": "minari",
         "path": str(path),
         "sha256": None,
-        "task": said["task"],
+        "task": declared["task"],
         "action_low": low,
         "action_high": high,
         "action_start": int(space.start) if discrete else None,
         "action_count": int(space.n) if discrete else None,
-        "timeouts": "dropped" if said.get("timeouts") == "dropped" else timeouts,
+        "timeouts": "dropped" if declared.get("timeouts") == "dropped" else timeouts,
         "source": source,
         "remarks": remarks,
     }
-    return Transitions(**arrays, about=about)
+    return Transitions(**arrays, metadata=metadata)
 
 
-def _remarks(said: dict, keys: list[tuple[str, ...]]) -> list[str]:
+def _remarks(declared: dict, keys: list[tuple[str, ...]]) -> list[str]:
     remarks = []
     if keys != [()]:
         names = ", ".join("/".join(each) for each in keys)
         remarks.append(f"an observation is {names}, joined in this order")
-    around = named.wrappers(said)
+    around = named.wrappers(declared)
     if around:
         what = f"collected through the wrappers {', '.join(around)}"
         remarks.append(f"{what}, which are not around the environment that policies are tried in")
     return remarks
 
 
-def _source(said: dict) -> str:
-    authors = ", ".join(sorted(said.get("author", [])))
-    parts = [part for part in (said.get("algorithm_name"), authors) if part]
-    return said.get("source") or " by ".join(parts) or "unknown"
+def _source(declared: dict) -> str:
+    authors = ", ".join(sorted(declared.get("author", [])))
+    parts = [part for part in (declared.get("algorithm_name"), authors) if part]
+    return declared.get("source") or " by ".join(parts) or "unknown"
 
 
 # ------------------------------------------------------------------------------------- writing
@@ -238,13 +238,13 @@ def write(data: Transitions, dataset_id: str) -> Path:
     from gymnasium.spaces import Box, Discrete
 
     if data.discrete:
-        count = data.about.get("action_count") or int(data.action.max()) + 1
-        action_space = Discrete(count, start=data.about.get("action_start") or 0)
+        count = data.metadata.get("action_count") or int(data.action.max()) + 1
+        action_space = Discrete(count, start=data.metadata.get("action_start") or 0)
     else:
-        box = (np.asarray(data.about[key], np.float32) for key in ("action_low", "action_high"))
+        box = (np.asarray(data.metadata[key], np.float32) for key in ("action_low", "action_high"))
         action_space = Box(*box, dtype=np.float32)
-    metadata = {key: data.about[key] for key in ("source", "timeouts")}
-    return _write(dataset_id, data.about["task"], action_space, _episodes(data), metadata)
+    metadata = {key: data.metadata[key] for key in ("source", "timeouts")}
+    return _write(dataset_id, data.metadata["task"], action_space, _episodes(data), metadata)
 
 
 def _episodes(data: Transitions) -> Iterator[Episode]:
@@ -252,9 +252,9 @@ def _episodes(data: Transitions) -> Iterator[Episode]:
         if not np.array_equal(data.obs[first + 1 : end], data.next_obs[first : end - 1]):
             apart = (data.obs[first + 1 : end] != data.next_obs[first : end - 1]).any(1)
             raise DatasetError(
-                f"{data.about['name']}: next_obs of row {first + int(apart.argmax())} is not the "
-                "next row's obs: the episode is cut there without a mark. Minari cannot hold that, "
-                "a D4RL file can: give a name that ends in .hdf5"
+                f"{data.metadata['name']}: next_obs of row {first + int(apart.argmax())} is not "
+                "the next row's obs: the episode is cut there without a mark. Minari cannot hold "
+                "that, a D4RL file can: give a name that ends in .hdf5"
             )
         obs = np.concatenate([data.obs[first:end], data.next_obs[end - 1 : end]])
         flags = bool(data.terminated[end - 1]), bool(data.truncated[end - 1])
@@ -306,15 +306,15 @@ def _spaces(task: str | None, obs_kind: tuple[int, np.dtype], action_space) -> d
 
     size, dtype = obs_kind
     obs_space = gymnasium.spaces.Box(-np.inf, np.inf, (size,), dtype)
-    said = {"observation_space": obs_space, "action_space": action_space}
-    said = {key: serialize_space(space) for key, space in said.items()}
+    declared = {"observation_space": obs_space, "action_space": action_space}
+    declared = {key: serialize_space(space) for key, space in declared.items()}
     name, settings = split(task or "")
     spec = gymnasium.registry.get(name.rpartition(":")[2])
     if spec is not None and not callable(spec.entry_point):  # a class has no form in JSON
         limit = settings.pop(LIMIT, spec.max_episode_steps)
         kwargs = spec.kwargs | settings
-        said["env_spec"] = replace(spec, max_episode_steps=limit, kwargs=kwargs).to_json()
-    return said
+        declared["env_spec"] = replace(spec, max_episode_steps=limit, kwargs=kwargs).to_json()
+    return declared
 
 
 def _store(

@@ -9,16 +9,16 @@ from rlsuite.envs.variants import LIMIT, join, split
 PICTURES = ("render_mode", "width", "height", "camera_id", "camera_name", "default_camera_config")
 
 
-def task(said: dict) -> str | None:
+def task(declared: dict) -> str | None:
     """The task that a set's `metadata.json` names: for evaluation, where it names one for that.
 
     Settings of the environment that differ from Gymnasium's registry go along, the time limit among
     them: Pendulum-v1,g=1.6. Nothing is imported for it. An environment that is not registered here
     has nothing to compare with: its name stands alone.
     """
-    if isinstance(said.get("task"), str):  # a set of this suite
-        return said["task"]
-    spec = _spec(said, "eval_env_spec") or _spec(said, "env_spec")
+    if isinstance(declared.get("task"), str):  # a set of this suite
+        return declared["task"]
+    spec = _spec(declared, "eval_env_spec") or _spec(declared, "env_spec")
     if not isinstance(spec.get("id"), str):
         return None
     whole = join(spec["id"], _differences(spec))
@@ -26,9 +26,9 @@ def task(said: dict) -> str | None:
     return whole
 
 
-def wrappers(said: dict) -> list[str]:
+def wrappers(declared: dict) -> list[str]:
     """Names of the wrappers of one's own that the data were collected through."""
-    listed = _spec(said, "env_spec").get("additional_wrappers") or []
+    listed = _spec(declared, "env_spec").get("additional_wrappers") or []
     return [str(each.get("name")) for each in listed]
 
 
@@ -40,8 +40,8 @@ def unlike(collected: str | None, used: str | None) -> bool:
     return one.rpartition(":")[2] != other.rpartition(":")[2] or settings != others
 
 
-def _spec(said: dict, key: str) -> dict:
-    return json.loads(said.get(key) or "{}")
+def _spec(declared: dict, key: str) -> dict:
+    return json.loads(declared.get(key) or "{}")
 
 
 def _differences(spec: dict) -> dict[str, object]:

@@ -67,38 +67,40 @@ def load(
     path = path.absolute()  # so that it is found again from another folder
     source = path / "data" if kind == "minari" else path
     sha256 = _digest(source)
-    said = (minari if kind == "minari" else d4rl).task(path)
-    wish = {"sha256": sha256, "clip_actions": clip_actions, "skip_damaged": skip_damaged}
-    wish["task"] = task or (None if said and ":" in said else said)  # of a module: only if asked
-    wish["timeouts"] = timeouts or ("kept" if kind == "minari" else "dropped")
-    wish["family"] = d4rl.family(path.stem) if kind == "d4rl" else None
+    declared = (minari if kind == "minari" else d4rl).task(path)
+    request = {"sha256": sha256, "clip_actions": clip_actions, "skip_damaged": skip_damaged}
+    request["task"] = task or (
+        None if declared and ":" in declared else declared
+    )  # of a module: only if asked
+    request["timeouts"] = timeouts or ("kept" if kind == "minari" else "dropped")
+    request["family"] = d4rl.family(path.stem) if kind == "d4rl" else None
 
     def build() -> Transitions:
         say(f"reading {path} once; from then on it is mapped from {cache.root()}")
-        envs = _environments(wish["task"], said)
-        data = _with_box(_read(path, kind, wish, envs), envs)
+        envs = _environments(request["task"], declared)
+        data = _with_box(_read(path, kind, request, envs), envs)
         data = check(_clipped(data) if clip_actions else data)
         _require_unchanged(source, sha256)
         more = {"sha256": sha256, "misfit": _misfit(data, envs)}
-        more["remarks"] = data.about["remarks"] + one_row_ends(data)
-        return replace(data, about=data.about | more)
+        more["remarks"] = data.metadata["remarks"] + one_row_ends(data)
+        return replace(data, metadata=data.metadata | more)
 
-    data = cache.fetch(wish, build, say)
-    about = data.about | {"path": str(path), "task": task or said}
+    data = cache.fetch(request, build, say)
+    metadata = data.metadata | {"path": str(path), "task": task or declared}
     if kind == "d4rl":
-        about["name"] = path.stem  # the arrays may have been built from a copy of another name
-    if (misfit := about.pop("misfit")) and task is not None:
+        metadata["name"] = path.stem  # the arrays may have been built from a copy of another name
+    if (misfit := metadata.pop("misfit")) and task is not None:
         raise DatasetError(misfit)
-    if named.unlike(said, task):
-        unlike = f"collected in {said}, used with {task}: other returns, maybe another task"
-        about["remarks"] = [*about["remarks"], unlike]
-    _say_once(about, say)
-    if timeouts == "kept" != about["timeouts"]:
+    if named.unlike(declared, task):
+        unlike = f"collected in {declared}, used with {task}: other returns, maybe another task"
+        metadata["remarks"] = [*metadata["remarks"], unlike]
+    _say_once(metadata, say)
+    if timeouts == "kept" != metadata["timeouts"]:
         raise DatasetError(
             f"{name} was converted without the rows at time limits, so they cannot be kept; leave "
             "the choice out, or say timeouts dropped"
         )
-    return replace(data, about=about)
+    return replace(data, metadata=metadata)
 
 
 def _digest(source: Path) -> str:
@@ -111,11 +113,11 @@ def _digest(source: Path) -> str:
 _said: set[tuple[str, str]] = set()  # (path, remark): a run loads its set more than once
 
 
-def _say_once(about: dict, say: Callable[[str], None]) -> None:
-    for remark in about["remarks"]:
-        if (about["path"], remark) not in _said:
-            say(f"{about['name']}: {remark}")
-        _said.add((about["path"], remark))
+def _say_once(metadata: dict, say: Callable[[str], None]) -> None:
+    for remark in metadata["remarks"]:
+        if (metadata["path"], remark) not in _said:
+            say(f"{metadata['name']}: {remark}")
+        _said.add((metadata["path"], remark))
 
 
 def _require_unchanged(source: Path, sha256: str) -> None:
@@ -123,11 +125,11 @@ def _require_unchanged(source: Path, sha256: str) -> None:
         raise DatasetError(f"{source} changed while it was read; try again")
 
 
-def _read(path: Path, kind: str, wish: dict, envs) -> Transitions:
+def _read(path: Path, kind: str, request: dict, envs) -> Transitions:
     if kind == "minari":
-        return minari.read(path, wish["timeouts"], wish["skip_damaged"])
+        return minari.read(path, request["timeouts"], request["skip_damaged"])
     limit = envs.time_limit if envs else None
-    return d4rl.read(path, wish["timeouts"], limit, wish["skip_damaged"])
+    return d4rl.read(path, request["timeouts"], limit, request["skip_damaged"])
 
 
 def locate(name: str) -> tuple[Path, str]:
@@ -167,7 +169,7 @@ class LocalSet:
         if self.problem:
             return f"{self.name:40} {self.problem}"
         counted = f"{self.transitions:>12,} transitions {self.size / 1e6:>9,.1f} MB"
-        return f"{self.name:40} {counted}  {self.format:6}  {self.task or 'task not said'}"
+        return f"{self.name:40} {counted}  {self.format:6}  {self.task or 'task not declared'}"
 
 
 def local() -> list[LocalSet]:
@@ -208,25 +210,25 @@ def download(name: str) -> Path:
 # ------------------------------------------------------------------------------------- reading
 
 
-def _environments(task: str | None, said: str | None):
+def _environments(task: str | None, declared: str | None):
     """One environment of `task`; None if there is no task, or only the set says so and it fails."""
     from rlsuite import envs
 
     try:
         return None if task is None else envs.make(task, [0], 1)
     except Exception:  # a set may give an environment any settings
-        if task == said:
+        if task == declared:
             return None
         raise
 
 
 def _with_box(data: Transitions, envs) -> Transitions:
     """`data` with an action box: its own, its task's, or that of D4RL's tasks."""
-    about, size = data.about, None if data.discrete else data.action.shape[1]
-    low, high = about["action_low"], about["action_high"]
+    metadata, size = data.metadata, None if data.discrete else data.action.shape[1]
+    low, high = metadata["action_low"], metadata["action_high"]
     if low is None and envs is not None and not envs.discrete:
         low, high = envs.action_low.tolist(), envs.action_high.tolist()
-    elif low is None and size and about["format"] == "d4rl" and d4rl.family(about["name"]):
+    elif low is None and size and metadata["format"] == "d4rl" and d4rl.family(metadata["name"]):
         low, high = [-1.0] * size, [1.0] * size
     if size != (low and len(low)):
         kind = "They are whole numbers"
@@ -235,10 +237,10 @@ def _with_box(data: Transitions, envs) -> Transitions:
             kind = f"They have size {size} and lie in {span}"
         unlike = f", unlike those of {envs.task}" if envs is not None else ""
         raise DatasetError(
-            f"{about['path']}: of which task are its actions? {kind}{unlike}. Name the task: "
+            f"{metadata['path']}: of which task are its actions? {kind}{unlike}. Name the task: "
             "--task Hopper-v4 (in rlsuite train: --env)"
         )
-    return replace(data, about=about | {"action_low": low, "action_high": high})
+    return replace(data, metadata=metadata | {"action_low": low, "action_high": high})
 
 
 def _misfit(data: Transitions, envs) -> str | None:
@@ -252,11 +254,13 @@ def _misfit(data: Transitions, envs) -> str | None:
 
 def _clipped(data: Transitions) -> Transitions:
     if data.discrete:
-        raise DatasetError(f"{data.about['name']} has discrete actions; leave out --clip-actions")
-    low, high = (np.array(data.about[key], np.float32) for key in ("action_low", "action_high"))
+        raise DatasetError(
+            f"{data.metadata['name']} has discrete actions; leave out --clip-actions"
+        )
+    low, high = (np.array(data.metadata[key], np.float32) for key in ("action_low", "action_high"))
     rows = ((data.action < low) | (data.action > high)).any(1)
     np.clip(data.action, low, high, out=data.action)
-    return replace(data, about=data.about | {"clipped_rows": int(rows.sum())})
+    return replace(data, metadata=data.metadata | {"clipped_rows": int(rows.sum())})
 
 
 # ------------------------------------------------------------------------------------- names

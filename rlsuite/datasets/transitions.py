@@ -26,7 +26,7 @@ class Transitions:
     | truncated | [N] bool | a time limit cut the episode here: bootstrap from next_obs |
     | last | [N] bool | last stored row of its episode, whatever ended it |
 
-    `about` describes the set in JSON's types: `name`, `format`, `path`, `sha256`, `task` (of
+    `metadata` describes the set in JSON's types: `name`, `format`, `path`, `sha256`, `task` (of
     Gymnasium, or None), `action_low` and `action_high` [A] (None where discrete), `timeouts`
     ("kept": rows cut by a time limit are here, with their true next observation; "dropped": they
     are not, because the file has no next observation for them), `source` (who made the data),
@@ -41,7 +41,7 @@ class Transitions:
     terminated: np.ndarray
     truncated: np.ndarray
     last: np.ndarray
-    about: dict = field(default_factory=dict)
+    metadata: dict = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.reward)
@@ -54,12 +54,12 @@ class Transitions:
     def discrete(self) -> bool:
         return self.action.ndim == 1
 
-    def box(self) -> tuple[list[float], list[float]]:
+    def action_bounds(self) -> tuple[list[float], list[float]]:
         """Lowest and highest action, [A] each. DatasetError where actions are discrete."""
         if self.discrete:
-            name = self.about.get("name", "this data set")
+            name = self.metadata.get("name", "this data set")
             raise DatasetError(f"{name} has discrete actions; this algorithm needs continuous ones")
-        return self.about["action_low"], self.about["action_high"]
+        return self.metadata["action_low"], self.metadata["action_high"]
 
     def bounds(self) -> np.ndarray:
         """[episodes, 2]: first row of each episode, and the row after its last."""
@@ -76,7 +76,7 @@ class Transitions:
         A row that ends an episode without the task's own end has no next action, and is left out:
         `say` is told of their number. DatasetError for a set not in the order of its episodes.
         """
-        name, count = self.about.get("name", "this data set"), len(self)
+        name, count = self.metadata.get("name", "this data set"), len(self)
         follows = (self.next_obs[:-1] == self.obs[1:]).all(1)
         broken = np.flatnonzero(~(follows | self.last[:-1]))
         if len(broken) > 0.01 * count:
@@ -110,7 +110,7 @@ def check(data: Transitions) -> Transitions:
 
     Raises DatasetError that names the set, the field, the row and the value.
     """
-    name, n = data.about.get("name", "this data set"), len(data)
+    name, n = data.metadata.get("name", "this data set"), len(data)
     if n == 0:
         raise DatasetError(f"{name} holds no transition; collect or convert it again")
     for key in ("obs", "action", "next_obs", "terminated", "truncated", "last"):
@@ -131,11 +131,11 @@ def check(data: Transitions) -> Transitions:
 
 def check_task(data: Transitions, envs) -> None:
     """Raise DatasetError unless `envs` (an `rlsuite.envs.Environments`) has the data's spaces."""
-    name, task = data.about.get("name", "this data set"), envs.task
+    name, task = data.metadata.get("name", "this data set"), envs.task
     if data.obs_size != envs.obs_size:
         raise DatasetError(
             f"{name} has {data.obs_size} observations, {task} has {envs.obs_size}; name its own "
-            f"task: --env {data.about.get('task') or 'TASK'}"
+            f"task: --env {data.metadata.get('task') or 'TASK'}"
         )
     if data.discrete != envs.discrete:
         kinds = {True: "discrete", False: "continuous"}
@@ -146,7 +146,7 @@ def check_task(data: Transitions, envs) -> None:
         if data.action.shape[1] != envs.action_size:
             sizes = f"{data.action.shape[1]} action dimensions, {task} has {envs.action_size}"
             raise DatasetError(f"{name} has {sizes}; name its own task with --env")
-        low, high = data.about["action_low"], data.about["action_high"]
+        low, high = data.metadata["action_low"], data.metadata["action_high"]
         if not (np.allclose(low, envs.action_low) and np.allclose(high, envs.action_high)):
             box = f"[{envs.action_low.min():g}, {envs.action_high.max():g}]"
             raise DatasetError(
@@ -213,7 +213,7 @@ def _require_finite(data: Transitions, name: str, key: str) -> None:
 
 
 def _require_inside(name: str, data: Transitions) -> None:
-    low, high = (np.asarray(data.about[key]) for key in ("action_low", "action_high"))
+    low, high = (np.asarray(data.metadata[key]) for key in ("action_low", "action_high"))
     for start in range(0, len(data), 1_000_000):
         part = data.action[start : start + 1_000_000]
         outside = ((part < low - SLACK) | (part > high + SLACK)).any(1)

@@ -40,11 +40,13 @@ class Environments:
     Returned arrays are never overwritten by later steps; `cost` and `truncated` may be read-only.
     """
 
-    def __init__(self, physics, task: str, engine: str, seeds: Sequence[int], copies: int) -> None:
+    def __init__(
+        self, physics, task: str, engine: str, seeds: Sequence[int], num_envs: int
+    ) -> None:
         self.task = task
         self.engine = engine
         self.seeds = tuple(int(seed) for seed in seeds)
-        self.copies = copies
+        self.num_envs = num_envs
         self.obs_size: int = physics.obs_size
         self.discrete: bool = physics.discrete
         self.action_size: int = physics.action_size
@@ -60,8 +62,8 @@ class Environments:
         known = find(task)
         self._staggered = known is not None and known.staggered
         self._physics = physics
-        self._shape = (len(self.seeds), copies)
-        self._count = len(self.seeds) * copies
+        self._shape = (len(self.seeds), num_envs)
+        self._count = len(self.seeds) * num_envs
         self._obs_shape = (*self._shape, self.obs_size)
         self._action_shape = self._shape if self.discrete else (*self._shape, self.action_size)
         self._action_kinds = "iu" if self.discrete else "f"
@@ -280,7 +282,7 @@ class Environments:
     def _episode(self, row: int) -> Episode:
         length = self._steps - int(self._began[row])
         ret, cost = float(self._return[row]), tuple(self._cost[row].tolist())
-        return Episode(*divmod(row, self.copies), ret, cost, length)
+        return Episode(*divmod(row, self.num_envs), ret, cost, length)
 
     def _require_finite(
         self, values: NDArray, quantity: str, rows: NDArray, kind: type = EnvironmentFault
@@ -307,14 +309,14 @@ class Environments:
 
     def _fault(self, rows: list[int], text: str, kind: type = EnvironmentFault) -> RuntimeError:
         """What to raise for `text` in `rows`; the message names the first of them."""
-        slot, copy = divmod(rows[0], self.copies)
-        place = f"seed {self.seeds[slot]}, copy {copy}"
+        seed, copy = divmod(rows[0], self.num_envs)
+        place = f"seed {self.seeds[seed]}, copy {copy}"
         within = self._steps - int(self._began[rows[0]])
         if within:
             place += f", in step {within} of its episode"
         return kind(
             f"{self.task}: {text} for {place}, after {self._steps} steps since the last reset",
-            [self.seeds[slot] for slot in sorted({row // self.copies for row in rows})],
+            [self.seeds[seed] for seed in sorted({row // self.num_envs for row in rows})],
         )
 
 
@@ -347,11 +349,11 @@ def is_seeded(task: str) -> bool:
 def make(
     task: str,
     seeds: Sequence[int],
-    copies: int,
+    num_envs: int,
     engine: str = "auto",
     threads: int | None = None,
 ) -> Environments:
-    """Build `copies` environments of `task` for each of `seeds`: S x N in all.
+    """Build `num_envs` environments of `task` for each of `seeds`: S x N in all.
 
     task     a known task, an id registered with Gymnasium, or MODULE:ID (see `tasks`); settings of
              the environment may follow: Pendulum-v1,g=1.6,max_episode_steps=12 (see `variants`)
@@ -363,11 +365,11 @@ def make(
     """
     if len(seeds) == 0:
         raise ValueError("seeds is empty: give at least one seed, for instance seeds=[0]")
-    if copies < 1:
-        raise ValueError(f"copies must be at least 1, got {copies}")
+    if num_envs < 1:
+        raise ValueError(f"copies must be at least 1, got {num_envs}")
     if threads is not None and threads < 1:
         raise ValueError(f"threads must be at least 1, got {threads}")
-    count = len(seeds) * copies
+    count = len(seeds) * num_envs
     engine = choose_engine(task, count, engine)
     # Imported on demand: each engine is heavy, and neither has to be installed.
     if engine == "envpool":
@@ -384,4 +386,4 @@ def make(
         physics = GymnasiumPhysics(task, count)
     if mismatch := physics_mismatch(task):
         warn_once(mismatch)
-    return Environments(physics, task, engine, seeds, copies)
+    return Environments(physics, task, engine, seeds, num_envs)

@@ -41,8 +41,8 @@ class EnvPoolPhysics:
         self._obs_keys = list(sizes)
         self.obs_size = sum(sizes.values())
         self._signals = known.signals
-        told = [key.removeprefix("info:") for key in spec.state_array_spec]
-        if absent := [name for name in self._signals if name not in told]:
+        arrays = [key.removeprefix("info:") for key in spec.state_array_spec]
+        if absent := [name for name in self._signals if name not in arrays]:
             raise ValueError(f"{task}: EnvPool's {self._id} tells no {absent[0]!r}")
         self.time_limit: int | None = known.time_limit
         self.seeded, self.first_action = True, 0

@@ -32,7 +32,7 @@ class Step(NamedTuple):
 class Episode(NamedTuple):
     """A finished episode: raw undiscounted return and C costs (float64 sums), length in steps."""
 
-    slot: int
+    seed: int
     copy: int
     ret: float
     cost: tuple[float, ...]

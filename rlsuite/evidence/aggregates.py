@@ -31,8 +31,8 @@ from rlsuite.evidence.tables.summaries import (
     legend,
     published_cell,
     steps_text,
-    thing,
-    things,
+    task_word,
+    task_words,
     value_text,
 )
 from rlsuite.evidence.tables.tabular import NONE, Cell, Table
@@ -126,7 +126,7 @@ def pool(results: Sequence[Result], values: Sequence[Published], column: str) ->
     names = list(dict.fromkeys(result.algorithm for result in results))
     by_key = {(result.algorithm, result.task): result.final(column) for result in results}
     finals = {name: [by_key[name, task] for task in tasks] for name in names}
-    words, over = QUANTITIES.get(column, FINALS[column]), things(results, len(tasks))
+    words, over = QUANTITIES.get(column, FINALS[column]), task_words(results, len(tasks))
     if column in SCORES or len(tasks) == 1:
         centre = "mean" if column in SCORES else "IQM"
         scale = f"Scores: {FINALS[column]}, as it is."
@@ -198,7 +198,7 @@ def table(results: Sequence[Result], values: Sequence[Published], column: str) -
             line.append(Cell(versus))
         lines.append(line)
     notes = [
-        f"{thing(results).capitalize()}s: {joined(scores.tasks)}. {scores.scale}",
+        f"{task_word(results).capitalize()}s: {joined(scores.tasks)}. {scores.scale}",
         "IQM: mean of the middle half of all runs, every task weighing the same. P(above X): "
         "probability that a seed of the row scores above a seed of X, averaged over tasks, ties "
         "counting half. In brackets 95% intervals of the bootstrap over seeds within each task "

@@ -138,8 +138,8 @@ def _learning_curves(
             style = style_of[result.algorithm]
             thin = seed_lines and len(names) == 1
             reach += _curve(panel, result, column, statistic, style, unit, thin)
-            turn = names.index(result.algorithm) if len(names) > 1 else None
-            marks |= _published_line(panel, result, values, column, style.colour, turn)
+            position = names.index(result.algorithm) if len(names) > 1 else None
+            marks |= _published_line(panel, result, values, column, style.colour, position)
         dotted |= _data_line(panel, here[0], column)
         cut.append(_fit(panel, reach))
         panel.set_title(one_line(task))
@@ -220,29 +220,29 @@ def _published_line(
     values: Sequence[Published],
     column: str,
     colour: str,
-    turn: int | None,
+    position: int | None,
 ) -> set[str]:
     """Draw the published value most like ours; returns the marks of its differences.
 
-    turn: place of the algorithm among several, which shifts its dashes so that lines of equal
+    position: place of the algorithm among several, which shifts its dashes so that lines of equal
     height all stay visible; None for one alone.
     """
     near = published.closest(published.beside(values, result.place, [column]), result.place)
-    apart = near is None and turn is not None
+    apart = near is None and position is not None
     far = published.elsewhere(values, result.place, [column]) if apart else None
     shown = near or far
     if shown is None:
         return set()
     cell = published_cell(shown, result)
-    label = f"{result.algorithm}, " if turn is not None else ""
+    label = f"{result.algorithm}, " if position is not None else ""
     label += " ".join(filter(None, (shown.source, shown.environment, steps_text(shown.steps))))
     label += f": {cell.text}" + (f" [{','.join(cell.marks)}]" if cell.marks else "")
     label = one_line(label)
     if far:
         panel.plot([], [], linestyle="none", label=label)
         return set(cell.marks)
-    colour = "#444444" if turn is None else colour
-    dashes = (DASH_SHIFT * (turn or 0), (5, 3))
+    colour = "#444444" if position is None else colour
+    dashes = (DASH_SHIFT * (position or 0), (5, 3))
     panel.axhline(near.mean, color=colour, linewidth=1.2, linestyle=dashes, label=label)
     return set(cell.marks)
 

@@ -82,13 +82,13 @@ def of_manifest(manifest: dict) -> Dataset | None:
 
     Raises ValueError for a set without a name.
     """
-    about = manifest.get("data")
-    if about is None:
+    facts = manifest.get("data")
+    if facts is None:
         return None
-    if not isinstance(about, dict) or not isinstance(about.get("name"), str):
-        raise ValueError(f"'data' is {about!r}; it needs 'name', the name of the data set")
-    known = {key: about.get(key) for key in Dataset.__annotations__}
-    return Dataset(**known | {"task": manifest["task"], "source": about.get("source") or UNKNOWN})
+    if not isinstance(facts, dict) or not isinstance(facts.get("name"), str):
+        raise ValueError(f"'data' is {manifest!r}; it needs 'name', the name of the data set")
+    known = {key: facts.get(key) for key in Dataset.__annotations__}
+    return Dataset(**known | {"task": manifest["task"], "source": facts.get("source") or UNKNOWN})
 
 
 def notes(sets: Iterable[Dataset]) -> list[str]:

@@ -71,16 +71,16 @@ def finished(folder: Path) -> Result:
         command = f"rlsuite train --resume {folder}"
         raise RunError(f"{folder} has not finished; go on with: {command}")
     result = rows.read_run(folder)
-    about, log = result.manifest, result.progress
-    absent = [key for key in (*KEPT, "hardware", "engine", "settings") if key not in about]
+    manifest, log = result.manifest, result.progress
+    absent = [key for key in (*KEPT, "hardware", "engine", "settings") if key not in manifest]
     for key in ("seeds", "evaluations", "evaluation_episodes"):
-        absent += [f"settings.{key}"] if about.get(key) is None else []
+        absent += [f"settings.{key}"] if manifest.get(key) is None else []
     if absent:
         raise RowsError(f"{folder / 'config.json'}: needs {absent[0]!r}")
     if log is None:
         raise RowsError(f"{folder / 'progress.csv'}: no such file; a finished run has one")
     damaged = f"{result.file}: has been cut or edited: "
-    planned = min(about["evaluations"], len(log.steps))
+    planned = min(manifest["evaluations"], len(log.steps))
     if len(result.steps) != planned:
         raise RowsError(f"{damaged}{len(result.steps)} evaluations where the run made {planned}")
     if result.last_step != log.steps[-1] or not result.finished:
@@ -92,23 +92,23 @@ def finished(folder: Path) -> Result:
 
 
 def _of_run(result: Result) -> Exported:
-    about = result.manifest
+    facts = result.manifest
     table = _table(result)
     last = list(table.values())[-1]
-    manifest = {key: about[key] for key in KEPT}
+    manifest = {key: facts[key] for key in KEPT}
     manifest |= {
-        "hardware": about["hardware"],
-        "seeds": about["seeds"],
-        "engine": about["engine"],
-        "evaluation_episodes": about["evaluation_episodes"],
+        "hardware": facts["hardware"],
+        "seeds": facts["seeds"],
+        "engine": facts["engine"],
+        "evaluation_episodes": facts["evaluation_episodes"],
         "steps": int(last["step"]),
         "wall_seconds": float(last["wall_seconds"]),
-        "logged": about["logged"],
+        "logged": facts["logged"],
     }
     optional = ("uses", "sessions", "constraints", "declared")
-    manifest |= {k: about[k] for k in optional if about.get(k)}
+    manifest |= {k: facts[k] for k in optional if facts.get(k)}
     if result.data:
-        manifest["data"] = about["data"] | {"origin": result.data.origin}
+        manifest["data"] = facts["data"] | {"origin": result.data.origin}
     return Exported(manifest, table)
 
 

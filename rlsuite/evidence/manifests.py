@@ -31,7 +31,11 @@ FIELDS = {
     **RUN,
     "algorithm": str,
     "task": str,
-    "config": {"best_fraction": NUMBER, "online_steps": int, "total_steps": int},
+    "config": {
+        "best_fraction": NUMBER,
+        **dict.fromkeys(("online_steps", "env_steps", "gradient_steps"), int),
+        "total_steps": int,  # what those two were called
+    },
     "declared": {"steps": int, "value": str, "variant": str},
     "config_hash": str,
     "settings": {"seeds": [int], "evaluations": int, "evaluation_episodes": int},

@@ -26,7 +26,7 @@ from rlsuite.evidence.tables.summaries import (
     steps_header,
     steps_text,
     summarise,
-    thing,
+    task_word,
     value_text,
     wall_time_notes,
 )
@@ -136,7 +136,7 @@ def benchmark(source: Path, published_dir: Path) -> Benchmark:
         wall_time = duration_text(sum(result.wall_seconds for result in ours))
         totals.append(Total(name, f"{seeds} x {steps}", score, wall_time, source / name))
     notes = _notes(results, pooled, column)
-    return Benchmark(FINALS[column], thing(results), tuple(lines), tuple(totals), tuple(notes))
+    return Benchmark(FINALS[column], task_word(results), tuple(lines), tuple(totals), tuple(notes))
 
 
 def _notes(results: Sequence[Result], pooled: aggregates.Scores | None, column: str) -> list[str]:
@@ -144,7 +144,7 @@ def _notes(results: Sequence[Result], pooled: aggregates.Scores | None, column: 
     notes += failings(results)
     notes += ["Steps are gradient steps."] if steps_header(results) != "Steps" else []
     if pooled:
-        together, over = f"All {thing(results)}s", ", ".join(pooled.tasks)
+        together, over = f"All {task_word(results)}s", ", ".join(pooled.tasks)
         notes.append(f"{together}: {pooled.centre} over {over}. {pooled.scale}")
         left_out = aggregates.comparable(results, column)[1]
         notes += [f"{together} leaves out {'; '.join(left_out)}."] if left_out else []

@@ -16,7 +16,7 @@ from rlsuite.evidence import aggregates, curves, published, rows
 from rlsuite.evidence.rows import QUANTITIES, Result
 from rlsuite.evidence.tables import benchmark as tables
 from rlsuite.evidence.tables import tabular
-from rlsuite.evidence.tables.summaries import duration_text, failings, things
+from rlsuite.evidence.tables.summaries import duration_text, failings, task_words
 
 FEW_SEEDS = 5
 NOT_RECORDED = "not recorded"
@@ -162,7 +162,7 @@ def _lead(results: Sequence[Result]) -> str:
     steps = ", ".join(f"{count:,} {unit}" for unit, count in counted.items())
     hours = sum(result.wall_seconds for result in results)
     return (
-        f"{', '.join(names)}; {things(results, len(tasks))}; {trained} trained "
+        f"{', '.join(names)}; {task_words(results, len(tasks))}; {trained} trained "
         f"agent{'s' * (trained > 1)}, {steps}, wall time {duration_text(hours)}."
     )
 

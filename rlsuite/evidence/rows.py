@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from rlsuite.algorithms import ALGORITHMS
+from rlsuite.algorithms.renamed import renamed
 from rlsuite.evidence import cells, dataset, progress, published
 from rlsuite.evidence.cells import RowsError
 from rlsuite.evidence.dataset import Dataset
@@ -265,7 +266,8 @@ def declared(manifest: dict) -> dict:
     """
     config = manifest.get("config") or {}
     share = config.get("best_fraction")
-    steps, online = config.get("total_steps") or 0, config.get("online_steps") or 0
+    steps = config.get("env_steps") or config.get("gradient_steps") or 0
+    online = config.get("online_steps") or 0
     variant = f"{100 * share:g}-percent" if share is not None and share < 1 else ""
     known = {"steps": steps + online, "value": "value", "variant": "online" if online else variant}
     return known | (manifest.get("declared") or {})
@@ -295,6 +297,8 @@ def _manifest(manifest_file: Path, file: Path) -> dict:
     check_manifest(manifest, manifest_file)
     # A run folder keeps seeds and engine among its settings
     manifest = {**(manifest.get("settings") or {}), **manifest}
+    if manifest.get("config"):
+        manifest["config"] = renamed(manifest["algorithm"], manifest["config"])
     check_manifest(manifest, manifest_file)
     return manifest
 

@@ -43,7 +43,7 @@ def evaluate(
         behaviour.reset(step.terminated | step.truncated)
         obs = step.obs
         for episode in envs.episodes(seen):
-            first.setdefault((episode.slot, episode.copy), episode)
+            first.setdefault((episode.seed, episode.copy), episode)
         seen = envs.finished
         if len(first) == env_seeds.size:
             break
@@ -53,7 +53,7 @@ def evaluate(
             f"after {ENDLESS:,} steps (gymnasium.register takes max_episode_steps)"
         )
         for episode in envs.unfinished():
-            first.setdefault((episode.slot, episode.copy), episode)
+            first.setdefault((episode.seed, episode.copy), episode)
     order = [first[place] for place in np.ndindex(env_seeds.shape)]
     returns, lengths = (
         np.array([getattr(e, name) for e in order], float).reshape(env_seeds.shape)

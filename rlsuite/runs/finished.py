@@ -31,10 +31,10 @@ def base(
     folder: Path, task: str, data: Transitions, seeds: Sequence[int], critics: bool = True
 ) -> Base:
     """What the run in `folder` has learned. RunError if it does not fit; `critics`: those, too."""
-    about = folders.read(folder)
-    name = about["algorithm"]
-    if about["task"] != task:
-        raise RunError(f"{folder} is a run on {about['task']}, not on {task}; name another run")
+    manifest = folders.read(folder)
+    name = manifest["algorithm"]
+    if manifest["task"] != task:
+        raise RunError(f"{folder} is a run on {manifest['task']}, not on {task}; name another run")
     if not (folder / FINISHED).exists():
         raise RunError(f"{folder} has not finished; type: rlsuite train --resume {folder}")
     policy, described = load_policy(folder)
@@ -44,26 +44,27 @@ def base(
             "name one of bc, td3_bc, iql or spot"
         )
     box = [policy.spec["low"], policy.spec["high"]]
-    if policy.spec["obs_size"] != data.obs_size or not np.allclose(box, data.box()):
+    if policy.spec["obs_size"] != data.obs_size or not np.allclose(box, data.action_bounds()):
         raise RunError(
             f"{folder} has {policy.spec['obs_size']} observations and actions in {box}, the data "
-            f"have {data.obs_size} and {[list(end) for end in data.box()]}; name another run"
+            f"have {data.obs_size} and {[list(end) for end in data.action_bounds()]}; name "
+            "another run"
         )
     absent = sorted(set(seeds) - set(described["seeds"]))
     if absent:
         raise RunError(f"{folder} has seeds {described['seeds']}, not {absent}; train those, too")
-    slots, config = [described["seeds"].index(seed) for seed in seeds], about["config"]
+    index, config = [described["seeds"].index(seed) for seed in seeds], manifest["config"]
     chosen = BoundedActor(rngs=[np.random.default_rng(0) for _ in seeds], **policy.spec)
-    chosen.theta.copy_(policy.theta[slots])
+    chosen.theta.copy_(policy.theta[index])
     statistics = policy.normalizer.state_dict().items()
-    chosen.normalizer.load_state_dict({key: value[slots] for key, value in statistics})
+    chosen.normalizer.load_state_dict({key: value[index] for key, value in statistics})
     if "log_std_min" in config:  # what acts is bounded by its algorithm, not by its parameters
         log_std = chosen.layout.views(chosen.theta)["log_std"]
         log_std.clamp_(config["log_std_min"], config["log_std_max"])
     if not critics:
         return Base(chosen.eval(), None, ())
     hidden = tuple(config["hidden"])
-    return Base(chosen.eval(), _critic(folder, name, chosen, hidden)[slots], hidden)
+    return Base(chosen.eval(), _critic(folder, name, chosen, hidden)[index], hidden)
 
 
 def _critic(folder: Path, name: str, policy: BoundedActor, hidden: tuple[int, ...]) -> Tensor:

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from rlsuite import algorithms, envs
+from rlsuite.algorithms.renamed import renamed
 from rlsuite.datasets import store
 from rlsuite.datasets.transitions import Transitions
 from rlsuite.envs.tasks import choose_engine, costs_of
@@ -58,13 +59,13 @@ def describe(
     if settings.dataset:
         data = store.load(settings.dataset, task=settings.env)
     declared = config.declared
-    copies = {"engine": declared.environments, "evaluation_engine": settings.evaluation_episodes}
-    about = {
+    counts = {"engine": declared.environments, "evaluation_engine": settings.evaluation_episodes}
+    manifest = {
         "format": FORMAT,
         "algorithm": algorithm,
         "task": settings.env,
         "data": _described(data) if data else None,
-        "dataset_path": str(Path(data.about["path"]).absolute()) if data else None,
+        "dataset_path": str(Path(data.metadata["path"]).absolute()) if data else None,
         "preset": preset,
         "command": command,
         "settings": dataclasses.asdict(settings),
@@ -73,14 +74,14 @@ def describe(
         "config_hash": config_hash(algorithm, config, settings),
         "uses": runs_used(config),
         "declared": declared._asdict(),
-        **{k: choose_engine(settings.env, seeds * n, settings.engine) for k, n in copies.items()},
+        **{k: choose_engine(settings.env, seeds * n, settings.engine) for k, n in counts.items()},
         "constraints": _constraints(settings.env),
         "physics_mismatch": envs.physics_mismatch(settings.env),
         "seeded": envs.is_seeded(settings.env),
         **here(),
         "sessions": [],
     }
-    return json.loads(json.dumps(about))  # as a later process will read it
+    return json.loads(json.dumps(manifest))  # as a later process will read it
 
 
 def _constraints(task: str) -> list[dict]:
@@ -91,7 +92,7 @@ def _constraints(task: str) -> list[dict]:
 
 def _described(data: Transitions) -> dict:
     """What a data set was."""
-    known = {key: data.about.get(key) for key in DATA_KEYS}
+    known = {key: data.metadata.get(key) for key in DATA_KEYS}
     returns = data.episode_returns()
     counts = {"transitions": len(data), "episodes": len(returns)}
     return known | counts | {"mean_return": float(returns.mean())}
@@ -106,13 +107,13 @@ def here() -> dict:
     }
 
 
-def begin(folder: Path, about: dict) -> None:
+def begin(folder: Path, manifest: dict) -> None:
     """Make `folder` a new run's. RunError if it is another's already, or cannot be written."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with locked(folder):
-            require_free(folder, about["algorithm"])
-            _write(folder, about)
+            require_free(folder, manifest["algorithm"])
+            _write(folder, manifest)
     except OSError as error:
         why = error.strerror
         raise RunError(f"cannot write to {folder} ({why}); choose another --folder") from None
@@ -134,111 +135,126 @@ def read(folder: Path, algorithm: str | None = None) -> dict:
     """
     path = folder / MANIFEST
     try:
-        about = json.loads(path.read_bytes())
+        manifest = json.loads(path.read_bytes())
     except OSError:
         raise RunError(f"{folder} is not a run folder (no readable {MANIFEST})") from None
     except (ValueError, RecursionError) as error:
         raise RunError(f"{folder} is not a run folder ({MANIFEST} is damaged: {error})") from None
-    if not isinstance(about, dict) or not isinstance(about.get("algorithm"), str):
+    if not isinstance(manifest, dict) or not isinstance(manifest.get("algorithm"), str):
         raise RunError(f"{folder} is not a run folder ({MANIFEST} names no algorithm)")
-    if algorithm not in (None, about["algorithm"]):
+    if algorithm not in (None, manifest["algorithm"]):
         raise RunError(
-            f"{folder} belongs to {about['algorithm']}, not {algorithm}; "
-            f"type: rlsuite train {about['algorithm']} --resume {folder}"
+            f"{folder} belongs to {manifest['algorithm']}, not {algorithm}; "
+            f"type: rlsuite train {manifest['algorithm']} --resume {folder}"
         )
-    _require_format(path, about)
-    _require_fields(path, about)
-    _require_hash(folder, about)
-    return about
+    _require_format(path, manifest)
+    _require_kinds(path, manifest)
+    _require_hash(folder, manifest)
+    manifest["config"] = renamed(manifest["algorithm"], manifest["config"])
+    _require_fields(path, manifest)
+    return manifest
 
 
-def begun_with(folder: Path, about: dict) -> tuple[object, Settings]:
+def begun_with(folder: Path, manifest: dict) -> tuple[object, Settings]:
     """Config and settings that a manifest names. RunError if this version does not accept them."""
     try:
-        config = from_json(algorithms.load(about["algorithm"]).Config, about["config"])
-        return config, from_json(Settings, about["settings"])
+        config = from_json(algorithms.load(manifest["algorithm"]).Config, manifest["config"])
+        return config, from_json(Settings, manifest["settings"])
     except (TypeError, ValueError, AttributeError) as error:
-        raise RunError(f"{folder / MANIFEST}: {error}; {_versions(about)}") from None
+        raise RunError(f"{folder / MANIFEST}: {error}; {_versions(manifest)}") from None
 
 
 def from_json(cls: type, values: dict):
     return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
 
 
-def _write(folder: Path, about: dict) -> None:
-    if about.get("format"):
-        about = about | {"manifest_hash": _manifest_hash(about)}
-    write_whole(folder / MANIFEST, json.dumps(about, indent=2).encode())
+def _write(folder: Path, manifest: dict) -> None:
+    if manifest.get("format"):
+        manifest = manifest | {"manifest_hash": _manifest_hash(manifest)}
+    write_whole(folder / MANIFEST, json.dumps(manifest, indent=2).encode())
 
 
-def _manifest_hash(about: dict) -> str:
-    rest = {key: value for key, value in about.items() if key != "manifest_hash"}
+def _manifest_hash(manifest: dict) -> str:
+    rest = {key: value for key, value in manifest.items() if key != "manifest_hash"}
     return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
-def _versions(about: dict) -> str:
+def _versions(manifest: dict) -> str:
     """The version that wrote a manifest, beside the one that reads it."""
-    versions = about["versions"] if isinstance(about.get("versions"), dict) else {}
-    wrote = f"rlsuite {versions.get('rlsuite')}, commit {str(about.get('commit'))[:12]}"
+    versions = manifest["versions"] if isinstance(manifest.get("versions"), dict) else {}
+    wrote = f"rlsuite {versions.get('rlsuite')}, commit {str(manifest.get('commit'))[:12]}"
     own = f"{machine.versions()['rlsuite']}, commit {machine.git_commit()[:12]}"
     return f"it was written by {wrote}; this is {own}"
 
 
-def _require_format(path: Path, about: dict) -> None:
-    found = about.get("format", 1 if "manifest_hash" in about else 0)
+def _require_format(path: Path, manifest: dict) -> None:
+    found = manifest.get("format", 1 if "manifest_hash" in manifest else 0)
     if type(found) is not int or found not in range(FORMAT + 1):
         raise RunError(
             f"{path} has format {found!r}, and this version knows formats up to {FORMAT}: "
-            f"{_versions(about)}. Go on with that version"
+            f"{_versions(manifest)}. Go on with that version"
         )
 
 
-def _require_fields(path: Path, about: dict) -> None:
-    """RunError for what is missing, of another kind, or not known here."""
-    kinds = KINDS | (SINCE_1 if "format" in about or "manifest_hash" in about else {})
-    wrong = [name for name, kind in kinds.items() if not isinstance(about.get(name), kind)]
-    if about.get("data") is not None and not isinstance(about["data"], dict):
+def _require_kinds(path: Path, manifest: dict) -> None:
+    """RunError for what every manifest has, where it is missing or of another kind."""
+    kinds = KINDS | (SINCE_1 if "format" in manifest or "manifest_hash" in manifest else {})
+    wrong = [name for name, kind in kinds.items() if not isinstance(manifest.get(name), kind)]
+    if manifest.get("data") is not None and not isinstance(manifest["data"], dict):
         wrong.append("data")
     if wrong:
-        raise RunError(f"{path} lacks, or has damaged: {', '.join(wrong)}; {_versions(about)}")
-    module = algorithms.load(about["algorithm"])
+        raise RunError(f"{path} lacks, or has damaged: {', '.join(wrong)}; {_versions(manifest)}")
+
+
+def _require_fields(path: Path, manifest: dict) -> None:
+    """RunError for settings that are missing, or not known here."""
+    module = algorithms.load(manifest["algorithm"])
     missing, unknown = [], []
     for part, cls in (("config", module.Config), ("settings", Settings)):
         fields = {field.name: field for field in dataclasses.fields(cls)}
-        unknown += [f"{part}.{name}" for name in about[part].keys() - fields]
+        unknown += [f"{part}.{name}" for name in manifest[part].keys() - fields]
         # A setting that may be left out is none of the run if it is not there
         optional = {n for n, f in fields.items() if part == "settings" and f.default is None}
-        missing += [f"{part}.{name}" for name in fields.keys() - optional - about[part].keys()]
+        missing += [f"{part}.{name}" for name in fields.keys() - optional - manifest[part].keys()]
     for names, verb in ((unknown, "has what this version does not know"), (missing, "lacks")):
         if names:
             raise RunError(
-                f"{path} {verb}: {', '.join(sorted(names))}; {_versions(about)}. "
+                f"{path} {verb}: {', '.join(sorted(names))}; {_versions(manifest)}. "
                 "Go on with the version that began the run, or begin a new one"
             )
 
 
-def _require_hash(folder: Path, about: dict) -> None:
+def _require_hash(folder: Path, manifest: dict) -> None:
     """RunError if a manifest was edited; it names the settings that differ from the checkpoint."""
-    if "manifest_hash" in about:
-        sound = about["manifest_hash"] == _manifest_hash(about)
+    if "manifest_hash" in manifest:
+        sound = manifest["manifest_hash"] == _manifest_hash(manifest)
     else:
-        found = hash_of(about["algorithm"], about["config"], about["settings"])
-        sound = about["config_hash"] == found and about["task"] == about["settings"].get("env")
+        found = hash_of(manifest["algorithm"], manifest["config"], manifest["settings"])
+        sound = manifest["config_hash"] == found and manifest["task"] == manifest["settings"].get(
+            "env"
+        )
     if sound:
         return
     changes = []
     with contextlib.suppress(OSError, RuntimeError):
         found = checkpoint.load(folder / "checkpoint", lambda text: None, "cpu")
-        changes = differences(found[1].get("begun", {}) if found else {}, identity(about))
+        begun = identity_at_checkpoint(found[1]) if found else {}
+        changes = differences(begun, identity(manifest))
     named = f" ({'; '.join(changes)})" if changes else ""
     raise RunError(
         f"{folder / MANIFEST} is not as the run wrote it{named}: put it back, or begin a new run"
     )
 
 
-def identity(about: dict) -> dict:
+def identity(manifest: dict) -> dict:
     """What a checkpoint remembers of the run that it belongs to."""
-    return {key: about[key] for key in ("algorithm", "config", "settings")}
+    config = renamed(manifest["algorithm"], manifest["config"])
+    return {key: manifest[key] for key in ("algorithm", "settings")} | {"config": config}
+
+
+def identity_at_checkpoint(state: dict) -> dict:
+    """The same of the run that wrote a checkpoint; empty if it wrote no such thing."""
+    return identity(state["begun"]) if "begun" in state else {}
 
 
 def differences(then: dict, now: dict) -> list[str]:
@@ -289,17 +305,20 @@ def clean(folder: Path) -> None:
     checkpoint.clean(folder / "checkpoint")
 
 
-def engines(folder: Path, about: dict) -> tuple[str, str]:
+def engines(folder: Path, manifest: dict) -> tuple[str, str]:
     """Engines of training and of evaluation, as they were chosen when the run began.
 
     RunError where they cannot run: another engine gives other numbers.
     """
-    had = about["versions"].get("envpool", machine.ABSENT)
-    if "evaluation_engine" in about:
-        chosen = about["engine"], about["evaluation_engine"]
+    had = manifest["versions"].get("envpool", machine.ABSENT)
+    if "evaluation_engine" in manifest:
+        chosen = manifest["engine"], manifest["evaluation_engine"]
     else:  # format 0 has not kept the second; "auto" took EnvPool only where it was installed
-        wish = about["settings"]["engine"]
-        chosen = about["engine"], "gymnasium" if (wish, had) == ("auto", machine.ABSENT) else wish
+        asked = manifest["settings"]["engine"]
+        chosen = (
+            manifest["engine"],
+            "gymnasium" if (asked, had) == ("auto", machine.ABSENT) else asked,
+        )
     if set(chosen) & {"envpool", "auto"}:
         try:
             import envpool  # noqa: F401
@@ -311,16 +330,16 @@ def engines(folder: Path, about: dict) -> tuple[str, str]:
     return chosen
 
 
-def data(folder: Path, about: dict, resumed: bool, say: Callable[[str], None]) -> Transitions:
+def data(folder: Path, manifest: dict, resumed: bool, say: Callable[[str], None]) -> Transitions:
     """The data set that the run was begun with. RunError if there is another one now."""
-    settings = about["settings"]
-    name, path = settings["dataset"], about.get("dataset_path")
+    settings = manifest["settings"]
+    name, path = settings["dataset"], manifest.get("dataset_path")
     if path and Path(path).exists():
         if resumed and not Path(name).exists():
             say(f"{name} is read from {path}, where it was when the run began")
         name = path
     found = store.load(name, task=settings["env"])
-    then, now = (about.get("data") or {}).get("sha256"), found.about["sha256"]
+    then, now = (manifest.get("data") or {}).get("sha256"), found.metadata["sha256"]
     if now != then:
         raise RunError(
             f"{name} is not the data set that {folder} was begun with: its SHA-256 is {now}, was "
@@ -331,8 +350,8 @@ def data(folder: Path, about: dict, resumed: bool, say: Callable[[str], None]) -
 
 def record_session(folder: Path, step: int, say: Callable[[str], None]) -> None:
     """Say and record in the manifest what differs from where the run was before `step`."""
-    about = read(folder)
-    last, now = [about, *about.get("sessions", [])][-1], here()
+    manifest = read(folder)
+    last, now = [manifest, *manifest.get("sessions", [])][-1], here()
     changes = [
         f"{name} {now['versions'][name]} (was {last['versions'].get(name)})"
         for name in now["versions"]
@@ -348,5 +367,5 @@ def record_session(folder: Path, step: int, say: Callable[[str], None]) -> None:
         f"from step {step:,} on with {', '.join(changes)}: recorded in {folder / MANIFEST}, as the "
         "numbers may differ from an unbroken run's"
     )
-    about["sessions"] = [*about.get("sessions", []), {"step": step, **now}]
-    _write(folder, about)
+    manifest["sessions"] = [*manifest.get("sessions", []), {"step": step, **now}]
+    _write(folder, manifest)

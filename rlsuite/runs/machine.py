@@ -76,10 +76,10 @@ def git_commit() -> str:
     return out.stdout.strip()
 
 
-def should_compile(wish: str, gradient_steps: int) -> bool:
+def should_compile(compile_setting: str, gradient_steps: int) -> bool:
     """`on`, `off`, or `auto`: where a C++ compiler exists and the run is long enough."""
-    if wish != "auto":
-        return wish == "on"
+    if compile_setting != "auto":
+        return compile_setting == "on"
     return gradient_steps >= WORTH_COMPILING and shutil.which("g++") is not None
 
 

@@ -56,8 +56,8 @@ def record(
     task that cannot be drawn and a file that cannot be written; ValueError for a task that is
     unknown, was never typed or has other observations or actions.
     """
-    policy, about = load_policy(folder)
-    seeds = about["seeds"]
+    policy, manifest = load_policy(folder)
+    seeds = manifest["seeds"]
     if seed is not None and seed not in seeds:
         raise RunError(f"seed {seed} is not in {folder}; it has {', '.join(map(str, seeds))}")
     seed = seeds[0] if seed is None else seed
@@ -65,7 +65,7 @@ def record(
     if out.suffix.lower() not in SUFFIXES:
         raise RunError(f"{out} does not end in {', '.join(SUFFIXES)}; type: --out policy.mp4")
     if task is None:
-        task = about["task"]
+        task = manifest["task"]
         require_typed(task, str(folder))
     fps, options = _drawable(task)
     with _video(out, fps) as video:
@@ -73,7 +73,7 @@ def record(
         pool = Environments(physics, task, "gymnasium", [seed], 1)
         sizes = (policy.spec["obs_size"], policy.action_size, policy.discrete)
         if (pool.obs_size, pool.action_size, pool.discrete) != sizes:
-            raise ValueError(f"{task} has other observations or actions than {about['task']}")
+            raise ValueError(f"{task} has other observations or actions than {manifest['task']}")
         for episode in range(episodes):
             evaluate(policy, pool, np.array([[episode]]))
         pool.close()

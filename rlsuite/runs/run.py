@@ -31,7 +31,7 @@ import torch
 from safetensors import SafetensorError
 
 from rlsuite import algorithms, envs
-from rlsuite.core.chance import Chance
+from rlsuite.core.seed_random import SeedRandom
 from rlsuite.datasets import scores
 from rlsuite.datasets.transitions import Transitions, check_task
 from rlsuite.runs import folder as folders
@@ -58,38 +58,38 @@ class Run(StoredRun):
     def __init__(
         self,
         folder: Path,
-        about: dict,
+        manifest: dict,
         config: object,
         settings: Settings,
         resumed: bool = False,
     ) -> None:
-        """The folder must exist, `about` is its manifest: see `create` and `reopen`."""
-        super().__init__(folder, about, config, settings)
+        """The folder must exist, `manifest` is its manifest: see `create` and `reopen`."""
+        super().__init__(folder, manifest, config, settings)
         self.resumed = resumed
-        self._engine, self._evaluation_engine = folders.engines(folder, about)
+        self._engine, self._evaluation_engine = folders.engines(folder, manifest)
         self.at_boundary = True  # environments begin anew: a stage begins, or a checkpoint was made
         self._ending = False
         self._display: Display | None = None
         self._board: logs.Board | None = None
         self._training = self._evaluating = self._data = None
-        self._clock, self._chances = Clock(), []
+        self._clock, self._randoms = Clock(), []
         self._learner = self._plan = None  # until it has begun
         self._done = 0  # iterations
         self._seen = 0  # episodes of the training environments that the log has
 
     # ------------------------------------------------------------- what an algorithm calls
 
-    def environments(self, copies: int) -> envs.Environments:
-        """The run's training environments, `copies` per seed."""
+    def environments(self, num_envs: int) -> envs.Environments:
+        """The run's training environments, `num_envs` per seed."""
         if self.device != "cpu" and not algorithms.is_off_policy(self.algorithm):
             raise RunError(f"--device {self.device} is for learning from replay; leave it out")
-        self._training = envs.make(self.task, self.seeds, copies, self._engine)
+        self._training = envs.make(self.task, self.seeds, num_envs, self._engine)
         self._prepare_evaluation()
         return self._training
 
     def data(self) -> Transitions:
         """The run's data set, which fits its task. Only the evaluations see an environment."""
-        self._data = folders.data(self.folder, self.about, self.resumed, self.say)
+        self._data = folders.data(self.folder, self.manifest, self.resumed, self.say)
         self._prepare_evaluation()
         check_task(self._data, self._evaluating)
         return self._data
@@ -103,11 +103,11 @@ class Run(StoredRun):
         """Where the tensors of an algorithm with replay or data lie: "cpu" or "cuda"."""
         return self.settings.device or "cpu"
 
-    def chance(self, purpose: str) -> Chance:
+    def random(self, purpose: str) -> SeedRandom:
         """Random tensors on the run's device, from the run's own streams."""
-        chance = Chance(self.streams[purpose], self.device)
-        self._chances.append(chance)
-        return chance
+        rng = SeedRandom(self.streams[purpose], self.device)
+        self._randoms.append(rng)
+        return rng
 
     def update(
         self,
@@ -117,12 +117,12 @@ class Run(StoredRun):
     ) -> EagerStep | CudaGraphStep:
         """`function(*given, *draw(), **named)`, a pure update, as one call that takes the rest.
 
-        On CUDA it is one graph, with all that `draw` draws from the run's `chance`; else
+        On CUDA it is one graph, with all that `draw` draws from the run's `rng`; else
         `function` is compiled where that pays over so many gradient steps; None: those that the
         config declares. Drawing is timed.
         """
         if self.device != "cpu":
-            step = CudaGraphStep(function, draw, self._chances)
+            step = CudaGraphStep(function, draw, self._randoms)
         else:
             count = gradient_steps or self.config.declared.gradient_steps
             if machine.should_compile(self.settings.compile, count):
@@ -177,21 +177,19 @@ class Run(StoredRun):
         table = logs.PROGRESS if self.step > 0 else logs.PREPARATION
         costs = self._cost_columns(table)
         for episode in self._training.episodes(self._seen) if self._training else ():
-            self._recent[episode.slot].append((episode.ret, episode.length, *episode.cost))
+            self._recent[episode.seed].append((episode.ret, episode.length, *episode.cost))
         self._seen = self._training.finished if self._training else 0
         values = {name: value.tolist() for name, value in metrics.items()}
         self._require_finite(values)
         for name, value in self._clock.split(measured or {}).items():
             self._seconds[name] = self._seconds.get(name, 0.0) + value
         rows = []
-        for slot, seed in enumerate(self.seeds):
-            ret, length = (_mean(x[i] for x in self._recent[slot]) for i in (0, 1))
+        for s, seed in enumerate(self.seeds):
+            ret, length = (_mean(x[i] for x in self._recent[s]) for i in (0, 1))
             row = {"seed": seed, "step": self.step, "training_return": ret}
             row |= {"training_length": length}
-            row |= {
-                name: _mean(x[i] for x in self._recent[slot]) for i, name in enumerate(costs, 2)
-            }
-            row |= {name: v[slot] for name, v in values.items()}
+            row |= {name: _mean(x[i] for x in self._recent[s]) for i, name in enumerate(costs, 2)}
+            row |= {name: v[s] for name, v in values.items()}
             rows.append(row | {"wall_seconds": round(self._wall(), 3)})
         self._append(table, rows)
         returns = [row["training_return"] for row in rows if row["training_return"] is not None]
@@ -262,13 +260,13 @@ class Run(StoredRun):
         rows = []
         means = result.returns.mean(1)
         score = scores.normalized(self.task, means) if self._data else None
-        for slot, seed in enumerate(self.seeds):
-            costs = cost_cells(result.costs[slot].mean(0), self._evaluating.constraints)
-            rest = (costs["cost"], float(result.lengths[slot].mean()))
-            known = None if score is None else float(score[slot])
-            training = _mean(x[0] for x in self._recent[slot])
+        for s, seed in enumerate(self.seeds):
+            costs = cost_cells(result.costs[s].mean(0), self._evaluating.constraints)
+            rest = (costs["cost"], float(result.lengths[s].mean()))
+            known = None if score is None else float(score[s])
+            training = _mean(x[0] for x in self._recent[s])
             times = (round(self._wall(), 3), training)
-            row = (seed, self.step, float(means[slot]), *rest, known, *times)
+            row = (seed, self.step, float(means[s]), *rest, known, *times)
             rows.append(dict(zip(logs.COLUMNS, row, strict=True)) | costs)
         self._append(logs.EVALUATIONS, rows)
         with self._writing():
@@ -288,15 +286,15 @@ class Run(StoredRun):
 
     def _require_finite(self, values: dict[str, list[float]]) -> None:
         for name, per_seed in values.items():
-            for slot, value in enumerate(per_seed):
+            for s, value in enumerate(per_seed):
                 if not math.isfinite(value):
-                    seed = self.seeds[slot]
+                    seed = self.seeds[s]
                     what = f"{name} of seed {seed} is {value} at step {self.step}"
-                    raise RunError(f"{what}: {self._diverged(slot)}")
+                    raise RunError(f"{what}: {self._diverged(s)}")
 
-    def _diverged(self, slot: int) -> str:
+    def _diverged(self, seed: int) -> str:
         """Why numbers are not finite, and what helps."""
-        returns = [abs(ret) / length for ret, length, *_ in self._recent[slot]]
+        returns = [abs(ret) / length for ret, length, *_ in self._recent[seed]]
         if self._data:
             returns.append(float(np.abs(self._data.reward).max()))
         largest = max(returns, default=0.0)
@@ -333,15 +331,15 @@ def create(
     """A new run in a new `folder`. RunError if it exists or cannot be written."""
     folders.require_free(folder, algorithm)
     _require_device(settings)
-    about = folders.describe(algorithm, config, settings, preset, command)
-    folders.begin(folder, about)
-    return Run(folder, about, config, settings)
+    manifest = folders.describe(algorithm, config, settings, preset, command)
+    folders.begin(folder, manifest)
+    return Run(folder, manifest, config, settings)
 
 
 def reopen(folder: Path, algorithm: str | None = None) -> Run:
     """The run that `folder` holds, to go on with. RunError if it is none or another's."""
-    about = folders.read(folder, algorithm)
-    return Run(folder, about, *folders.begun_with(folder, about), resumed=True)
+    manifest = folders.read(folder, algorithm)
+    return Run(folder, manifest, *folders.begun_with(folder, manifest), resumed=True)
 
 
 def execute(run: Run) -> None:

@@ -12,10 +12,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import get_args, get_type_hints
 
+from rlsuite.algorithms.renamed import original
 from rlsuite.core.ranges import RunFolder
 from rlsuite.envs.tasks import engine_id
 
-COMPILE_WISHES = ("auto", "on", "off")
+COMPILE_CHOICES = ("auto", "on", "off")
 ENGINES = ("auto", "envpool", "gymnasium")
 DEVICES = ("cpu", "cuda")
 MOST_SEEDS = 10_000  # in one run; they are trained side by side
@@ -28,7 +29,7 @@ class Settings:
 
     env: str  # task, e.g. Hopper-v4, or MODULE:ID for one of your own
     dataset: str | None = None  # what an offline algorithm learns from: a name of data list, a path
-    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)  # one slot each, trained together
+    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)  # trained together
     device: str | None = None  # of what learns from replay or data: cuda, or cpu if not given
     engine: str = "auto"  # envpool, gymnasium, or auto: EnvPool from 8 environments up
     evaluations: int = 10  # evenly over the run, the last one at its end
@@ -48,7 +49,7 @@ class Settings:
         for name in ("evaluations", "evaluation_episodes", "checkpoints", "torch_threads"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
-        choices = {"engine": ENGINES, "compile": COMPILE_WISHES, "device": (None, *DEVICES)}
+        choices = {"engine": ENGINES, "compile": COMPILE_CHOICES, "device": (None, *DEVICES)}
         for name, known in choices.items():
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} {getattr(self, name)!r} is unknown; use one of {known}")
@@ -130,7 +131,11 @@ def config_hash(algorithm: str, config: object, settings: Settings) -> str:
 def hash_of(algorithm: str, config: dict, settings: dict) -> str:
     """The same from what config.json holds."""
     given = {k: v for k, v in settings.items() if v is not None and k != "seeds"}
-    decisive = {"algorithm": algorithm, "config": config, "settings": given}
+    decisive = {
+        "algorithm": algorithm,
+        "config": original(algorithm, config),
+        "settings": given,
+    }
     text = json.dumps(decisive, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
@@ -149,9 +154,9 @@ def runs_used(config: object) -> dict[str, dict]:
             continue
         end = Path(value) / "finished"
         try:
-            about = json.loads((Path(value) / "config.json").read_text())
-            made = {key: about[key] for key in ("command", "commit", "config_hash")}
-            seeds = about["settings"]["seeds"]
+            manifest = json.loads((Path(value) / "config.json").read_text())
+            made = {key: manifest[key] for key in ("command", "commit", "config_hash")}
+            seeds = manifest["settings"]["seeds"]
             seconds = float(end.read_text().split()[0]) if end.exists() else None
         except (LookupError, TypeError, ValueError) as error:
             raise ValueError(

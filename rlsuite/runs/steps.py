@@ -6,7 +6,7 @@ from time import perf_counter
 import torch
 from torch.utils._pytree import tree_leaves, tree_map
 
-from rlsuite.core.chance import Chance
+from rlsuite.core.seed_random import SeedRandom
 
 WARM_UP = 3  # steps on a side stream before a capture, as PyTorch asks for
 
@@ -37,9 +37,9 @@ class CudaGraphStep:
     drawing = 0.0  # it is part of the graph
 
     def __init__(
-        self, function: Callable, draw: Callable[[], tuple] | None, chances: list[Chance]
+        self, function: Callable, draw: Callable[[], tuple] | None, randoms: list[SeedRandom]
     ) -> None:
-        self.function, self.draw, self.chances = function, draw or tuple, chances
+        self.function, self.draw, self.randoms = function, draw or tuple, randoms
         self.graph: torch.cuda.CUDAGraph | None = None
 
     def __call__(self, *given, **named):
@@ -51,20 +51,20 @@ class CudaGraphStep:
         return self.outputs
 
     def _capture(self, given: tuple, named: dict) -> None:
-        device = self.chances[0].device
+        device = self.randoms[0].device
         self.inputs = tree_map(lambda x: x.to(device, copy=True), (given, named))
-        before = [chance.state_dict() for chance in self.chances]
+        before = [rng.state_dict() for rng in self.randoms]
         side = torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
             for _ in range(WARM_UP):
                 self._step()
         torch.cuda.current_stream().wait_stream(side)
-        for chance, state in zip(self.chances, before, strict=True):
-            chance.load_state_dict(state)
+        for rng, state in zip(self.randoms, before, strict=True):
+            rng.load_state_dict(state)
         self.graph = torch.cuda.CUDAGraph()
-        for chance in self.chances:
-            for generator in chance.generators:
+        for rng in self.randoms:
+            for generator in rng.generators:
                 self.graph.register_generator_state(generator)
         with torch.cuda.graph(self.graph):
             self.outputs = self._step()

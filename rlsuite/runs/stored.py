@@ -34,8 +34,8 @@ class StoredRun:
     last of all. So whatever a kill leaves missing or stale, the newest checkpoint knows.
     """
 
-    def __init__(self, folder: Path, about: dict, config: object, settings: Settings) -> None:
-        self.folder, self.about, self.algorithm = folder, about, about["algorithm"]
+    def __init__(self, folder: Path, manifest: dict, config: object, settings: Settings) -> None:
+        self.folder, self.manifest, self.algorithm = folder, manifest, manifest["algorithm"]
         self.config, self.settings = config, settings
         self.task, self.seeds = settings.env, settings.seeds
         self.streams = Streams(self.seeds)
@@ -73,10 +73,10 @@ class StoredRun:
         iterations, state = found
         if iterations < state.get("total", iterations):
             return True  # its last checkpoint was damaged later: said above
-        about = state.get("policy") or self._about_policy() | {"step": state["step"]}
+        manifest = state.get("policy") or self._about_policy() | {"step": state["step"]}
         tables = logs.recorded(self.folder, state)
         same = logs.same(self.folder, tables, _history(state), self.seeds)
-        return same and self._has_policy(about, state["learner"]["policy"])
+        return same and self._has_policy(manifest, state["learner"]["policy"])
 
     def _save(self, iterations: int, total: int, learner) -> None:
         """The checkpoint after so many of the run's `total` iterations."""
@@ -84,7 +84,7 @@ class StoredRun:
             tables = logs.contents(self.folder)
             parts = checkpoint.capture(learner, self.folder / "checkpoint")
         state = {
-            "begun": folders.identity(self.about),
+            "begun": folders.identity(self.manifest),
             "learner": parts,
             "streams": self.streams.state_dict(),
             "recent": [list(x) for x in self._recent],
@@ -118,8 +118,8 @@ class StoredRun:
         self.step = self._saved = state["step"]
         with self._writing():
             logs.restore(self.folder, tables, self._history, self.seeds, self.say)
-        about = self._about_policy(learner.policy)
-        if not self._has_policy(about, learner.policy.state_dict()):
+        manifest = self._about_policy(learner.policy)
+        if not self._has_policy(manifest, learner.policy.state_dict()):
             self._save_policy(learner.policy)
         self.say(f"resuming at step {self.step:,} of each seed")
         return iterations
@@ -140,7 +140,9 @@ class StoredRun:
             logs.restore(self.folder, {}, [], self.seeds, self.say)
 
     def _require_own(self, state: dict) -> None:
-        changes = folders.differences(state.get("begun", {}), folders.identity(self.about))
+        changes = folders.differences(
+            folders.identity_at_checkpoint(state), folders.identity(self.manifest)
+        )
         if changes:
             raise RunError(
                 f"the checkpoint in {self.folder} is of another run ({'; '.join(changes)}): put "
@@ -164,15 +166,15 @@ class StoredRun:
         return load_network(path, layout, self.seeds, self._artifact_of(made))
 
     def _artifact_of(self, made: dict) -> dict[str, str]:
-        data = self.about.get("data")
+        data = self.manifest.get("data")
         known = {"data": data["sha256"]} if data else {}
         return known | {name: str(value) for name, value in made.items()}
 
     def save_policy(self, name: str, policy) -> None:
         """Keep `policy` as it is now under `name`, whole: for other runs, or to be evaluated."""
         with self._writing():
-            about = self._about_policy() | self._artifact_of({})
-            save_policy(policy, self.folder / name, about)
+            manifest = self._about_policy() | self._artifact_of({})
+            save_policy(policy, self.folder / name, manifest)
 
     def saved_policy(self, source: RunFolder, name: str) -> tuple:
         """What the run in folder `source` has kept as `name`, and the row of each of our seeds.
@@ -181,15 +183,17 @@ class StoredRun:
         what a run of one seed kept serves every seed.
         """
         folder = Path(source) / name
-        policy, about = load_policy(folder)
-        if about["task"] != self.task:
-            raise ValueError(f"{folder} is of {about['task']}, not {self.task}; name another run")
+        policy, manifest = load_policy(folder)
+        if manifest["task"] != self.task:
+            raise ValueError(
+                f"{folder} is of {manifest['task']}, not {self.task}; name another run"
+            )
         for key, value in self._artifact_of({}).items():
-            if about.get(key) != value:
+            if manifest.get(key) != value:
                 raise ValueError(
                     f"{folder} was made of other data; leave --dataset out, or --clone"
                 )
-        seeds = about["seeds"]
+        seeds = manifest["seeds"]
         absent = sorted(set(self.seeds) - set(seeds))
         if absent and len(seeds) > 1:
             raise ValueError(f"{folder} has seeds {seeds}, not {absent}; train those, too")
@@ -198,18 +202,18 @@ class StoredRun:
     # ------------------------------------------------------------------------------ the policy
 
     def _about_policy(self, policy=None) -> dict:
-        about = {"algorithm": self.algorithm, "task": self.task, "seeds": list(self.seeds)}
-        about |= {"step": self.step} | ({} if policy is None else {"spec": policy.spec})
-        return json.loads(json.dumps(about))
+        manifest = {"algorithm": self.algorithm, "task": self.task, "seeds": list(self.seeds)}
+        manifest |= {"step": self.step} | ({} if policy is None else {"spec": policy.spec})
+        return json.loads(json.dumps(manifest))
 
-    def _has_policy(self, about: dict, tensors: dict[str, torch.Tensor]) -> bool:
+    def _has_policy(self, manifest: dict, tensors: dict[str, torch.Tensor]) -> bool:
         """Whether `policy/` holds these tensors, described like this."""
         try:
             policy, said = load_policy(self.folder / "policy")
         except ValueError:
             return False
         found = policy.state_dict()
-        if found.keys() != tensors.keys() or not about.items() <= said.items():
+        if found.keys() != tensors.keys() or not manifest.items() <= said.items():
             return False
         return all(torch.equal(found[name], value.cpu()) for name, value in tensors.items())
 

@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from rlsuite import algorithms
+from rlsuite.algorithms.renamed import renamed
 from rlsuite.runs.filenames import escape
 from rlsuite.runs.run import RunError
 from rlsuite.runs.settings import Settings
@@ -97,9 +98,9 @@ def require_same(job: Job, config: object, settings: Settings, sha256: str | Non
     if not (job.folder / "config.json").exists():
         return
     try:
-        about = json.loads((job.folder / "config.json").read_text())
-        there = about["settings"] | about["config"]
-        there["data"] = (about.get("data") or {}).get("sha256")
+        manifest = json.loads((job.folder / "config.json").read_text())
+        there = manifest["settings"] | renamed(job.algorithm, manifest["config"])
+        there["data"] = (manifest.get("data") or {}).get("sha256")
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
         raise ValueError(
             f"{job.folder} holds no readable config.json; remove it, or name another --folder"

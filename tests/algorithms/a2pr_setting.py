@@ -22,7 +22,7 @@ from torch.nn.functional import mse_loss
 
 from rlsuite.algorithms.offline.a2pr import Config, Setup, State, actor_cycle
 from rlsuite.core.actors import BoundedActor
-from rlsuite.core.buffers import Minibatch
+from rlsuite.core.buffers import TransitionBatch
 from rlsuite.core.critics import Critics, StateValue
 from rlsuite.core.optim import Net
 from rlsuite.core.streams import Streams
@@ -66,7 +66,7 @@ class PlainVAE(nn.Module):
         self.encoder, self.decoder = (
             plain_mlp(vae.layout, theta, name) for name in ("encoder", "decoder")
         )
-        self.centre, self.reach = vae.policy.centre, vae.policy.reach
+        self.centre, self.half_width = vae.policy.centre, vae.policy.half_width
 
     def forward(self, obs: Tensor, action: Tensor, xi: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         mean, log_std = self.encoder(torch.cat([obs, action], 1)).chunk(2, 1)
@@ -75,15 +75,15 @@ class PlainVAE(nn.Module):
 
     def decode(self, obs: Tensor, z: Tensor) -> Tensor:
         u = torch.tanh(self.decoder(torch.cat([obs, z], 1)))
-        return self.centre + self.reach * u
+        return self.centre + self.half_width * u
 
 
 class PlainA2PR:
     """One seed as section 2 of the sheet has it."""
 
-    def __init__(self, s: SimpleNamespace, slot: int) -> None:
-        actor, critic, value, vae, actor_target, critic_target = (x[slot] for x in thetas(s.state))
-        self.config, self.reach = s.config, s.policy.reach
+    def __init__(self, s: SimpleNamespace, seed: int) -> None:
+        actor, critic, value, vae, actor_target, critic_target = (x[seed] for x in thetas(s.state))
+        self.config, self.half_width = s.config, s.policy.half_width
         self.low, self.high = (torch.tensor(x) for x in (LOW, HIGH))
         self.actor, self.actor_target = (PlainActor(s.policy, x) for x in (actor, actor_target))
         parts = (critic, critic_target)
@@ -102,13 +102,15 @@ class PlainA2PR:
         loss.backward()
         self.adams[which].step()
 
-    def cycle(self, batch: Minibatch, noise: list[Tensor]) -> None:
+    def cycle(self, batch: TransitionBatch, noise: list[Tensor]) -> None:
         c, rows = self.config, len(noise[0]) // 2
         for k in (0, 1):
             part = slice(k * rows, (k + 1) * rows)
             obs, action, reward, next_obs, done = (x[part] for x in batch)
             with torch.no_grad():
-                eps = (0.2 * self.reach * noise[0][part]).clamp(-0.5 * self.reach, 0.5 * self.reach)
+                eps = (0.2 * self.half_width * noise[0][part]).clamp(
+                    -0.5 * self.half_width, 0.5 * self.half_width
+                )
                 there = (self.actor_target(next_obs) + eps).clamp(self.low, self.high)
                 q = torch.min(*self.critic_target(next_obs, there))
                 y = reward + c.discount * (1 - done) * q

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from rlsuite.algorithms.diffusion import dppo
-from rlsuite.algorithms.diffusion.dppo import Config, Learner, experience, update
+from rlsuite.algorithms.diffusion.dppo import Config, Learner, make_batch, update
 from rlsuite.core.chunk_data import RolloutScaler
 from rlsuite.core.chunk_rollouts import ChunkRollout
 from rlsuite.core.chunks import ChunkPolicy, StateCritic
@@ -17,7 +17,7 @@ from rlsuite.core.streams import Streams
 
 SMALL = {
     "num_envs": 3, "num_steps": 8, "batch_size": 48, "epochs": 2, "denoising_steps": 6,
-    "tuned_steps": 4, "hidden": (16, 16, 16), "critic_hidden": (16, 16, 16), "total_steps": 960,
+    "tuned_steps": 4, "hidden": (16, 16, 16), "critic_hidden": (16, 16, 16), "env_steps": 960,
     "chunk": 4, "acting": 4, "time_dim": 8,
 }  # fmt: skip
 
@@ -36,7 +36,7 @@ def setting(seeds=(0, 1), obs=3, actions=2, **changes) -> SimpleNamespace:
     taken = torch.zeros(len(seeds), dtype=torch.float64)
     learner = Learner(policy, nets[0], nets[0].theta.clone(), nets[1], values, scaler, taken)
     table = policy.schedule(least_std=config.density_std)
-    ready = partial(experience, config, learner, critic, table)
+    ready = partial(make_batch, config, learner, critic, table)
     step = partial(update, policy, critic, config, table)
     return SimpleNamespace(**locals())
 

@@ -16,13 +16,13 @@ from rlsuite.core.distributions import DiagGaussian
 from rlsuite.core.networks import ActorCritic
 from rlsuite.core.normalizers import RewardScaler, RunningStatistics
 from rlsuite.core.optim import Net
-from rlsuite.core.rollouts import Batch, Collector
+from rlsuite.core.rollouts import Collector, RolloutBatch
 from rlsuite.core.streams import Streams
 from rlsuite.envs import make
 
 KINDS = ("gaussian", "categorical", "beta")
 SMALL = {"num_envs": 2, "num_steps": 32, "num_minibatches": 4, "fixup_minibatches": 2, "epochs": 2}
-SMALL |= {"hidden": (16, 16), "total_steps": 256}
+SMALL |= {"hidden": (16, 16), "env_steps": 256}
 
 
 def independent(pi) -> reference.Distribution:
@@ -92,10 +92,10 @@ def run(s: SimpleNamespace, k: int = 0) -> dict[str, torch.Tensor]:
     return iterate(s.config, s.learner, s.collector, s.streams, k, s.step)[0]
 
 
-def whole(s: SimpleNamespace) -> Batch:
+def whole(s: SimpleNamespace) -> RolloutBatch:
     """The batch of the last iteration, in the order of its first epoch."""
     parts = [call.part for call in s.step.calls[: s.config.num_minibatches]]
-    return Batch(*(torch.cat(x, 1) for x in zip(*parts, strict=True)))
+    return RolloutBatch(*(torch.cat(x, 1) for x in zip(*parts, strict=True)))
 
 
 def made_up(kind="gaussian", seeds=(0, 1), double=False, **changes) -> SimpleNamespace:
@@ -116,7 +116,7 @@ def made_up(kind="gaussian", seeds=(0, 1), double=False, **changes) -> SimpleNam
     advantage, target = torch.stack([draw(300 + x, 2, 64) for x in seeds], 1).to(obs.dtype)
     old_log_prob = policy.distribution(policy.theta, obs).log_prob(action)
     old_value = policy.value(policy.theta, obs)
-    batch = Batch(obs, action, old_log_prob, old_value, 3 * advantage, 4 * target)
+    batch = RolloutBatch(obs, action, old_log_prob, old_value, 3 * advantage, 4 * target)
     old, lr = policy.theta[:, : policy.actor_size].clone(), torch.tensor(config.learning_rate)
     learner = learner_of(policy, config)
     return SimpleNamespace(**locals())
@@ -138,9 +138,9 @@ def constant(kind: str, old: list[float], new: list[float], **changes) -> Simple
     return m
 
 
-def displace(m: SimpleNamespace, slot: int, by: float = 0.1) -> None:
+def displace(m: SimpleNamespace, seed: int, by: float = 0.1) -> None:
     """Move the actor of one slot away from pi_old, at random."""
-    m.learner.actor.theta[slot, :-1] += by * draw(400 + slot, m.policy.actor_size)
+    m.learner.actor.theta[seed, :-1] += by * draw(400 + seed, m.policy.actor_size)
     follow(m)
 
 
@@ -151,11 +151,11 @@ def repair(m: SimpleNamespace) -> torch.Tensor:
     return repairs
 
 
-def everything(m: SimpleNamespace, slot: int) -> list[torch.Tensor]:
+def everything(m: SimpleNamespace, seed: int) -> list[torch.Tensor]:
     """Copies of all that an update may change of one slot."""
     actor, critic = m.learner.actor, m.learner.critic
     parts = (actor.theta[:, :-1], actor.theta[:, -1:], *actor.adam, critic.theta, *critic.adam)
-    return [x[slot].clone() for x in parts]
+    return [x[seed].clone() for x in parts]
 
 
 def same(a: list[torch.Tensor], b: list[torch.Tensor]) -> bool:
@@ -165,11 +165,11 @@ def same(a: list[torch.Tensor], b: list[torch.Tensor]) -> bool:
 class PlainFixPO:
     """The fact sheet's pseudo-code for one seed: autograd, torch.optim, torch.distributions."""
 
-    def __init__(self, m: SimpleNamespace, slot: int) -> None:
+    def __init__(self, m: SimpleNamespace, seed: int) -> None:
         self.config, self.kind, self.fixup_steps = m.config, m.kind, 0
         views = m.policy.layout.views(m.policy.theta)
-        self.p = {name: view[slot].clone().requires_grad_() for name, view in views.items()}
-        self.beta = m.learner.actor.theta[slot, -1:].clone().requires_grad_()
+        self.p = {name: view[seed].clone().requires_grad_() for name, view in views.items()}
+        self.beta = m.learner.actor.theta[seed, -1:].clone().requires_grad_()
         self.critic = [p for name, p in self.p.items() if name.startswith("critic")]
         self.actor = [p for name, p in self.p.items() if not name.startswith("critic")]
         lr = self.config.learning_rate

@@ -125,12 +125,12 @@ class PlainPolicy(nn.Module):
 class Plain:
     """One seed's networks and optimisers as `state` has them."""
 
-    def __init__(self, s: SimpleNamespace, slot: int) -> None:
+    def __init__(self, s: SimpleNamespace, seed: int) -> None:
         self.config = s.config
-        self.actor = PlainPolicy(s.policy, s.state.actor.theta[slot])
+        self.actor = PlainPolicy(s.policy, s.state.actor.theta[seed])
         layout = s.critics.layout
-        self.critic = PlainCritics(layout, s.state.critic.theta[slot])
-        self.critic_target = PlainCritics(layout, s.state.critic_target[slot])
+        self.critic = PlainCritics(layout, s.state.critic.theta[seed])
+        self.critic_target = PlainCritics(layout, s.state.critic_target[seed])
         lr = s.config.actor_lr, s.config.critic_lr
         self.actor_adam = torch.optim.Adam(self.actor.parameters(), lr[0])
         self.critic_adam = torch.optim.Adam(self.critic.parameters(), lr[1])

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from rlsuite.core.actors import BoundedActor
-from rlsuite.core.buffers import Minibatch
-from rlsuite.core.chance import Chance
+from rlsuite.core.buffers import TransitionBatch
 from rlsuite.core.layers import Layout
 from rlsuite.core.optim import Net
+from rlsuite.core.seed_random import SeedRandom
 from rlsuite.core.streams import Streams
 from rlsuite.datasets.transitions import Transitions
 from rlsuite.envs import make
@@ -53,10 +53,10 @@ def logged(
     fields = {name: x.astype(np.float32) for name, x in fields.items()}
     about = {"name": "made up", "sha256": "5e7", "action_low": box[0], "action_high": box[1]}
     ends = {"terminated": terminated, "truncated": last & ~terminated, "last": last}
-    return Transitions(**fields | ends | {"about": about} | changes)
+    return Transitions(**fields | ends | {"metadata": about} | changes)
 
 
-def batch_of(seeds, rows: int, dtype: torch.dtype = torch.float32) -> Minibatch:
+def batch_of(seeds, rows: int, dtype: torch.dtype = torch.float32) -> TransitionBatch:
     """`rows` made-up transitions of each seed, standardised, the same alone and in company."""
     parts = []
     for seed in seeds:
@@ -65,7 +65,7 @@ def batch_of(seeds, rows: int, dtype: torch.dtype = torch.float32) -> Minibatch:
         action, ended = rng.uniform(LOW, HIGH, (rows, ACTIONS)), rng.random(rows) < 0.2
         parts.append((obs, action, rng.standard_normal(rows), next_obs, ended))
     columns = (np.stack(column) for column in zip(*parts, strict=True))
-    return Minibatch(*(torch.from_numpy(x).to(dtype) for x in columns))
+    return TransitionBatch(*(torch.from_numpy(x).to(dtype) for x in columns))
 
 
 def normals(seeds, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -115,13 +115,13 @@ class MemoryRun:
     def data(self) -> Transitions:
         return self._data
 
-    def environments(self, copies: int):
-        return make(self.task, self.seeds, copies, "gymnasium")
+    def environments(self, num_envs: int):
+        return make(self.task, self.seeds, num_envs, "gymnasium")
 
     device = "cpu"
 
-    def chance(self, purpose: str) -> Chance:
-        return Chance(self.streams[purpose])
+    def random(self, purpose: str) -> SeedRandom:
+        return SeedRandom(self.streams[purpose])
 
     def update(self, function, draw=None, _gradient_steps=None) -> EagerStep:
         return EagerStep(function, draw)
@@ -130,8 +130,8 @@ class MemoryRun:
     _artifact_of, _writing = StoredRun._artifact_of, StoredRun._writing
 
     @property
-    def about(self) -> dict:
-        return {"data": self._data.about}
+    def manifest(self) -> dict:
+        return {"data": self._data.metadata}
 
     def begin(self, learner, *, train, prepare=None) -> None:
         self._learner, self._plan = learner, Plan(prepare or {}, train)
@@ -178,7 +178,7 @@ class PlainActor(nn.Module):
     def __init__(self, policy: BoundedActor, theta: Tensor) -> None:
         super().__init__()
         self.net = plain_mlp(policy.layout, theta, "actor")
-        self.centre, self.reach = policy.centre, policy.reach
+        self.centre, self.half_width = policy.centre, policy.half_width
         if policy.stochastic:
             self.log_std = nn.Parameter(policy.layout.views(theta[None])["log_std"][0, 0].clone())
 
@@ -187,7 +187,7 @@ class PlainActor(nn.Module):
         drops = [part for part in self.net if isinstance(part, Dropped)]
         for drop, mask in zip(drops, masks or [1.0] * len(drops), strict=True):
             drop.mask = mask
-        return self.centre + self.reach * torch.tanh(self.net(obs))
+        return self.centre + self.half_width * torch.tanh(self.net(obs))
 
 
 class PlainCritics(nn.Module):

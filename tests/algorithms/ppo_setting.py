@@ -70,7 +70,7 @@ class Recorder:
 def setting(seeds=(0, 1), kl=(), **changes) -> SimpleNamespace:
     """4 iterations of 2 x 32 transitions, 2 epochs of 8 minibatches, and all they need."""
     values = {"num_envs": 2, "num_steps": 32, "num_minibatches": 8, "epochs": 2, "hidden": (16, 16)}
-    config = Config(**{"total_steps": 256, **values, **changes})
+    config = Config(**{"env_steps": 256, **values, **changes})
     streams = Streams(seeds)
     envs = make("Drift-v0", seeds, config.num_envs)
     network = {"hidden": config.hidden, "activation": config.activation}

@@ -28,10 +28,10 @@ from rlsuite.algorithms.offline.spot import (
     draw_noise,
 )
 from rlsuite.core.actors import BoundedActor, initial
-from rlsuite.core.buffers import Minibatch
-from rlsuite.core.chance import Chance
+from rlsuite.core.buffers import TransitionBatch
 from rlsuite.core.critics import Critics
 from rlsuite.core.optim import Net
+from rlsuite.core.seed_random import SeedRandom
 from rlsuite.core.streams import Streams
 from rlsuite.core.vae import ActionVAE
 
@@ -52,14 +52,14 @@ def setting(seeds=(0, 1), rows=32, dtype=torch.float64, **changes) -> SimpleName
     targets = [x + 0.05 * normals(seeds, x.shape[1], dtype=dtype) for x in online]
     state = State(*map(Net.of, online), *targets)
     batch, noise = batch_of(seeds, rows * config.policy_freq, dtype), noise_of(locals())
-    weight = torch.tensor(config.penalty)
+    weight = torch.tensor(config.support_weight)
     cycle = partial(actor_cycle, policy, critics, density, config, fitted)
     return SimpleNamespace(**locals())
 
 
 def noise_of(s: dict) -> Noise:
     """The next cycle's noise of every seed."""
-    drawn = draw_noise(s["config"], s["policy"], Chance(s["streams"]["action"]))
+    drawn = draw_noise(s["config"], s["policy"], SeedRandom(s["streams"]["action"]))
     drops = [masks and tuple(x.to(s["dtype"]) for x in masks) for masks in drawn.dropout]
     return Noise(drawn.target.to(s["dtype"]), drawn.latent.to(s["dtype"]), drops)
 
@@ -71,14 +71,14 @@ class PlainDensity(nn.Module):
         super().__init__()
         parts = (plain_mlp(density.layout, theta, name) for name in ("encoder", "decoder"))
         self.encoder, self.decoder = parts
-        self.centre, self.reach = density.policy.centre, density.policy.reach
+        self.centre, self.half_width = density.policy.centre, density.policy.half_width
 
     def loss(self, obs: Tensor, action: Tensor, xi: Tensor, beta: float) -> Tensor:
         """l(s, a) [B] with one latent sample from standard normal `xi`."""
         mean, log_std = self.encoder(torch.cat([obs, action], 1)).chunk(2, 1)
         std = log_std.clamp(-4, 15).exp()
         u = torch.tanh(self.decoder(torch.cat([obs, mean + std * xi], 1)))
-        u = self.centre + self.reach * u
+        u = self.centre + self.half_width * u
         kl = -0.5 * (1 + torch.log(std**2) - mean**2 - std**2)
         return ((u - action) ** 2).mean(1) + beta * kl.mean(1)
 
@@ -86,26 +86,28 @@ class PlainDensity(nn.Module):
 class PlainSPOT:
     """One seed as section 2 of the sheet has it, with given noise and dropout masks."""
 
-    def __init__(self, s: SimpleNamespace, slot: int) -> None:
-        actor, critic, actor_target, critic_target = (x[slot] for x in thetas(s.state))
-        self.config, self.reach, self.slot = s.config, s.policy.reach, slot
+    def __init__(self, s: SimpleNamespace, seed: int) -> None:
+        actor, critic, actor_target, critic_target = (x[seed] for x in thetas(s.state))
+        self.config, self.half_width, self.seed = s.config, s.policy.half_width, seed
         self.low, self.high = (torch.tensor(x) for x in (LOW, HIGH))
         self.actor, self.actor_target = (PlainActor(s.policy, x) for x in (actor, actor_target))
         parts = (critic, critic_target)
         self.critic, self.critic_target = (PlainCritics(s.critics.layout, x) for x in parts)
-        self.density = PlainDensity(s.density, s.fitted[slot])
+        self.density = PlainDensity(s.density, s.fitted[seed])
         self.actor_adam = torch.optim.Adam(self.actor.parameters(), s.config.actor_lr)
         self.critic_adam = torch.optim.Adam(self.critic.parameters(), s.config.critic_lr)
 
     def masks(self, noise: Noise, step: int) -> list[Tensor]:
-        return [mask[self.slot] for mask in noise.dropout[step] or ()]
+        return [mask[self.seed] for mask in noise.dropout[step] or ()]
 
-    def cycle(self, batch: Minibatch, noise: Noise, lam: float) -> None:
-        normal = noise.target[self.slot]
+    def cycle(self, batch: TransitionBatch, noise: Noise, lam: float) -> None:
+        normal = noise.target[self.seed]
         for step, rows in enumerate(torch.arange(len(normal)).chunk(2)):
-            obs, action, reward, next_obs, done = (x[self.slot, rows] for x in batch)
+            obs, action, reward, next_obs, done = (x[self.seed, rows] for x in batch)
             with torch.no_grad():
-                eps = (0.2 * self.reach * normal[rows]).clamp(-0.5 * self.reach, 0.5 * self.reach)
+                eps = (0.2 * self.half_width * normal[rows]).clamp(
+                    -0.5 * self.half_width, 0.5 * self.half_width
+                )
                 there = self.actor_target(next_obs, self.masks(noise, step)) + eps
                 there = there.clamp(self.low, self.high)
                 y = reward + 0.99 * (1 - done) * torch.min(*self.critic_target(next_obs, there))
@@ -122,7 +124,7 @@ class PlainSPOT:
     def actor_loss(self, obs: Tensor, noise: Noise, lam: float) -> Tensor:
         p = self.actor(obs, self.masks(noise, 2))
         q = self.critic(obs, p)[0]
-        penalty = self.density.loss(obs, p, noise.latent[self.slot], self.config.density_beta)
+        penalty = self.density.loss(obs, p, noise.latent[self.seed], self.config.density_beta)
         scale = q.abs().mean().detach() if self.config.normalize_q else 1.0
         return -q.mean() / scale + lam * penalty.mean()
 

@@ -32,7 +32,7 @@ from rlsuite.algorithms.offline.a2pr import (
     vae_loss,
     vae_step,
 )
-from rlsuite.core.buffers import Minibatch, chunks
+from rlsuite.core.buffers import TransitionBatch, chunks
 from rlsuite.core.optim import Net, gradient
 from rlsuite.core.vae import kl_to_prior
 
@@ -66,7 +66,7 @@ def actor_gradient(s: SimpleNamespace, part, value, advantage, noise) -> torch.T
     return 10 * after.adam.first
 
 
-def td3_bc_gradient(s: SimpleNamespace, part: Minibatch, weight: float) -> torch.Tensor:
+def td3_bc_gradient(s: SimpleNamespace, part: TransitionBatch, weight: float) -> torch.Tensor:
     """Of TD3+BC's loss with a weight before its squared error."""
 
     def loss(theta):
@@ -202,7 +202,7 @@ def test_6_7_the_actors_step_leaves_all_else_alone():
 
 @pytest.mark.parametrize("policy_freq", [2, 3])
 def test_6_8_targets_move_only_on_the_actors_steps(monkeypatch, policy_freq):
-    sizes = {"steps_per_iteration": 6, "total_steps": 6}
+    sizes = {"steps_per_iteration": 6, "gradient_steps": 6}
     s, seen, step = setting(policy_freq=policy_freq, **sizes), [], a2pr.critic_step
 
     def recorded(setup, state, batch, noise):
@@ -211,7 +211,7 @@ def test_6_8_targets_move_only_on_the_actors_steps(monkeypatch, policy_freq):
 
     monkeypatch.setattr(a2pr, "critic_step", recorded)
     noise = [x.repeat(1, 2, 1)[:, : 32 * policy_freq] for x in s.noise[:2]]
-    batch = Minibatch(*(torch.cat([x, x], 1)[:, : 32 * policy_freq] for x in s.batch))
+    batch = TransitionBatch(*(torch.cat([x, x], 1)[:, : 32 * policy_freq] for x in s.batch))
     after, _ = s.cycle(s.state, batch, [*noise, s.noise[2]])
     assert len(seen) == policy_freq
     for state in seen:
@@ -259,8 +259,8 @@ def test_6_10_the_gradient_runs_through_the_candidate_unless_detached(kind, powe
     assert metrics["candidate_share"].tolist() == [1]
     first = s.policy.layout.views(10 * after.adam.first)["actor.1.bias"][0, 0]
     # The box: p = centre + reach tanh(b), so dp/db = reach (1 - tanh(b)^2); a mean over 2 actions
-    p = s.policy.centre + s.policy.reach * b.tanh()
-    slope = s.policy.reach * (1 - b.tanh() ** 2)
+    p = s.policy.centre + s.policy.half_width * b.tanh()
+    slope = s.policy.half_width * (1 - b.tanh() ** 2)
     torch.testing.assert_close(first, 2 * p * (1 - k) ** power * slope / 2)
 
 
@@ -297,8 +297,8 @@ def test_4_7_both_backups_take_the_same_noisy_action(monkeypatch):
     critic_step(s.setup, s.state, part, noise)
     target, _, online = asked  # the second is the critics' own loss
     assert torch.equal(target, online)
-    shift = (0.2 * noise).clamp(-0.5, 0.5) * s.policy.reach
-    expected = s.policy.inside(s.policy.mean(s.state.actor_target, part.next_obs) + shift)
+    shift = (0.2 * noise).clamp(-0.5, 0.5) * s.policy.half_width
+    expected = s.policy.clip_action(s.policy.mean(s.state.actor_target, part.next_obs) + shift)
     torch.testing.assert_close(target, expected)
 
 
@@ -337,18 +337,18 @@ def test_the_weights_of_both_masks_are_their_own():
 def test_cycles_are_those_of_one_seed_in_plain_torch(changes):
     rates = {"actor_lr": 2**-8, "critic_lr": 2**-8, "vae_lr": 2**-7}
     s = setting(**rates, **changes)
-    plain, state = [PlainA2PR(s, slot) for slot in (0, 1)], s.state
+    plain, state = [PlainA2PR(s, seed) for seed in (0, 1)], s.state
     shares = []
     for k in range(5):
         batch = batch_of((10 * k, 10 * k + 1), 64, torch.float64)
         noise = noise_of((20 * k, 20 * k + 1), 32)
         state, metrics = s.cycle(state, batch, noise)
         shares.append([metrics[name] for name in ("data_share", "mask_share", "candidate_share")])
-        for slot in (0, 1):
-            plain[slot].cycle(Minibatch(*(x[slot] for x in batch)), [x[slot] for x in noise])
-    for slot in (0, 1):
-        for ours, network in zip(thetas(state), plain[slot].networks(), strict=True):
-            torch.testing.assert_close(ours[slot], flat(network), rtol=0, atol=1e-8)
+        for seed in (0, 1):
+            plain[seed].cycle(TransitionBatch(*(x[seed] for x in batch)), [x[seed] for x in noise])
+    for seed in (0, 1):
+        for ours, network in zip(thetas(state), plain[seed].networks(), strict=True):
+            torch.testing.assert_close(ours[seed], flat(network), rtol=0, atol=1e-8)
     for new, old in zip(thetas(state)[:4], thetas(s.state), strict=False):
         assert (new - old).abs().max() > 0.01
     # Neither mask was the same for all rows of all steps
@@ -387,7 +387,7 @@ def test_a_seed_moves_to_the_same_bits_alone_and_in_company(width):
 
 
 def trained(seeds=(0, 1), **changes) -> MemoryRun:
-    values = {"total_steps": 12, "steps_per_iteration": 4, "batch_size": 16, "hidden": (16, 8)}
+    values = {"gradient_steps": 12, "steps_per_iteration": 4, "batch_size": 16, "hidden": (16, 8)}
     values |= {"critic_hidden": (8, 8, 8), "vae_hidden": 12}
     run = MemoryRun(logged([10] * 6), seeds)
     train(Config(**values | changes), run)

@@ -12,7 +12,7 @@ from offline_setting import as_in_a_run
 from rlsuite.algorithms.offline import a2pr
 from rlsuite.algorithms.offline.a2pr import Config, Setup, State, actor_step, vae_step
 from rlsuite.core.actors import BoundedActor
-from rlsuite.core.buffers import Minibatch
+from rlsuite.core.buffers import TransitionBatch
 from rlsuite.core.critics import Critics, StateValue
 from rlsuite.core.optim import Net
 from rlsuite.core.vae import ActionVAE
@@ -38,12 +38,12 @@ def networks(slope: float, intercept: float, **changes) -> tuple[Setup, State]:
     return Setup(config, policy, critics, values, vae), state
 
 
-def rows_of(good: float, bad: float) -> Minibatch:
+def rows_of(good: float, bad: float) -> TransitionBatch:
     """30 good actions and 70 bad ones."""
     action = torch.full((1, ROWS, 1), bad)
     action[:, :30] = good
     obs, zeros = torch.zeros(1, ROWS, 1), torch.zeros(1, ROWS)
-    return Minibatch(obs, action, zeros, obs, zeros)
+    return TransitionBatch(obs, action, zeros, obs, zeros)
 
 
 # ------------------------------------------------------------------- a candidate that stands still

@@ -42,7 +42,7 @@ from rlsuite.algorithms.offline.awac import (
     reward_scale,
     train,
 )
-from rlsuite.core.buffers import Minibatch
+from rlsuite.core.buffers import TransitionBatch
 from rlsuite.core.critics import Critics
 from rlsuite.core.gaussian import GaussianActor
 from rlsuite.core.optim import Net, gradient
@@ -94,7 +94,7 @@ class PlainPolicy(torch.nn.Module):
     def __init__(self, policy, theta: torch.Tensor) -> None:
         super().__init__()
         self.net = plain_mlp(policy.layout, theta, "actor")
-        self.centre, self.reach = policy.centre, policy.reach
+        self.centre, self.half_width = policy.centre, policy.half_width
         self.squashed = isinstance(policy, SquashedActor)
         if not self.squashed:
             self.log_std = torch.nn.Parameter(policy.layout.views(theta[None])["log_std"][0, 0])
@@ -111,23 +111,23 @@ class PlainPolicy(torch.nn.Module):
         base = pi.base_dist if self.squashed else pi
         raw = base.mean + base.stddev * noise
         raw = torch.tanh(raw) if self.squashed else raw.clamp(-1, 1)
-        return self.centre + self.reach * raw
+        return self.centre + self.half_width * raw
 
     def log_prob(self, obs: torch.Tensor, action: torch.Tensor) -> torch.Tensor:
-        return self(obs).log_prob((action - self.centre) / self.reach).sum(1)
+        return self(obs).log_prob((action - self.centre) / self.half_width).sum(1)
 
 
 class PlainAWAC:
     """One seed as section 3 of the sheet has it: critic, actor with the new critics, targets."""
 
-    def __init__(self, s: SimpleNamespace, slot: int) -> None:
-        actor, critic, target = (x[slot] for x in thetas(s.state))
+    def __init__(self, s: SimpleNamespace, seed: int) -> None:
+        actor, critic, target = (x[seed] for x in thetas(s.state))
         self.config, self.actor = s.config, PlainPolicy(s.policy, actor.clone())
         self.critic, self.target = (PlainCritics(s.critics.layout, x) for x in (critic, target))
         self.actor_adam = torch.optim.Adam(self.actor.parameters(), s.config.actor_lr)
         self.critic_adam = torch.optim.Adam(self.critic.parameters(), s.config.critic_lr)
 
-    def step(self, batch: Minibatch, noise: torch.Tensor) -> None:
+    def step(self, batch: TransitionBatch, noise: torch.Tensor) -> None:
         obs, action, reward, next_obs, done = batch
         there, here = noise.chunk(2)
         with torch.no_grad():
@@ -181,7 +181,7 @@ def test_target_by_hand():
     state = State(Net.of(actor), Net.of(online), target)
     obs, zeros = torch.zeros(1, 3, OBS), torch.zeros(1, 3, ACTIONS)
     ended = torch.tensor([[0.0, 0, 1]])
-    batch = Minibatch(obs, zeros, torch.tensor([[1.0, 2, 3]]), obs, ended)
+    batch = TransitionBatch(obs, zeros, torch.tensor([[1.0, 2, 3]]), obs, ended)
     noise = torch.tensor([[[0.25, 0.5], [-0.5, 4], [0, 0], [0, 0], [0, 0], [0, 0]]])
     # y = 1 + 0.5 * 1.5 = 1.75, 2 + 0.5 * 1 = 2.5, 3. Both critics say 0.5 at obs = action = 0:
     # 2 * (1.25^2 + 2^2 + 2.5^2)/3 = 7.875
@@ -218,7 +218,7 @@ def test_8_weights_are_1_where_pi_draws_the_datas_own_action_and_at_most_the_bou
     critic = torch.tensor([[0, 0, 0, 1000, 0, 0.0]], dtype=torch.float64).repeat(1, 2)
     state = s.state._replace(critic=Net.of(critic), critic_target=critic)
     pi = s.policy.distribution(s.state.actor.theta, s.batch.obs)
-    raw = (s.batch.action - s.policy.centre) / s.policy.reach
+    raw = (s.batch.action - s.policy.centre) / s.policy.half_width
     same = (raw - pi.mean) / pi.log_std.exp()
     far = torch.cat([same[:, :1], same[:, 1:] - 9], 1)
     given = torch.cat([torch.zeros_like(same), far], 1)
@@ -240,7 +240,7 @@ def test_the_actor_knows_the_new_critics_and_their_smaller_value(squashed):
     after, metrics = s.step(s.state, s.batch, s.noise)
     obs, action = s.batch.obs, s.batch.action
     raw, _ = s.policy.distribution(s.state.actor.theta, obs).sample(s.noise[:, 32:])
-    own = s.policy.inside(s.policy.centre + s.policy.reach * raw)
+    own = s.policy.clip_action(s.policy.centre + s.policy.half_width * raw)
     found = {}
     for name, critic in (("old", s.state.critic), ("new", after.critic)):
         q, v = (s.critics.values(critic.theta, obs, a) for a in (action, own))
@@ -267,7 +267,7 @@ def settled(**changes) -> float:
     levels = (torch.arange(rows, dtype=torch.float64) + 0.5) / rows
     action = (SPREAD * Normal(0.0, 1.0).icdf(levels)).float()[None, :, None]
     obs, zeros = torch.zeros(1, rows, 1), torch.zeros(1, rows)
-    batch, means = Minibatch(obs, action, zeros, obs, zeros), []
+    batch, means = TransitionBatch(obs, action, zeros, obs, zeros), []
     generator = torch.Generator().manual_seed(0)
     for _ in range(300):
         noise = torch.randn(1, 2 * rows, 1, generator=generator)
@@ -323,18 +323,18 @@ def test_the_toy_with_equal_advantages_clones(monkeypatch):
 def test_steps_are_those_of_one_seed_in_plain_torch(squashed, temperature):
     rates = {"actor_lr": 2**-8, "critic_lr": 2**-7}
     s = setting(squashed=squashed, temperature=temperature, **rates)
-    plain, state = [PlainAWAC(s, slot) for slot in (0, 1)], s.state
+    plain, state = [PlainAWAC(s, seed) for seed in (0, 1)], s.state
     for k in range(5):
         batch = batch_of((10 * k, 10 * k + 1), 32, torch.float64)
         noise = normals((20 * k, 20 * k + 1), 64, ACTIONS, dtype=torch.float64)
         inside = 0.99 * (batch.action - s.policy.centre) + s.policy.centre
         batch = batch._replace(action=inside)
         state, _ = s.step(state, batch, noise)
-        for slot in (0, 1):
-            plain[slot].step(Minibatch(*(x[slot] for x in batch)), noise[slot])
-    for slot in (0, 1):
-        for ours, network in zip(thetas(state), plain[slot].networks(), strict=True):
-            torch.testing.assert_close(ours[slot], flat(network), rtol=0, atol=1e-8)
+        for seed in (0, 1):
+            plain[seed].step(TransitionBatch(*(x[seed] for x in batch)), noise[seed])
+    for seed in (0, 1):
+        for ours, network in zip(thetas(state), plain[seed].networks(), strict=True):
+            torch.testing.assert_close(ours[seed], flat(network), rtol=0, atol=1e-8)
     for new, old in zip(thetas(state), thetas(s.state), strict=True):
         assert (new - old).abs().max() > 5e-3
 
@@ -381,7 +381,7 @@ def test_a_flat_box_is_no_division_by_zero():
 DATA = logged([3, 2, 4, 1], rewards=[1, 1, 1, 0, -1, 1, 1, 1, 1, 2])
 
 
-def trained(monkeypatch, data=DATA, **changes) -> tuple[MemoryRun, list[Minibatch]]:
+def trained(monkeypatch, data=DATA, **changes) -> tuple[MemoryRun, list[TransitionBatch]]:
     """The run, and the batch of every step."""
     calls, step = [], awac.awac_step
 
@@ -391,7 +391,7 @@ def trained(monkeypatch, data=DATA, **changes) -> tuple[MemoryRun, list[Minibatc
         return step(policy, critics, config, state, batch, noise)
 
     monkeypatch.setattr(awac, "awac_step", recorded)
-    values = {"total_steps": 4, "steps_per_iteration": 2, "batch_size": 16, "hidden": (16, 8)}
+    values = {"gradient_steps": 4, "steps_per_iteration": 2, "batch_size": 16, "hidden": (16, 8)}
     run = MemoryRun(data)
     train(Config(**values | changes), run)
     return run, calls

@@ -30,8 +30,8 @@ from rlsuite.algorithms.offline.bc import (
 )
 from rlsuite.core.actors import BoundedActor
 from rlsuite.core.buffers import ReplayBuffer
-from rlsuite.core.chance import Chance
 from rlsuite.core.optim import Net
+from rlsuite.core.seed_random import SeedRandom
 from rlsuite.core.streams import Streams
 
 
@@ -72,20 +72,20 @@ def test_8_bc_zero_loss_on_its_own_outputs():
 
 def test_steps_are_those_of_one_seed_in_plain_torch():
     s = setting(learning_rate=2**-8)
-    plain = [PlainActor(s.policy, s.actor.theta[slot]) for slot in (0, 1)]
+    plain = [PlainActor(s.policy, s.actor.theta[seed]) for seed in (0, 1)]
     adams = [torch.optim.Adam(actor.parameters(), 2**-8) for actor in plain]
     net = s.actor
     for k in range(5):
         batch = batch_of((10 * k, 10 * k + 1), 32, torch.float64)
         net, metrics = s.step(net, batch)
-        for slot in (0, 1):
-            error = mse_loss(plain[slot](batch.obs[slot]), batch.action[slot])
-            adams[slot].zero_grad()
+        for seed in (0, 1):
+            error = mse_loss(plain[seed](batch.obs[seed]), batch.action[seed])
+            adams[seed].zero_grad()
             error.backward()
-            adams[slot].step()
-            torch.testing.assert_close(metrics["imitation"][slot], error.detach())
-    for slot in (0, 1):
-        torch.testing.assert_close(net.theta[slot], flat(plain[slot]), rtol=0, atol=1e-9)
+            adams[seed].step()
+            torch.testing.assert_close(metrics["imitation"][seed], error.detach())
+    for seed in (0, 1):
+        torch.testing.assert_close(net.theta[seed], flat(plain[seed]), rtol=0, atol=1e-9)
     assert (net.theta - s.actor.theta).abs().max() > 0.01
 
 
@@ -135,10 +135,10 @@ def test_bc_keeps_everything():
 
 def test_draws_are_from_the_kept_rows_only():
     kept = best_episodes(DATA, 0.3)
-    buffer = ReplayBuffer.of_data(DATA, Chance(Streams((0, 1))["batch"]), kept)
+    buffer = ReplayBuffer.of_data(DATA, SeedRandom(Streams((0, 1))["batch"]), kept)
     drawn = buffer.sample(2000).obs
-    for slot in (0, 1):
-        rows = (drawn[slot][:, None] == torch.from_numpy(DATA.obs)).all(-1).float().argmax(1)
+    for seed in (0, 1):
+        rows = (drawn[seed][:, None] == torch.from_numpy(DATA.obs)).all(-1).float().argmax(1)
         counts = torch.bincount(rows, minlength=19)
         assert counts.nonzero().flatten().tolist() == kept.tolist()
         # 2000/7 = 286 of each, give or take 5 standard deviations of 15.6
@@ -149,7 +149,7 @@ def test_draws_are_from_the_kept_rows_only():
 
 
 def trained(**changes) -> MemoryRun:
-    values = {"total_steps": 8, "steps_per_iteration": 4, "batch_size": 16, "hidden": (16, 8)}
+    values = {"gradient_steps": 8, "steps_per_iteration": 4, "batch_size": 16, "hidden": (16, 8)}
     run = MemoryRun(DATA)
     train(Config(**values | changes), run)
     return run
@@ -177,7 +177,7 @@ def test_train_draws_from_the_best_episodes_and_standardises_by_all(monkeypatch)
 
 
 def test_train_imitates_and_saves_what_it_learned():
-    run = trained(total_steps=300, steps_per_iteration=150, learning_rate=1e-2)
+    run = trained(gradient_steps=300, steps_per_iteration=150, learning_rate=1e-2)
     last = run.states[-1]
     assert last.actor.adam.steps.flatten().tolist() == [300, 300]
     obs = last.policy.normalizer.standardize(torch.from_numpy(DATA.obs).expand(2, -1, -1))

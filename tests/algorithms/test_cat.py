@@ -175,7 +175,7 @@ def test_the_value_of_a_constant_reward_under_a_constant_probability(p, value) -
 
 SHARED = dict(
     clip=0.2, epochs=2, learning_rate=1e-3, discount=0.99, gae_lambda=0.95, value_clip=0.2,
-    value_coef=0.5, entropy_coef=0.01, max_grad_norm=0.5, adam_eps=1e-5, total_steps=512,
+    value_coef=0.5, entropy_coef=0.01, max_grad_norm=0.5, adam_eps=1e-5, env_steps=512,
     num_envs=2, num_steps=32, num_minibatches=4, normalize_reward=True, hidden=(8, 8),
     activation="tanh",
 )  # fmt: skip

@@ -33,11 +33,11 @@ from rlsuite.algorithms.offline.cfpi import (
     critic_step,
     train,
 )
-from rlsuite.core.buffers import Minibatch
-from rlsuite.core.chance import Chance
+from rlsuite.core.buffers import TransitionBatch
 from rlsuite.core.closed_form import ClosedFormPolicy
 from rlsuite.core.optim import Net
 from rlsuite.core.quantiles import draw_fractions
+from rlsuite.core.seed_random import SeedRandom
 from rlsuite.core.streams import Streams
 from rlsuite.datasets.transitions import DatasetError
 
@@ -72,7 +72,7 @@ def setting(seeds=(0, 1), rows=32, dtype=torch.float64, **changes) -> SimpleName
     batch = batch_of(seeds, rows, dtype)
     low, high = torch.tensor(LOW, dtype=dtype), torch.tensor(HIGH, dtype=dtype)
     next_action = low + (high - low) * torch.rand(len(seeds), rows, 2, dtype=dtype)
-    fractions = draw_fractions(Chance(streams["action"]), rows, config.quantiles)
+    fractions = draw_fractions(SeedRandom(streams["action"]), rows, config.quantiles)
     fractions = type(fractions)(*(x if x is None else x.to(dtype) for x in fractions))
     noise = normals(seeds, rows, ACTIONS, dtype=dtype)
     sarsa, later = (partial(critic_step, policy, config, x) for x in (False, True))
@@ -92,18 +92,18 @@ def test_plain_critics_step_is_sarsa_with_own_targets_in_plain_torch():
     for k in range(4):
         batch = batch_of((10 * k, 10 * k + 1), 32, torch.float64)
         state, metrics = s.sarsa(state, batch, *s.drawn[1:])
-        for slot, ((critic, target), adam) in enumerate(zip(plain, adams, strict=True)):
-            obs, action, reward, next_obs, done = (x[slot] for x in batch)
+        for seed, ((critic, target), adam) in enumerate(zip(plain, adams, strict=True)):
+            obs, action, reward, next_obs, done = (x[seed] for x in batch)
             with torch.no_grad():
-                y = [reward + 0.99 * (1 - done) * q for q in target(next_obs, s.next_action[slot])]
+                y = [reward + 0.99 * (1 - done) * q for q in target(next_obs, s.next_action[seed])]
             losses = [mse_loss(q, t) for q, t in zip(critic(obs, action), y, strict=True)]
             adam.zero_grad()
             (sum(losses) / 2).backward()
             adam.step()
             follow(target, critic, 0.005)
-    for slot, (critic, target) in enumerate(plain):
-        torch.testing.assert_close(state.critic.theta[slot], flat(critic), rtol=0, atol=1e-9)
-        torch.testing.assert_close(state.target[slot], flat(target), rtol=0, atol=1e-9)
+    for seed, (critic, target) in enumerate(plain):
+        torch.testing.assert_close(state.critic.theta[seed], flat(critic), rtol=0, atol=1e-9)
+        torch.testing.assert_close(state.target[seed], flat(target), rtol=0, atol=1e-9)
     assert (state.critic.theta - s.state.critic.theta).abs().max() > 0.01
     assert metrics.keys() == {"critic_loss", "value"}
 
@@ -113,30 +113,30 @@ def test_quantile_critics_regress_on_their_own_targets_quantiles():
     _, metrics = s.sarsa(s.state, *s.drawn)
     asked, there, width = s.fractions
     critics, b = s.policy.critics, s.batch
-    for slot in (0, 1):
+    for seed in (0, 1):
         total = 0.0
         for i in (0, 1):
-            one = slice(slot, slot + 1)
+            one = slice(seed, seed + 1)
             theta, target = (x[one].chunk(2, 1)[i] for x in (s.state.critic.theta, s.state.target))
             z = critics.quantiles(theta, b.obs[one], b.action[one], asked[one])[0, 0]
             future = critics.quantiles(target, b.next_obs[one], s.next_action[one], there[one])[
                 0, 0
             ]
-            y = b.reward[slot, :, None] + 0.99 * (1 - b.terminated[slot, :, None]) * future
+            y = b.reward[seed, :, None] + 0.99 * (1 - b.terminated[seed, :, None]) * future
             # Section 3: sum over i of widths, mean over j and the batch
             delta = y[:, :, None] - z[:, None, :]
             huber = smooth_l1_loss(z[:, None, :].expand_as(delta), y[:, :, None].expand_as(delta),
                                    reduction="none")  # fmt: skip
-            side = (asked[slot][:, None, :] - (delta < 0).double()).abs()
-            total = total + (width[slot][:, :, None] * side * huber).sum(1).mean() / 2
-        torch.testing.assert_close(metrics["critic_loss"][slot], total)
+            side = (asked[seed][:, None, :] - (delta < 0).double()).abs()
+            total = total + (width[seed][:, :, None] * side * huber).sum(1).mean() / 2
+        torch.testing.assert_close(metrics["critic_loss"][seed], total)
 
 
 def test_the_iterative_form_takes_the_newest_critic_noise_and_the_smaller_target():
     s = setting(improvement_steps=1000, quantiles=0, operator="logsumexp", critic_lr=STILL)
     after, _ = s.later(s.state, *s.drawn)
     improved = s.policy.improved(s.state.behaviour.theta, s.state.critic.theta, s.batch.next_obs)
-    noise = (0.1 * s.noise).clamp(-0.5, 0.5) * s.policy.reach
+    noise = (0.1 * s.noise).clamp(-0.5, 0.5) * s.policy.half_width
     action = torch.maximum(torch.minimum(improved + noise, s.high), s.low)
     future = s.policy.critics.values(s.state.target, s.batch.next_obs, action).amin(1)
     y = s.batch.reward + 0.99 * (1 - s.batch.terminated) * future
@@ -189,7 +189,7 @@ def test_7_11_the_behaviour_is_unchanged_by_critics_and_by_acting():
 def test_the_behaviour_fits_the_density_of_actions_in_half_widths():
     s = setting(behaviour_lr=STILL)
     after, metrics = clone_step(s.policy, s.config, s.state, s.batch)
-    action = (s.batch.action - s.policy.centre) / s.policy.reach
+    action = (s.batch.action - s.policy.centre) / s.policy.half_width
     pi = s.policy.network.distribution(s.state.behaviour.theta, s.batch.obs)
     torch.testing.assert_close(metrics["cloning_loss"], -pi.log_prob(action).mean(1))
     assert torch.equal(after.critic.theta, s.state.critic.theta)
@@ -248,7 +248,7 @@ def test_a_set_that_is_not_in_the_order_of_its_episodes_is_refused():
 
 # -------------------------------------------------------------------------------------- train
 
-SIZES = {"total_steps": 4, "behaviour_steps": 4, "steps_per_iteration": 2, "hidden": (16, 8)}
+SIZES = {"gradient_steps": 4, "behaviour_steps": 4, "steps_per_iteration": 2, "hidden": (16, 8)}
 SIZES |= {"components": 2, "batch_size": 16, "quantiles": 4, "behaviour_lr": 1e-2}
 
 
@@ -314,7 +314,7 @@ def test_a_gaussian_learns_where_the_data_act():
     x = np.sin((data.obs[:, :1] - 5) / 3)
     data = dataclasses.replace(data, action=np.concatenate([x, np.full_like(x, 0.5)], 1))
     run = MemoryRun(data)
-    changes = {"behaviour_steps": 300, "total_steps": 300, "steps_per_iteration": 300}
+    changes = {"behaviour_steps": 300, "gradient_steps": 300, "steps_per_iteration": 300}
     train(Config(**SIZES | changes | {"hidden": (32, 32), "components": 1, "operator": "single",
                                       "batch_size": 64, "log_tau": 0.0}), run)  # fmt: skip
     policy = run.states[-1].policy
@@ -346,6 +346,6 @@ def test_minibatches_are_standardised_and_rewards_are_shifted(monkeypatch):
     )
     run = trained(reward_shift=-1.0, batch_size=64)
     rewards = set((run.data().reward - 1).tolist())
-    batch: Minibatch = calls[0]
+    batch: TransitionBatch = calls[0]
     assert {x.item() for x in batch.reward.flatten()} <= rewards
     assert batch.obs.mean().abs() < 0.3

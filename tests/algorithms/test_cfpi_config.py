@@ -13,14 +13,14 @@ from rlsuite.runs.settings import preset
 ONE_STEP = {
     "operator": "better", "log_tau": 0.5, "delta": 0.1, "components": 4, "min_weight": 0.05,
     "rules": "mended", "quantiles": 8, "on": None, "train_critic": False,
-    "behaviour_steps": 500_000, "behaviour_lr": 1e-4, "critic_lr": 3e-4, "total_steps": 400_000,
+    "behaviour_steps": 500_000, "behaviour_lr": 1e-4, "critic_lr": 3e-4, "gradient_steps": 400_000,
     "improvement_steps": 0, "round_steps": 0, "target_noise": 0.1, "noise_clip": 0.5,
     "discount": 0.99, "polyak": 0.005, "reward_shift": 0.0, "batch_size": 256,
     "steps_per_iteration": 1000, "normalize_obs": True, "hidden": (256, 256, 256),
 }  # fmt: skip
 # AntMaze: 8 components, log tau 1.5, r - 1, raw states, 1M steps of which the first 20k are SARSA
 MAZE = {"components": 8, "log_tau": 1.5, "normalize_obs": False, "reward_shift": -1.0}
-MAZE |= {"total_steps": 20_000, "improvement_steps": 980_000}
+MAZE |= {"gradient_steps": 20_000, "improvement_steps": 980_000}
 # Table 16, thousands
 STEPS = {
     ("HalfCheetah", "medium"): 200, ("Hopper", "medium"): 400, ("Walker2d", "medium"): 700,
@@ -41,7 +41,7 @@ def test_defaults_are_the_one_step_settings():
 
 @pytest.mark.parametrize(("family", "level"), STEPS)
 def test_sarsa_steps_of_every_data_set_and_the_one_log_tau_that_differs(family, level):
-    steps = {"total_steps": 1000 * STEPS[family, level]}
+    steps = {"gradient_steps": 1000 * STEPS[family, level]}
     log_tau = {"log_tau": 0.0 if (family, level) == ("Hopper", "medium-expert") else 0.5}
     for dataset in (
         f"deep-ope/{family.lower()}/{level}-v0",

@@ -119,7 +119,7 @@ def test_a_base_with_another_box_is_refused(finished_run, short_runs):
     folder = finished_run("td3_bc", TASK)
     about = json.loads((folder / "config.json").read_text())
     data = store.load(about["dataset_path"], task=TASK)
-    narrow = dataclasses.replace(data, about=data.about | {"action_low": [-1.0]})
+    narrow = dataclasses.replace(data, metadata=data.metadata | {"action_low": [-1.0]})
     with pytest.raises(runs.RunError, match=r"actions in \[\[-3.0\], \[3.0\]\], the data have 4"):
         base(folder, TASK, narrow, (0, 1))
 

@@ -54,9 +54,9 @@ def test_the_step_is_taken_before_the_tanh_with_the_gradient_there():
         torch.testing.assert_close(slope, numeric, rtol=1e-5, atol=1e-8)
     slope = policy.slope(given.critic, given.obs, x)
     step = x + c.std**2 * slope / (c.std * slope).norm(dim=-1, keepdim=True)  # 2 log tau is 1
-    action = policy.centre + policy.reach * torch.tanh(step[:, :, 0])
+    action = policy.centre + policy.half_width * torch.tanh(step[:, :, 0])
     torch.testing.assert_close(policy.improved(given.behaviour, given.critic, given.obs), action)
-    assert (action.abs() < policy.reach + policy.centre.abs()).all()
+    assert (action.abs() < policy.half_width + policy.centre.abs()).all()
 
 
 def test_the_value_is_the_smaller_critics_and_the_released_one_lies_lower():
@@ -78,7 +78,7 @@ def test_around_a_plain_gaussian_the_step_is_in_half_widths_and_stays_in_the_box
     mean = policy.components(given.behaviour, given.obs).mean[:, :, 0]
     # sigma is 0.1 of the environment's units, radius 1: a + 0.1 g / |g|, g = (1, 4)
     g = torch.tensor([1.0, 4.0], dtype=torch.float64)
-    action = policy.centre + policy.reach * mean + 0.1 * g / g.norm()
+    action = policy.centre + policy.half_width * mean + 0.1 * g / g.norm()
     expected = torch.minimum(action, torch.tensor([2.0, 1.0], dtype=torch.float64))
     improved = policy.improved(given.behaviour, given.critic, given.obs)
     torch.testing.assert_close(improved, expected)

@@ -84,12 +84,12 @@ def draw_of(seeds, rows: int, members: int, dtype, k: int) -> Draw:
 class PlainCSVE:
     """One seed as section 2c of the sheet has it, paper's form or the released one."""
 
-    def __init__(self, s: SimpleNamespace, slot: int) -> None:
-        self.s, self.slot, self.config = s, slot, s.config
+    def __init__(self, s: SimpleNamespace, seed: int) -> None:
+        self.s, self.seed, self.config = s, seed, s.config
         self.low, self.high = (torch.tensor(x, dtype=torch.float64) for x in (LOW, HIGH))
-        self.actor = PlainActor(s.policy, s.state.actor.theta[slot])
-        self.value = plain_mlp(s.values.layout, s.state.value.theta[slot], "v")
-        thetas = (s.state.critic.theta[slot], s.state.critic_target[slot])
+        self.actor = PlainActor(s.policy, s.state.actor.theta[seed])
+        self.value = plain_mlp(s.values.layout, s.state.value.theta[seed], "v")
+        thetas = (s.state.critic.theta[seed], s.state.critic_target[seed])
         self.critic, self.target = (PlainCritics(s.critics.layout, x) for x in thetas)
         self.log_alpha = torch.full((1,), math.log(s.config.alpha), dtype=torch.float64)
         self.log_alpha.requires_grad_()
@@ -112,10 +112,10 @@ class PlainCSVE:
 
     def action(self, obs, draw):
         pi = self.pi(obs)
-        return (pi.mean + pi.stddev * draw.action[self.slot]).clamp(self.low, self.high)
+        return (pi.mean + pi.stddev * draw.action[self.seed]).clamp(self.low, self.high)
 
     def reached(self, obs, action, draw):
-        one = slice(self.slot, self.slot + 1)
+        one = slice(self.seed, self.seed + 1)
         part = Draw(*(x[one] for x in draw))
         there, reward = self.s.models.predict(self.s.model[one], obs[None], action[None], part)
         return there[0], reward[0]
@@ -125,7 +125,7 @@ class PlainCSVE:
         return self.reached(obs, action, draw)[0].detach()
 
     def step(self, batch, draws):
-        obs, action, reward, next_obs, done = (x[self.slot] for x in batch)
+        obs, action, reward, next_obs, done = (x[self.seed] for x in batch)
         config, known = self.config, next_obs if self.config.next_states else obs
 
         def gap(there):
@@ -161,19 +161,19 @@ RELEASED = {"next_states": True, "mean_actions": True, "bonus_reward": False, "c
 def test_steps_are_those_of_one_seed_in_plain_torch(form):
     rates = {"actor_lr": 2**-8, "critic_lr": 2**-7, "alpha_lr": 2**-9}
     s = setting(**rates | form)
-    plain, state = [PlainCSVE(s, slot) for slot in (0, 1)], s.state
+    plain, state = [PlainCSVE(s, seed) for seed in (0, 1)], s.state
     for k in range(4):
         batch = batch_of((10 * k, 10 * k + 1), 32, torch.float64)
         draws = [draw_of((0, 1), 32, 3, torch.float64, 7 * k + i) for i in range(3)]
         state, _ = s.step(state, batch, draws)
         for x in plain:
             x.step(batch, draws)
-    for slot, x in enumerate(plain):
+    for seed, x in enumerate(plain):
         pairs = [(state.actor.theta, flat(x.actor)), (state.value.theta, flat(x.value))]
         pairs += [(state.critic.theta, flat(x.critic)), (state.critic_target, flat(x.target))]
         pairs += [(state.dual.theta, x.log_alpha.detach())]
         for ours, theirs in pairs:
-            torch.testing.assert_close(ours[slot], theirs, rtol=0, atol=1e-9)
+            torch.testing.assert_close(ours[seed], theirs, rtol=0, atol=1e-9)
     for name in ("actor", "value", "critic", "dual"):
         moved = getattr(state, name).theta - getattr(s.state, name).theta
         assert moved.abs().max() > 5e-3
@@ -319,7 +319,7 @@ def test_equal_advantages_are_warned_of_once_and_training_goes_on(warned, tmp_pa
 
 # -------------------------------------------------------------------------------------- train
 
-SIZES = {"model_steps": 4, "total_steps": 6, "steps_per_iteration": 2, "batch_size": 16}
+SIZES = {"model_steps": 4, "gradient_steps": 6, "steps_per_iteration": 2, "batch_size": 16}
 SIZES |= {"hidden": (16, 8), "model_hidden": (8, 6), "members": 2, "model_batch_size": 20}
 DATA = logged([10] * 6)
 

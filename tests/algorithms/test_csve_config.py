@@ -13,7 +13,7 @@ from rlsuite.runs.settings import preset
 PAPER = {
     "members": 5, "alpha": 10.0, "budget": 10.0, "penalty": 1.0, "alpha_lr": 1e-4,
     "temperature": 3.0, "max_weight": 100.0, "bonus": 0.0, "actor_lr": 3e-4, "critic_lr": 1e-4,
-    "batch_size": 256, "discount": 0.99, "polyak": 0.005, "total_steps": 1_000_000,
+    "batch_size": 256, "discount": 0.99, "polyak": 0.005, "gradient_steps": 1_000_000,
     "bonus_reward": True, "next_states": False, "mean_actions": False, "clip_states": None,
     "inverse_std": False, "spectral_norm": False, "dynamics": None, "model_steps": 300_000,
     "model_lr": 1e-3, "model_batch_size": 100, "model_hidden": (200, 200, 200, 200),
@@ -22,7 +22,7 @@ PAPER = {
 # The released script, and section 2c
 RELEASED = {
     "budget": -10.0, "temperature": 30.0, "max_weight": 1000.0, "actor_lr": 3e-3,
-    "critic_lr": 3e-3, "total_steps": 100_000, "bonus_reward": False, "next_states": True,
+    "critic_lr": 3e-3, "gradient_steps": 100_000, "bonus_reward": False, "next_states": True,
     "mean_actions": True, "clip_states": 10.0, "inverse_std": True, "spectral_norm": True,
 }  # fmt: skip
 GYM, HANDS = ("HalfCheetah", "Hopper", "Walker2d"), ("Pen", "Hammer", "Door", "Relocate")
@@ -52,7 +52,7 @@ def test_beta_and_steps_of_every_hand_set(hand):
     for level, beta in (("human", 30.0), ("cloned", 30.0), ("expert", 0.01)):
         task = f"gymnasium_robotics:AdroitHand{hand}-v1"
         found = config_of("d4rl", task, f"D4RL/{hand.lower()}/{level}-v2")
-        assert found == PAPER | {"temperature": beta, "total_steps": 100_000}
+        assert found == PAPER | {"temperature": beta, "gradient_steps": 100_000}
 
 
 def test_no_preset_goes_unchecked():
@@ -62,7 +62,7 @@ def test_no_preset_goes_unchecked():
     sets |= {f"AdroitHand{hand}{part}" for hand in HANDS for part in ("", "/expert")}
     assert set(csve.PRESETS["d4rl"]) == {"*"} | sets
     smoke = Config(**preset(csve, "smoke", "Own-v0"))
-    assert smoke.bonus > 0 and smoke.total_steps < 1000
+    assert smoke.bonus > 0 and smoke.gradient_steps < 1000
 
 
 UNIT = r"it must lie in \[0, 1\]"

@@ -191,11 +191,11 @@ def test_a_set_collected_without_exploring_draws_from_the_sets_own_seed() -> Non
 # ------------------------------------------------------------------------------ rollouts
 
 
-def collector_of(task: str, copies: int, **changes) -> ChunkCollector:
-    pool = make(task, (0, 1), copies, "gymnasium")
+def collector_of(task: str, num_envs: int, **changes) -> ChunkCollector:
+    pool = make(task, (0, 1), num_envs, "gymnasium")
     s = setting(obs=pool.obs_size, actions=pool.action_size, **changes)
     collector = ChunkCollector(pool, s.policy)
-    collector.restart(np.arange(2 * copies).reshape(2, copies))
+    collector.restart(np.arange(2 * num_envs).reshape(2, num_envs))
     collector.rngs = s.streams["action"]
     return collector
 
@@ -206,7 +206,7 @@ def test_steps_are_counted_as_taken_and_idle_ones_nowhere() -> None:
     episodes, open_ones = envs.episodes(), envs.unfinished()
     assert {e.length % 4 for e in episodes} == {0, 1, 2, 3}  # ends at all places of a chunk
     for seed in (0, 1):
-        lengths = [e.length for e in (*episodes, *open_ones) if e.slot == seed]
+        lengths = [e.length for e in (*episodes, *open_ones) if e.seed == seed]
         assert rollout.taken[seed] == sum(lengths) < 30 * 3 * 4
 
 
@@ -272,7 +272,7 @@ def test_while_the_critic_warms_up_the_actor_stays(short_runs) -> None:
 
 
 def test_from_scratch_there_is_no_data_and_observations_have_running_statistics(short_runs) -> None:
-    options = {"clone_epochs": 0, "tuned_steps": 4, "dataset": None, "total_steps": 256}
+    options = {"clone_epochs": 0, "tuned_steps": 4, "dataset": None, "env_steps": 256}
     folder = short_runs.train("run", "dppo", PENDULUM, **options)
     policy, _ = load_policy(folder)
     assert (
@@ -283,7 +283,7 @@ def test_from_scratch_there_is_no_data_and_observations_have_running_statistics(
 
 
 def test_the_gaussian_of_the_comparison_clones_and_is_tuned(short_runs) -> None:
-    options = {"policy": "gaussian", "total_steps": 256}
+    options = {"policy": "gaussian", "env_steps": 256}
     policy, _ = load_policy(short_runs.train("run", "dppo", PENDULUM, **options))
     base, tuned = policy.parts()
     assert not torch.equal(base, tuned)
@@ -293,7 +293,7 @@ def test_the_gaussian_of_the_comparison_clones_and_is_tuned(short_runs) -> None:
 
 # ------------------------------------------------------------------------------ toys
 
-SHAPE = {"num_envs": 500, "num_steps": 1, "hidden": (64, 64, 64), "total_steps": 2000}
+SHAPE = {"num_envs": 500, "num_steps": 1, "hidden": (64, 64, 64), "env_steps": 2000}
 
 
 @pytest.mark.slow
@@ -334,7 +334,7 @@ def tuned_mean(monkeypatch=None, scale=1.0, last_noise=True, iterations=45, **ch
         seen.append(rollout.chain[..., -1, :].mean())
         return rollout
 
-    ready = partial(dppo.experience, s.config, s.learner, s.critic, s.table)
+    ready = partial(dppo.make_batch, s.config, s.learner, s.critic, s.table)
     step = partial(dppo.update, s.policy, s.critic, s.config, s.table)
     for k in range(iterations):
         collector = SimpleNamespace(collect=collect)

@@ -20,7 +20,7 @@ PENDULUM = "InvertedPendulum-v4"
         # 40 x 500 decisions of 10 tuned steps
         ({"batch_size": 200_001}, "batch_size is 200001; it must lie in [2, 200000]"),
         ({"batch_size": 1}, "batch_size is 1; it must lie in [2, 200000]"),
-        ({"total_steps": 79_999}, "total_steps is 79999; it must be 80000 or greater"),
+        ({"env_steps": 79_999}, "env_steps is 79999; it must be 80000 or greater"),
         ({"clip_base": 0.02}, "clip_base is 0.02; it must lie in [0, 0.01]"),
         ({"hidden": (64, 64)}, "hidden is 64 64; use an odd number of equal widths"),
         ({"critic_hidden": (64, 32, 64)}, "critic_hidden is 64 32 64; use an odd number"),

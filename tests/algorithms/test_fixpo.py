@@ -127,7 +127,7 @@ def test_invariant_03_without_a_violation_nothing_moves(kind):
     moving = AdamState(*(x + 1 for x in actor.adam))  # momentum that could move it
     m.learner.actor = actor._replace(adam=moving)
     displace(m, 1)
-    before, streams = [everything(m, slot) for slot in (0, 1)], copy.deepcopy(m.rngs)
+    before, streams = [everything(m, seed) for seed in (0, 1)], copy.deepcopy(m.rngs)
     steps, _ = repair(m)
     assert steps[0] == 0
     assert same(everything(m, 0), before[0])
@@ -213,14 +213,14 @@ def test_invariant_06_the_first_gradient_is_the_policy_gradient(kind):
 def test_invariant_07_without_limit_and_multiplier_it_is_an_importance_weighted_gradient():
     free = {"max_kl": 1e9, "multiplier_init": 0.0, "multiplier_lr": 0.0}
     m = made_up(double=True, learning_rate=2**-7, **free)
-    start, plain = m.policy.theta.clone(), [PlainFixPO(m, slot) for slot in (0, 1)]
+    start, plain = m.policy.theta.clone(), [PlainFixPO(m, seed) for seed in (0, 1)]
     for part in 2 * m.batch.chunks(4):
         metrics = step(m, part, m.lr)
-        for slot in (0, 1):
-            rows = [x[slot] for x in part]
-            plain[slot].step(plain[slot].loss(rows), torch.zeros(1))
-    for slot in (0, 1):
-        torch.testing.assert_close(m.policy.theta[slot], plain[slot].flat(), rtol=0, atol=1e-9)
+        for seed in (0, 1):
+            rows = [x[seed] for x in part]
+            plain[seed].step(plain[seed].loss(rows), torch.zeros(1))
+    for seed in (0, 1):
+        torch.testing.assert_close(m.policy.theta[seed], plain[seed].flat(), rtol=0, atol=1e-9)
     assert (m.policy.theta - start).abs().max() > 0.02
     assert metrics["value_loss"].min() > 0.1
     # Through whole iterations the second phase is never entered
@@ -251,7 +251,7 @@ def test_invariant_08_the_penalty_is_the_mean_of_torchs_kl(kind):
 def test_invariant_09_fixup_is_cheap_after_warm_up_and_cheaper_the_larger_c_is():
     # Of 32 gradient steps an iteration; recorded over all 10: 0.39, 0.13 and 0.06 more of them
     size = {"num_envs": 4, "num_steps": 64, "num_minibatches": 8, "epochs": 4}
-    how = {"total_steps": 10 * 256, "learning_rate": 3e-3, "multiplier_lr": 0.1, "max_kl": 0.05}
+    how = {"env_steps": 10 * 256, "learning_rate": 3e-3, "multiplier_lr": 0.1, "max_kl": 0.05}
     share = {}
     for c in (1.0, 3.0, 10.0):
         s = setting("categorical", seeds=(0, 1, 2, 3), **size, **how, target_coef=c)

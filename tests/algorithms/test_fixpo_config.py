@@ -21,7 +21,7 @@ CODE = {
     # What it counts otherwise: 8192 transitions in minibatches of 512, fix-up ones of 1024; c_V
     # 0.1 on the squared error, which we halve; 10M steps
     "num_minibatches": 8192 // 512, "fixup_minibatches": 8192 // 1024, "value_coef": 2 * 0.1,
-    "total_steps": 10_000_000,
+    "env_steps": 10_000_000,
 }  # fmt: skip
 OURS = {"max_sweeps": 50}  # section 4, trap 4: the code has no limit
 
@@ -39,17 +39,17 @@ def test_mujoco_10m_is_the_codes_column(task):
     ("name", "steps"), [("mujoco", 1_000_000), ("mujoco-3m", 3_000_000)], ids=["1M", "3M"]
 )
 def test_the_shorter_ones_differ_from_it_in_their_length_alone(name, steps):
-    assert config_of(name, "Hopper-v4") == CODE | OURS | {"total_steps": steps}
-    assert Config().total_steps == 1_000_000
+    assert config_of(name, "Hopper-v4") == CODE | OURS | {"env_steps": steps}
+    assert Config().env_steps == 1_000_000
 
 
 def test_our_own_presets():
     # 8 x 128 = 1024 transitions in minibatches of 256, and of 512 in the second phase
     assert config_of("classic", "CartPole-v1") == CODE | OURS | {
-        "total_steps": 500_000, "num_envs": 8, "num_minibatches": 4, "fixup_minibatches": 2,
+        "env_steps": 500_000, "num_envs": 8, "num_minibatches": 4, "fixup_minibatches": 2,
         "learning_rate": 1e-3, "normalize_obs": False,
     }  # fmt: skip
-    assert config_of("smoke", "Own-v0")["total_steps"] < 10_000
+    assert config_of("smoke", "Own-v0")["env_steps"] < 10_000
 
 
 def test_no_preset_goes_unchecked():
@@ -62,7 +62,7 @@ def test_derived_sizes():
     # = 1220 (section 3, K detail: the code's nominal 10M are 1500 updates, 12.3M)
     config = Config(**preset(fixpo, "mujoco-10m", "Walker2d-v4"))
     assert config.epochs * config.num_minibatches == 160
-    assert (config.batch_size, config.iterations) == (8192, 1220)
+    assert (config.rollout_size, config.iterations) == (8192, 1220)
 
 
 def test_the_last_layers_start_smaller_than_in_the_code_and_the_file_says_so():
@@ -84,7 +84,7 @@ def test_every_field_names_a_source():
 
 
 SMALL = {"num_envs": 2, "num_steps": 6, "num_minibatches": 2, "fixup_minibatches": 2}
-SMALL["total_steps"] = 12
+SMALL["env_steps"] = 12
 NAN, INF = float("nan"), float("inf")
 
 
@@ -100,7 +100,7 @@ NAN, INF = float("nan"), float("inf")
         ({"hidden": (64, 0)}, r"hidden is \(64, 0\); it must be 1 or more"),
         ({"num_minibatches": 8}, "num_minibatches 8 splits 12 transitions badly; use 6"),
         ({"fixup_minibatches": 9}, "fixup_minibatches 9 splits 12 transitions badly; use 12"),
-        ({"total_steps": 11}, "total_steps 11 is less than one rollout; use 12"),
+        ({"env_steps": 11}, "env_steps 11 is less than one rollout; use 12"),
         ({"max_kl": 0.0}, "max_kl is 0.0; it must be greater than 0"),
         ({"max_kl": INF}, "max_kl is inf; it must be"),
         ({"target_coef": -3.0}, "target_coef is -3.0; it must be greater than 0"),
@@ -138,8 +138,8 @@ def test_impossible_settings_are_refused_by_value_with_a_way_out(changes, messag
 )
 def test_what_is_next_to_the_refused_is_accepted(changes):
     config = Config(**SMALL | changes)
-    assert (config.batch_size, config.iterations) == (12, 1)
-    assert Config(**SMALL | changes | {"total_steps": 35}).iterations == 2  # 35 // 12
+    assert (config.rollout_size, config.iterations) == (12, 1)
+    assert Config(**SMALL | changes | {"env_steps": 35}).iterations == 2  # 35 // 12
 
 
 def test_the_advised_number_is_accepted():

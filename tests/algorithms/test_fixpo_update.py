@@ -41,12 +41,12 @@ def test_two_iterations_equal_plain_torch_seed_by_seed(kind, changes, monkeypatc
 
     The shared network of actor and multiplier, and its masks, against three torch.optim.Adam.
     """
-    how = {"learning_rate": 2**-7, "multiplier_lr": 2**-6, "max_kl": 0.02, "total_steps": 64}
+    how = {"learning_rate": 2**-7, "multiplier_lr": 2**-6, "max_kl": 0.02, "env_steps": 64}
     m = made_up(kind, seeds=(0, 1, 2), double=True, **how | changes)
-    plain = [PlainFixPO(m, slot) for slot in range(3)]
+    plain = [PlainFixPO(m, seed) for seed in range(3)]
     rngs, given = copy.deepcopy(m.rngs), []
 
-    def experience(policy, rollout, discount, lam, bootstrap, scale):
+    def make_batch(policy, rollout, discount, lam, bootstrap, scale):
         old_log_prob = policy.distribution(policy.theta, m.batch.obs).log_prob(m.batch.action)
         old_value = policy.value(policy.theta, m.batch.obs)
         batch = m.batch._replace(old_log_prob=old_log_prob, old_value=old_value)
@@ -54,18 +54,18 @@ def test_two_iterations_equal_plain_torch_seed_by_seed(kind, changes, monkeypatc
         given.append(batch._replace(target=batch.target / sigma))
         return batch
 
-    monkeypatch.setattr(fixpo, "experience", experience)
+    monkeypatch.setattr(fixpo, "make_batch", make_batch)
     collector = SimpleNamespace(collect=lambda *_: SimpleNamespace(seconds={}))
     streams, step = {"action": None, "batch": m.rngs}, partial(minibatch_step, m.policy, m.config)
     steps = torch.zeros(3)
     for _ in range(2):
         metrics, _ = fixpo.iterate(m.config, m.learner, collector, streams, 0, step)
         steps += 8 * metrics["fixup_share"]  # 2 epochs of 4 minibatches
-        for slot in range(3):
-            plain[slot].update([x[slot] for x in given[-1]], rngs[slot])
-            theta, multiplier = m.policy.theta[slot], m.learner.actor.theta[slot, -1:]
-            torch.testing.assert_close(theta, plain[slot].flat(), rtol=0, atol=1e-9)
-            torch.testing.assert_close(multiplier, plain[slot].beta.detach(), rtol=0, atol=1e-9)
+        for seed in range(3):
+            plain[seed].update([x[seed] for x in given[-1]], rngs[seed])
+            theta, multiplier = m.policy.theta[seed], m.learner.actor.theta[seed, -1:]
+            torch.testing.assert_close(theta, plain[seed].flat(), rtol=0, atol=1e-9)
+            torch.testing.assert_close(multiplier, plain[seed].beta.detach(), rtol=0, atol=1e-9)
     assert steps.tolist() == [x.fixup_steps for x in plain]
     assert steps.min() >= 1
     extra = m.learner.actor.adam.steps - m.learner.critic.adam.steps
@@ -193,7 +193,7 @@ def test_a_beta_policy_needs_a_bounded_box(short_runs, monkeypatch):
 
 def test_a_run_with_a_beta_policy(short_runs):
     folder = short_runs.train(
-        *("beta", "fixpo", "Drift-v0"), distribution="beta", total_steps=1024, max_kl=0.02,
+        *("beta", "fixpo", "Drift-v0"), distribution="beta", env_steps=1024, max_kl=0.02,
         evaluations=1, checkpoints=1, compile="off",
     )  # fmt: skip
     assert type(load_policy(folder)[0]) is BetaActorCritic
@@ -220,7 +220,7 @@ def test_a_run_starts_from_the_policy_that_its_config_describes(
     """`distribution` is of continuous actions; discrete ones are categorical whatever it says."""
     start = {"hidden": (8,), "activation": "relu", "normalize_obs": False, "log_std_init": -0.7}
     folder = short_runs.train(
-        *("start", "fixpo", env), distribution=distribution, learning_rate=1e-12, total_steps=128,
+        *("start", "fixpo", env), distribution=distribution, learning_rate=1e-12, env_steps=128,
         evaluations=1, checkpoints=1, compile="off", **start,
     )  # fmt: skip
     trained, about = load_policy(folder)

@@ -43,7 +43,7 @@ from rlsuite.algorithms.offline.iql import (
     train,
 )
 from rlsuite.core.actors import BoundedActor
-from rlsuite.core.buffers import Minibatch
+from rlsuite.core.buffers import TransitionBatch
 from rlsuite.core.critics import Critics, StateValue
 from rlsuite.core.optim import Net, gradient
 from rlsuite.core.streams import Streams
@@ -67,7 +67,7 @@ def setting(seeds=(0, 1), rows=32, dtype=torch.float64, **changes) -> SimpleName
     value, critic = (x.initial(rngs).to(dtype) for x in (values, critics))
     target = critic + 0.5 * normals(seeds, critic.shape[1], dtype=dtype)
     state = State(Net.of(policy.theta), Net.of(value), Net.of(critic), target)
-    batch, lr = batch_of(seeds, rows, dtype), torch.tensor(config.learning_rate)
+    batch, lr = batch_of(seeds, rows, dtype), torch.tensor(config.actor_lr)
     step = partial(iql_step, policy, critics, values, config)
     return SimpleNamespace(**locals())
 
@@ -75,13 +75,13 @@ def setting(seeds=(0, 1), rows=32, dtype=torch.float64, **changes) -> SimpleName
 class PlainIQL:
     """One seed as section 4 of the sheet has it."""
 
-    def __init__(self, s: SimpleNamespace, slot: int) -> None:
-        actor, value, critic, target = (x[slot] for x in thetas(s.state))
+    def __init__(self, s: SimpleNamespace, seed: int) -> None:
+        actor, value, critic, target = (x[seed] for x in thetas(s.state))
         self.config, self.actor = s.config, PlainActor(s.policy, actor)
         self.value = plain_mlp(s.values.layout, value, "v")
         self.critic, self.target = (PlainCritics(s.critics.layout, x) for x in (critic, target))
         networks = (self.actor, self.value, self.critic)
-        adams = (torch.optim.Adam(x.parameters(), s.config.learning_rate) for x in networks)
+        adams = (torch.optim.Adam(x.parameters(), s.config.actor_lr) for x in networks)
         self.actor_adam, self.value_adam, self.critic_adam = adams
 
     def minimise(self, adam: torch.optim.Adam, loss: torch.Tensor) -> None:
@@ -89,7 +89,7 @@ class PlainIQL:
         loss.backward()
         adam.step()
 
-    def step(self, batch: Minibatch, actor_lr: float) -> None:
+    def step(self, batch: TransitionBatch, actor_lr: float) -> None:
         obs, action, reward, next_obs, done = batch
         with torch.no_grad():
             q = torch.min(*self.target(obs, action))
@@ -132,15 +132,15 @@ def test_objectives_by_hand():
 
 
 def test_8_iql_expectile_half_is_regression():
-    s = setting(expectile=0.5, learning_rate=STILL)
+    s = setting(expectile=0.5, actor_lr=STILL, critic_lr=STILL)
     after, _ = s.step(s.state, s.batch, s.lr)
-    for slot in (0, 1):
-        plain = PlainIQL(s, slot)
-        obs, action = s.batch.obs[slot], s.batch.action[slot]
+    for seed in (0, 1):
+        plain = PlainIQL(s, seed)
+        obs, action = s.batch.obs[seed], s.batch.action[seed]
         q = torch.min(*plain.target(obs, action)).detach()
         (0.5 * mse_loss(plain.value(obs)[:, 0], q)).backward()
         grad = torch.cat([p.grad.flatten() for p in plain.value.parameters()])
-        torch.testing.assert_close(10 * after.value.adam.first[slot], grad, rtol=0, atol=1e-12)
+        torch.testing.assert_close(10 * after.value.adam.first[seed], grad, rtol=0, atol=1e-12)
         assert grad.abs().max() > 1e-3
 
 
@@ -159,7 +159,7 @@ def test_8_iql_v_increases_with_tau():
     batch = batch._replace(obs=batch.obs[:, :1].expand(-1, 64, -1))
     means, q = [], None
     for tau in (0.5, 0.75, 0.95):
-        s = setting(expectile=tau, polyak=0.0, learning_rate=0.02, dtype=torch.float32)
+        s = setting(expectile=tau, polyak=0.0, actor_lr=0.02, critic_lr=0.02, dtype=torch.float32)
         state = s.state
         for _ in range(80):
             state, metrics = s.step(state, batch, s.lr)
@@ -198,7 +198,7 @@ def equal_advantages(s: SimpleNamespace, advantage: float) -> State:
     [(0.4, math.exp(1.2)), (-0.4, math.exp(-1.2)), (2.0, 100.0), (1e6, 100.0), (-1e6, 0.0)],
 )
 def test_8_iql_equal_advantages_are_cloning_with_one_weight_of_at_most_100(advantage, weight):
-    s = setting(learning_rate=STILL)  # exp(3 * 0.4) = exp(1.2)
+    s = setting(actor_lr=STILL, critic_lr=STILL)  # exp(3 * 0.4) = exp(1.2)
     after, metrics = s.step(equal_advantages(s, advantage), s.batch, s.lr)
     torch.testing.assert_close(metrics["weight"], torch.full((2,), weight, dtype=torch.float64))
 
@@ -222,7 +222,7 @@ def test_without_temperature_every_action_weighs_the_same():
 
 
 def test_6_4_v_and_actor_take_the_smaller_target_and_the_actor_the_new_v():
-    s = setting(learning_rate=0.05)
+    s = setting(actor_lr=0.05, critic_lr=0.05)
     moved, metrics = s.step(s.state, s.batch, torch.tensor(STILL))
     obs, action = s.batch.obs, s.batch.action
     both = s.critics.values(s.state.critic_target, obs, action)
@@ -249,16 +249,16 @@ def test_6_4_v_and_actor_take_the_smaller_target_and_the_actor_the_new_v():
 
 @pytest.mark.parametrize(("tau", "beta"), [(0.75, 3.0), (0.875, 10.0)])
 def test_steps_are_those_of_one_seed_in_plain_torch(tau, beta):
-    s = setting(expectile=tau, temperature=beta, learning_rate=2**-8)
-    plain, state = [PlainIQL(s, slot) for slot in (0, 1)], s.state
+    s = setting(expectile=tau, temperature=beta, actor_lr=2**-8, critic_lr=2**-8)
+    plain, state = [PlainIQL(s, seed) for seed in (0, 1)], s.state
     for k in range(6):
         batch, lr = batch_of((10 * k, 10 * k + 1), 32, torch.float64), 2.0 ** (-8 - k)
         state, _ = s.step(state, batch, torch.tensor(lr))
-        for slot in (0, 1):
-            plain[slot].step(Minibatch(*(x[slot] for x in batch)), lr)
-    for slot in (0, 1):
-        for ours, network in zip(thetas(state), plain[slot].networks(), strict=True):
-            torch.testing.assert_close(ours[slot], flat(network), rtol=0, atol=1e-9)
+        for seed in (0, 1):
+            plain[seed].step(TransitionBatch(*(x[seed] for x in batch)), lr)
+    for seed in (0, 1):
+        for ours, network in zip(thetas(state), plain[seed].networks(), strict=True):
+            torch.testing.assert_close(ours[seed], flat(network), rtol=0, atol=1e-9)
     for name in ("actor", "value", "critic"):
         new, old = (getattr(x, name).theta for x in (state, s.state))
         assert (new - old).abs().max() > 5e-3
@@ -317,7 +317,7 @@ def trained(monkeypatch, data=DATA, **changes) -> tuple[MemoryRun, list]:
         return step(policy, critics, values, config, state, batch, actor_lr)
 
     monkeypatch.setattr(iql, "iql_step", recorded)
-    values = {"total_steps": 4, "steps_per_iteration": 2, "batch_size": 16, "hidden": (16, 8)}
+    values = {"gradient_steps": 4, "steps_per_iteration": 2, "batch_size": 16, "hidden": (16, 8)}
     run = MemoryRun(data)
     train(Config(**values | changes), run)
     return run, calls
@@ -360,7 +360,7 @@ def test_the_actors_learning_rate_falls_along_a_cosine(monkeypatch):
     # (1 + cos(pi t/4))/2 for t = 0..3: 1, 0.853553, 0.5, 0.146447
     _, calls = trained(monkeypatch)
     assert [lr / 3e-4 for _, lr in calls] == pytest.approx([1, 0.853553, 0.5, 0.146447], abs=1e-6)
-    _, calls = trained(monkeypatch, anneal_actor_lr=False)
+    _, calls = trained(monkeypatch, anneal_lr=False)
     assert [lr for _, lr in calls] == pytest.approx([3e-4] * 4)
 
 

@@ -26,7 +26,7 @@ from rlsuite.algorithms.on_policy.mdpo import (
 from rlsuite.core.networks import ActorCritic
 from rlsuite.core.normalizers import RewardScaler
 from rlsuite.core.optim import Net, gradient
-from rlsuite.core.rollouts import Batch, Collector, standardise
+from rlsuite.core.rollouts import Collector, RolloutBatch, standardise
 from rlsuite.core.streams import Streams
 from rlsuite.envs import make
 
@@ -55,7 +55,7 @@ class Recorder:
 def setting(seeds=(0, 1), **changes) -> SimpleNamespace:
     """4 iterations of 2 x 32 transitions, 3 policy steps, 2 critic epochs of 8 minibatches."""
     values = dict(num_envs=2, num_steps=32, policy_steps=3, critic_epochs=2, critic_minibatches=8)
-    config = Config(**{"total_steps": 256, "hidden": (16, 16), **values, **changes})
+    config = Config(**{"env_steps": 256, "hidden": (16, 16), **values, **changes})
     streams, envs = Streams(seeds), make("Drift-v0", seeds, config.num_envs)
     network = {"hidden": config.hidden, "activation": config.activation}
     policy = ActorCritic(3, 2, False, rngs=streams["init"], **network)
@@ -87,7 +87,7 @@ def made_up(discrete=False) -> SimpleNamespace:
     pi = policy.distribution(actor, obs)
     action = pi.sample(noise)
     advantage = standardise(draw(2, 2, 200).double() + (noise.argmax(-1) == 0))
-    batch = Batch(obs, action, pi.log_prob(action), None, advantage, None)
+    batch = RolloutBatch(obs, action, pi.log_prob(action), None, advantage, None)
     return SimpleNamespace(policy=policy, actor=actor, obs=obs, batch=batch)
 
 
@@ -163,8 +163,8 @@ def test_invariant_02_a_single_step_does_not_depend_on_t_k(discrete):
 def test_invariant_02_whole_iterations_of_one_step_do_not_depend_on_t_k():
     # 1/t_0 is 1/(1 + 1/4) or 1/(1 + 1/4000): m = 1 gives the same policy, m = 3 another one
     for policy_steps, low, high in ((1, 0, 1e-7), (3, 1e-6, 1)):
-        short, long = (setting(total_steps=n, policy_steps=policy_steps) for n in (256, 256_000))
-        assert (run(long)["penalty"] - run(short)["penalty"]).min() > 0.19
+        short, long = (setting(env_steps=n, policy_steps=policy_steps) for n in (256, 256_000))
+        assert (run(long)["kl_coef"] - run(short)["kl_coef"]).min() > 0.19
         assert low <= (short.policy.theta - long.policy.theta).abs().max() <= high
 
 
@@ -189,8 +189,7 @@ def test_invariant_03_the_kl_is_exact_and_of_the_new_policy_first(discrete):
 def test_invariant_04_a_heavy_penalty_holds_the_policy_back():
     m = made_up()
     far, near = (
-        divergences(m, moved(m, penalty, steps=10, policy_lr=1e-2)[0])[0]
-        for penalty in (0.1, 100.0)
+        divergences(m, moved(m, penalty, steps=10, actor_lr=1e-2)[0])[0] for penalty in (0.1, 100.0)
     )
     assert (near < far / 5).all()
     assert (near > 0).all()
@@ -198,7 +197,7 @@ def test_invariant_04_a_heavy_penalty_holds_the_policy_back():
 
 def test_invariant_04_without_a_penalty_it_is_importance_weighted_policy_gradient():
     m = made_up()
-    ours = moved(m, 0.0, steps=10, policy_lr=1e-2)[0]
+    ours = moved(m, 0.0, steps=10, actor_lr=1e-2)[0]
     actor = m.actor.clone().requires_grad_()
     optimizer = torch.optim.Adam([actor], lr=1e-2, eps=1e-5)
     for _ in range(10):
@@ -209,7 +208,7 @@ def test_invariant_04_without_a_penalty_it_is_importance_weighted_policy_gradien
         optimizer.step()
     torch.testing.assert_close(ours, actor.detach(), rtol=0, atol=1e-7)
     assert ((ratio - 1).abs() > 0.3).any()  # where PPO would have clipped
-    assert (ours - moved(m, 1.0, steps=10, policy_lr=1e-2)[0]).abs().max() > 1e-3
+    assert (ours - moved(m, 1.0, steps=10, actor_lr=1e-2)[0]).abs().max() > 1e-3
 
 
 def test_invariant_05_a_table_converges_to_the_mirror_descent_optimum():
@@ -228,10 +227,10 @@ def test_invariant_05_a_table_converges_to_the_mirror_descent_optimum():
     weights["actor.0.bias"].zero_()
     obs = torch.eye(2, dtype=torch.float64)[state].expand(2, 16, 2)
     action, old_log_prob = action.expand(2, 16), p.log()[state, action].expand(2, 16)
-    batch = Batch(obs, action, old_log_prob, None, table[:, state, action[0]].double(), None)
+    batch = RolloutBatch(obs, action, old_log_prob, None, table[:, state, action[0]].double(), None)
     m = SimpleNamespace(policy=policy, actor=actor, batch=batch)
     for step in (0.5, 2.0):
-        new = moved(m, 1 / step, steps=1000, policy_lr=0.02)[0]
+        new = moved(m, 1 / step, steps=1000, actor_lr=0.02)[0]
         got = policy.distribution(new, torch.eye(2).double().expand(2, 2, 2)).logits.softmax(-1)
         expected = p * (step * table.double()).exp()
         expected /= expected.sum(-1, keepdim=True)
@@ -249,7 +248,7 @@ def test_invariant_06_t_k_falls_from_one_towards_zero():
         assert all(a > b > 0 for a, b in zip(steps, steps[1:], strict=False))
     s = setting(policy_steps=2)  # K = 256/64 = 4; 1/t_k is what the policy steps are given
     for k, expected in enumerate((0.8, 1.0, 1.333333, 2.0)):
-        assert run(s, k)["penalty"].tolist() == [pytest.approx(expected, abs=1e-6)] * 2
+        assert run(s, k)["kl_coef"].tolist() == [pytest.approx(expected, abs=1e-6)] * 2
         given = [call[2].item() for call in s.policy_phase.calls[2 * k :]]
         assert given == [pytest.approx(expected, abs=1e-6)] * 2
 
@@ -294,7 +293,7 @@ def test_every_policy_step_sees_all_transitions_standardised():
     epochs = [torch.cat([p.old_log_prob for p in parts[i : i + 2]], 1) for i in (0, 2)]
     for epoch in epochs:
         assert torch.equal(epoch.sort(1).values, rows.sort(1).values)
-    orders = {tuple(x[slot].argsort().tolist()) for x in (rows, *epochs) for slot in (0, 1)}
+    orders = {tuple(x[seed].argsort().tolist()) for x in (rows, *epochs) for seed in (0, 1)}
     assert len(orders) == 6
 
 
@@ -329,10 +328,10 @@ def test_a_seed_iterates_to_the_same_bits_alone_and_in_company():
     assert all(torch.equal(mine[0], theirs[1]) for mine, theirs in states)
 
 
-def advantages(agent: Agent, rollout, slot: int) -> tuple[torch.Tensor, ...]:
+def advantages(agent: Agent, rollout, seed: int) -> tuple[torch.Tensor, ...]:
     """Observations, actions, V, A and R [64, ...] of one seed, backwards over a rollout."""
     obs, action, reward, next_obs, terminated, truncated = (
-        torch.from_numpy(x[slot])
+        torch.from_numpy(x[seed])
         for x in (rollout.obs, rollout.action, rollout.reward, rollout.next_obs,
                   rollout.terminated, rollout.truncated)
     )  # fmt: skip
@@ -345,9 +344,9 @@ def advantages(agent: Agent, rollout, slot: int) -> tuple[torch.Tensor, ...]:
     return tuple(x.flatten(0, 1) for x in columns)
 
 
-def train_plainly(s: SimpleNamespace, agent: Agent, optimizers, slot: int, k: int, rng) -> dict:
+def train_plainly(s: SimpleNamespace, agent: Agent, optimizers, seed: int, k: int, rng) -> dict:
     """Iteration k (K = 4) as the sheet has it, for one seed; what its metrics should be."""
-    obs, action, old_value, advantage, target = advantages(agent, s.rollouts[k], slot)
+    obs, action, old_value, advantage, target = advantages(agent, s.rollouts[k], seed)
     advantage = (advantage - advantage.mean()) / advantage.std()
     old = Independent(Normal(agent.actor(obs).detach(), agent.log_std.detach().exp()), 1)
     for _ in range(s.config.policy_steps):
@@ -371,13 +370,13 @@ def train_plainly(s: SimpleNamespace, agent: Agent, optimizers, slot: int, k: in
     explained = 1 - (target - old_value).var() / target.var()
     kl, entropy = kl_divergence(new, old).mean(), new.entropy().mean()
     return dict(psi=psi, kl=kl, entropy=entropy, grad_norm=norm, value_loss=error,
-                explained_variance=explained, penalty=torch.tensor(4 / (5 - k)))  # fmt: skip
+                explained_variance=explained, kl_coef=torch.tensor(4 / (5 - k)))  # fmt: skip
 
 
 def test_iterations_equal_plain_ones_seed_by_seed():
     # Rates that let the value leave its clip, and a penalty that counts
-    s = setting(policy_steps=10, policy_lr=3e-3, critic_lr=2e-3)
-    agents, rngs = [Agent(s.policy, slot) for slot in (0, 1)], Streams((0, 1))["batch"]
+    s = setting(policy_steps=10, actor_lr=3e-3, critic_lr=2e-3)
+    agents, rngs = [Agent(s.policy, seed) for seed in (0, 1)], Streams((0, 1))["batch"]
     optimizers = [
         (
             torch.optim.Adam([*agent.actor.parameters(), agent.log_std], lr=3e-3, eps=1e-5),
@@ -387,13 +386,13 @@ def test_iterations_equal_plain_ones_seed_by_seed():
     ]
     for k in range(4):
         start, metrics = s.policy.theta.detach().clone(), run(s, k)
-        for slot in (0, 1):
-            plain = train_plainly(s, agents[slot], optimizers[slot], slot, k, rngs[slot])
+        for seed in (0, 1):
+            plain = train_plainly(s, agents[seed], optimizers[seed], seed, k, rngs[seed])
             assert metrics.keys() == plain.keys()
             for name, value in plain.items():
-                torch.testing.assert_close(metrics[name][slot], value, rtol=1e-3, atol=1e-4)
-            theta = s.policy.theta[slot]
-            torch.testing.assert_close(theta, agents[slot].flat(), rtol=0, atol=5e-6)
+                torch.testing.assert_close(metrics[name][seed], value, rtol=1e-3, atol=1e-4)
+            theta = s.policy.theta[seed]
+            torch.testing.assert_close(theta, agents[seed].flat(), rtol=0, atol=5e-6)
         assert (s.policy.theta - start).abs().max() > 5e-3
     assert metrics["kl"].min() > 1e-3
     assert any(rollout.terminated.any() for rollout in s.rollouts)

@@ -175,9 +175,9 @@ def test_it_is_sac_but_for_its_idea():
 class PlainMDPO(Plain):
     """One seed as section 3 of the sheet has it, with two critics."""
 
-    def __init__(self, s, slot: int) -> None:
-        super().__init__(s, slot)
-        self.old = type(self.actor)(s.policy, s.state.old[slot]).requires_grad_(False)
+    def __init__(self, s, seed: int) -> None:
+        super().__init__(s, seed)
+        self.old = type(self.actor)(s.policy, s.state.old[seed]).requires_grad_(False)
 
     def log_q(self, normal, pre_tanh: torch.Tensor) -> torch.Tensor:
         density, q = normal.log_prob(pre_tanh), self.config.tsallis_q
@@ -214,20 +214,20 @@ class PlainMDPO(Plain):
 def test_whole_steps_are_those_of_plain_torch(q):
     s = setting(mdpo_off, tsallis_q=q)
     s.state = s.state._replace(old=s.state.old + 0.05)
-    state, plain = s.state, [PlainMDPO(s, slot) for slot in (0, 1)]
+    state, plain = s.state, [PlainMDPO(s, seed) for seed in (0, 1)]
     for _ in range(3):
         state, _ = s.cycle(state, s.batch, s.noise)
-        for slot, theirs in enumerate(plain):
-            theirs.step([x[slot] for x in s.batch], s.noise[slot])
+        for seed, theirs in enumerate(plain):
+            theirs.step([x[seed] for x in s.batch], s.noise[seed])
     assert torch.equal(state.old, s.state.old)
-    for slot, theirs in enumerate(plain):
+    for seed, theirs in enumerate(plain):
         pairs = [
             (state.actor.theta, flat(theirs.actor)),
             (state.critic.theta, flat(theirs.critic)),
             (state.critic_target, flat(theirs.critic_target)),
         ]
         for ours, expected in pairs:
-            torch.testing.assert_close(ours[slot], expected, rtol=1e-5, atol=1e-8)
+            torch.testing.assert_close(ours[seed], expected, rtol=1e-5, atol=1e-8)
 
 
 # -------------------------------------------------------------------------- the previous policy
@@ -245,7 +245,7 @@ def test_the_previous_policy_is_renewed_at_step_0_and_every_m_steps_and_at_no_ot
         return after
 
     monkeypatch.setattr(mdpo_off, "refreshed", watched)
-    sizes = {"total_steps": 96, "steps_per_iteration": 32, "batch_size": 8, "hidden": (8,)}
+    sizes = {"env_steps": 96, "steps_per_iteration": 32, "batch_size": 8, "hidden": (8,)}
     run = run_of()
     mdpo_off.train(Config(**sizes, warm_up=0, refresh_every=24, num_envs=2), run)
     assert [step for step, _ in seen] == list(range(0, 96, 2))

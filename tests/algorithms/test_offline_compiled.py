@@ -9,7 +9,7 @@ SMALL = {
     "spot": {"online_steps": 0, "density_hidden": 8},
     "cfpi": {"hidden": (8, 8), "improvement_steps": 50},
 }
-SIZES = {"hidden": (8,), "batch_size": 16, "total_steps": 50}  # small ones compile faster
+SIZES = {"hidden": (8,), "batch_size": 16, "gradient_steps": 50}  # small ones compile faster
 
 
 @pytest.mark.slow

@@ -26,19 +26,19 @@ def config_of(module, name: str, task: str, dataset: str | None = None) -> dict:
 # -------------------------------------------------------------------------- the sheets' tables
 
 # What all of them share: batches of 256, a million steps, two hidden layers of 256
-COMMON = {"batch_size": 256, "total_steps": 1_000_000, "hidden": (256, 256)}
+COMMON = {"batch_size": 256, "gradient_steps": 1_000_000, "hidden": (256, 256)}
 COMMON |= {"steps_per_iteration": 1000}  # ours
 # Baselines, sections 1 and 2
 BC = COMMON | {"best_fraction": 1.0, "learning_rate": 3e-4, "normalize_obs": True}
 TD3_BC = COMMON | {
-    "alpha": 2.5, "learning_rate": 3e-4, "discount": 0.99, "tau": 0.005, "policy_noise": 0.2,
-    "noise_clip": 0.5, "policy_freq": 2, "normalize_obs": True,
+    "alpha": 2.5, "actor_lr": 3e-4, "critic_lr": 3e-4, "discount": 0.99, "polyak": 0.005,
+    "policy_noise": 0.2, "noise_clip": 0.5, "policy_freq": 2, "normalize_obs": True,
 }  # fmt: skip
 # Baselines, section 4: MuJoCo, and what AntMaze changes
 IQL = COMMON | {
     "expectile": 0.7, "temperature": 3.0, "max_weight": 100.0, "scale_rewards": True,
-    "reward_shift": 0.0, "discount": 0.99, "polyak": 0.005, "learning_rate": 3e-4,
-    "anneal_actor_lr": True, "log_std_min": -5.0, "log_std_max": 2.0, "action_margin": 1e-5,
+    "reward_shift": 0.0, "discount": 0.99, "polyak": 0.005, "actor_lr": 3e-4, "critic_lr": 3e-4,
+    "anneal_lr": True, "log_std_min": -5.0, "log_std_max": 2.0, "action_margin": 1e-5,
     "normalize_obs": False,
 }  # fmt: skip
 # Whatever is not one of its three locomotion tasks keeps its rewards; Kitchen and Adroit: beta 0.5
@@ -47,10 +47,11 @@ IQL_MAZE = {"expectile": 0.9, "temperature": 10.0, "scale_rewards": False, "rewa
 # SPOT, section 3: the VAE, the common column, MuJoCo; what AntMaze changes
 SPOT = COMMON | {
     "density_lr": 1e-3, "density_steps": 100_000, "density_beta": 0.5, "density_hidden": 750,
-    "density": None, "discount": 0.99, "tau": 0.005, "policy_noise": 0.2, "noise_clip": 0.5,
+    "density": None, "discount": 0.99, "polyak": 0.005, "policy_noise": 0.2, "noise_clip": 0.5,
     "policy_freq": 2, "normalize_q": True, "actor_lr": 3e-4, "critic_lr": 3e-4, "dropout": 0.1,
     "actor_last": None, "critic_last": None, "normalize_obs": True, "reward_shift": 0.0,
-    "online_steps": 0, "exploration_noise": 0.1, "penalty_floor": 0.2, "cooling_steps": 1_000_000,
+    "online_steps": 0, "exploration_noise": 0.1, "support_weight_floor": 0.2,
+    "cooling_steps": 1_000_000,
 }  # fmt: skip
 SPOT_MAZE = {
     "actor_lr": 1e-4, "dropout": 0.0, "actor_last": 1e-3, "critic_last": 3e-3,
@@ -105,7 +106,7 @@ def test_d4rl_is_the_sheets_settings(task):
     assert config_of(bc, "d4rl-10-percent", task) == BC | {"best_fraction": 0.1}
     assert config_of(td3_bc, "d4rl", task) == TD3_BC
     assert config_of(iql, "d4rl", task) == (IQL_RAW if task == "Own-v0" else IQL)
-    assert config_of(spot, "d4rl", task) == SPOT | {"penalty": 0.1}
+    assert config_of(spot, "d4rl", task) == SPOT | {"support_weight": 0.1}
 
 
 @pytest.mark.parametrize(
@@ -121,7 +122,7 @@ def test_defaults_are_the_mujoco_settings():
     expected_of = ((bc, BC), (td3_bc, TD3_BC), (iql, IQL), (awac, AWAC), (a2pr, A2PR))
     for module, expected in expected_of:
         assert dataclasses.asdict(module.Config()) == expected
-    assert dataclasses.asdict(spot.Config()) == SPOT | {"penalty": 0.1}
+    assert dataclasses.asdict(spot.Config()) == SPOT | {"support_weight": 0.1}
 
 
 def test_antmaze_is_the_sheets_settings():
@@ -131,9 +132,9 @@ def test_antmaze_is_the_sheets_settings():
     typed = "gymnasium_robotics:AntMaze_Large-v4"  # how the task must be named
     assert config_of(iql, "d4rl", typed) == IQL | IQL_MAZE
     found = config_of(spot, "d4rl", typed, "D4RL/antmaze/large-play-v1")
-    assert found == SPOT | SPOT_MAZE | {"penalty": 0.025}
+    assert found == SPOT | SPOT_MAZE | {"support_weight": 0.025}
     found = config_of(spot, "d4rl", "AntMaze-v2", "antmaze-umaze-v2")
-    assert found == SPOT | SPOT_MAZE | {"penalty": 0.25}
+    assert found == SPOT | SPOT_MAZE | {"support_weight": 0.25}
 
 
 def test_awac_has_corls_settings_and_mceps_in_code_and_paper():
@@ -180,7 +181,7 @@ def test_lambda_of_every_data_set_whatever_its_name_looks_like(task, level):
     ):
         config = config_of(spot, "d4rl", task, dataset)
         maze = SPOT_MAZE if family == "antmaze" else {}
-        assert config == SPOT | maze | {"penalty": LAMBDA[task, level]}, dataset
+        assert config == SPOT | maze | {"support_weight": LAMBDA[task, level]}, dataset
 
 
 def test_lambda_by_the_names_of_files():
@@ -190,7 +191,7 @@ def test_lambda_by_the_names_of_files():
         ("/data/walker2d_medium_expert-v2.hdf5", "Walker2d-v4", 0.5),
         ("/data/halfcheetah_medium_expert-v2.hdf5", "HalfCheetah-v4", 1.0),
     ):
-        assert preset(spot, "d4rl", task, dataset)["penalty"] == value
+        assert preset(spot, "d4rl", task, dataset)["support_weight"] == value
 
 
 def test_data_without_a_published_lambda_have_the_default():
@@ -201,7 +202,7 @@ def test_data_without_a_published_lambda_have_the_default():
         ("deep-ope/ant/medium-v0", "Ant-v4"),
         (None, "HalfCheetah-v4"),
     ):
-        assert config_of(spot, "d4rl", task, dataset) == SPOT | {"penalty": 0.1}
+        assert config_of(spot, "d4rl", task, dataset) == SPOT | {"support_weight": 0.1}
 
 
 def test_no_preset_goes_unchecked():
@@ -224,8 +225,8 @@ def test_no_preset_goes_unchecked():
     assert set(a2pr.PRESETS["d4rl"]) == {"*"} | tuned
     for module in MODULES:
         smoke = module.Config(**preset(module, "smoke", "Own-v0"))
-        assert smoke.total_steps < 1000
-        assert smoke.total_steps > smoke.steps_per_iteration
+        assert smoke.gradient_steps < 1000
+        assert smoke.gradient_steps > smoke.steps_per_iteration
     assert spot.Config(**preset(spot, "smoke", "Own-v0")).online_steps > 0
 
 
@@ -245,17 +246,17 @@ def test_every_field_names_a_source(module):
     ("changes", "message"),
     [
         ({"batch_size": 0}, "batch_size is 0; it must be 1 or more"),
-        ({"total_steps": 0}, "total_steps is 0; it must be 1 or more"),
+        ({"gradient_steps": 0}, "gradient_steps is 0; it must be 1 or more"),
         ({"steps_per_iteration": -2}, "steps_per_iteration is -2; it must be 1 or more"),
         ({"hidden": (64, 0)}, r"hidden is \(64, 0\); it must be 1 or more"),
         ({"hidden": ()}, r"hidden is \(\); it must be 1 or more"),
         (
-            {"total_steps": 2900, "steps_per_iteration": 1000},
-            "total_steps is 2900, no multiple of steps_per_iteration 1000; use 3000",
+            {"gradient_steps": 2900, "steps_per_iteration": 1000},
+            "gradient_steps is 2900, no multiple of steps_per_iteration 1000; use 3000",
         ),
         (
-            {"total_steps": 300, "steps_per_iteration": 1000},
-            "total_steps is 300, no multiple of steps_per_iteration 1000; use 1000",
+            {"gradient_steps": 300, "steps_per_iteration": 1000},
+            "gradient_steps is 300, no multiple of steps_per_iteration 1000; use 1000",
         ),
     ],
 )
@@ -277,9 +278,9 @@ REFUSED = [
         ODD,
     ),
     (td3_bc, {"noise_clip": 0.0}, "noise_clip is 0.0; it must be greater than 0"),
-    (td3_bc, {"learning_rate": math.inf}, "learning_rate is inf; it must be greater than 0"),
+    (td3_bc, {"critic_lr": math.inf}, "critic_lr is inf; it must be greater than 0"),
     (td3_bc, {"discount": 1.01}, f"discount is 1.01; {UNIT}"),
-    (td3_bc, {"tau": -0.1}, f"tau is -0.1; {UNIT}"),
+    (td3_bc, {"polyak": -0.1}, f"polyak is -0.1; {UNIT}"),
     (td3_bc, {"alpha": -1.0}, "alpha is -1.0; it must be 0 or greater"),
     (td3_bc, {"alpha": math.inf}, "alpha is inf; it must be 0 or greater"),
     (td3_bc, {"policy_noise": math.nan}, "policy_noise is nan; it must be 0 or greater"),
@@ -288,7 +289,7 @@ REFUSED = [
     (iql, {"expectile": math.nan}, "expectile is nan; it must lie between 0 and 1"),
     (iql, {"temperature": -1.0}, "temperature is -1.0; it must be 0 or greater"),
     (iql, {"max_weight": 0.0}, "max_weight is 0.0; it must be greater than 0"),
-    (iql, {"learning_rate": -1e-3}, "learning_rate is -0.001; it must be greater than 0"),
+    (iql, {"actor_lr": -1e-3}, "actor_lr is -0.001; it must be greater than 0"),
     (iql, {"discount": 1.5}, f"discount is 1.5; {UNIT}"),
     (iql, {"polyak": 2.0}, f"polyak is 2.0; {UNIT}"),
     (iql, {"action_margin": -1e-5}, f"action_margin is -1e-05; {UNIT}"),
@@ -346,9 +347,9 @@ REFUSED = [
     (spot, {"actor_last": 0.0}, "actor_last is 0.0; it must be greater than 0"),
     (spot, {"critic_last": -1e-3}, "critic_last is -0.001; it must be greater than 0"),
     (spot, {"discount": -0.1}, f"discount is -0.1; {UNIT}"),
-    (spot, {"tau": 1.1}, f"tau is 1.1; {UNIT}"),
-    (spot, {"penalty_floor": 1.1}, f"penalty_floor is 1.1; {UNIT}"),
-    (spot, {"penalty": -0.1}, "penalty is -0.1; it must be 0 or greater"),
+    (spot, {"polyak": 1.1}, f"polyak is 1.1; {UNIT}"),
+    (spot, {"support_weight_floor": 1.1}, f"support_weight_floor is 1.1; {UNIT}"),
+    (spot, {"support_weight": -0.1}, "support_weight is -0.1; it must be 0 or greater"),
     (spot, {"policy_noise": -0.1}, "policy_noise is -0.1; it must be 0 or greater"),
     (spot, {"exploration_noise": math.inf}, "exploration_noise is inf; it must be 0 or greater"),
     (spot, {"dropout": 1.0}, "dropout is 1.0; it must be less than 1"),
@@ -368,13 +369,13 @@ def test_impossible_settings_are_refused_by_value_with_a_way_out(module, changes
 
 def test_what_is_next_to_the_refused_is_accepted():
     bc.Config(best_fraction=1e-3, hidden=(1,))
-    td3_bc.Config(alpha=0.0, policy_noise=0.0, discount=1.0, tau=1.0, policy_freq=1)
-    td3_bc.Config(policy_freq=3, steps_per_iteration=999, total_steps=999)
+    td3_bc.Config(alpha=0.0, policy_noise=0.0, discount=1.0, polyak=1.0, policy_freq=1)
+    td3_bc.Config(policy_freq=3, steps_per_iteration=999, gradient_steps=999)
     iql.Config(expectile=0.01, temperature=0.0, polyak=0.0, action_margin=0.0, discount=0.0)
     awac.Config(action_margin=0.0, polyak=1.0, discount=0.0, reward_shift=-1.0, max_weight=1e-3)
     a2pr.Config(alpha=0.0, vae_weight=0.0, imitation_weight=0.0, threshold=1.0, policy_freq=1)
     a2pr.Config(kl_weight=0.0, policy_noise=0.0, candidate="prior")
-    spot.Config(penalty=0.0, dropout=0.0, exploration_noise=0.0, penalty_floor=0.0)
+    spot.Config(support_weight=0.0, dropout=0.0, exploration_noise=0.0, support_weight_floor=0.0)
     spot.Config(actor_last=1e-9, critic_last=None, online_steps=1000)
 
 

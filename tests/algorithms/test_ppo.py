@@ -14,7 +14,7 @@ from rlsuite.algorithms.on_policy.ppo import (
 )
 from rlsuite.core.normalizers import ObservationNormalizer, RunningStatistics
 from rlsuite.core.optim import gradient
-from rlsuite.core.rollouts import Batch, factors, gae, standardise
+from rlsuite.core.rollouts import RolloutBatch, factors, gae, standardise
 
 
 @pytest.fixture(autouse=True)
@@ -23,11 +23,11 @@ def task():
         yield
 
 
-def first_minibatch(s) -> tuple[torch.Tensor, Batch]:
+def first_minibatch(s) -> tuple[torch.Tensor, RolloutBatch]:
     """theta and the standardised batch of the first minibatch of the first epoch."""
     run(s)
     call = s.step.calls[0]
-    batch = Batch(*(x[:, :8] for x in call.part))  # 64 transitions in 8 minibatches
+    batch = RolloutBatch(*(x[:, :8] for x in call.part))  # 64 transitions in 8 minibatches
     return call.theta, batch._replace(advantage=standardise(batch.advantage))
 
 
@@ -100,7 +100,7 @@ def test_invariant_01_first_minibatch_ratio_is_one():
     assert parts["policy_loss"].abs().max() < 1e-5
     # ... and no longer at the last one, or all of this would hold of anything
     last = s.step.calls[-1]
-    batch = Batch(*(x[:, -8:] for x in last.part))
+    batch = RolloutBatch(*(x[:, -8:] for x in last.part))
     assert loss(last.theta, s.policy, s.config, batch)[1]["kl"].min() > 1e-5
 
 

@@ -12,7 +12,7 @@ from rlsuite.runs.settings import field_comments, preset
 # Section 3.1, column CleanRL: 1 x 2048, 10 epochs of 32 minibatches (of 64)
 CLEANRL_CONTINUOUS = {
     "objective": "clip", "kl_coef": 3.0,  # the second is of no account with the first
-    "total_steps": 1_000_000, "num_envs": 1, "num_steps": 2048, "epochs": 10, "num_minibatches": 32,
+    "env_steps": 1_000_000, "num_envs": 1, "num_steps": 2048, "epochs": 10, "num_minibatches": 32,
     "learning_rate": 3e-4, "anneal_lr": True, "adam_eps": 1e-5, "discount": 0.99,
     "gae_lambda": 0.95, "clip": 0.2, "value_clip": 0.2, "value_coef": 0.5, "entropy_coef": 0.0,
     "max_grad_norm": 0.5, "normalize_advantage": True, "target_kl": None, "normalize_obs": True,
@@ -23,7 +23,7 @@ CLEANRL_CONTINUOUS = {
 
 # Section 3.3, row CartPole, Acrobot, MountainCar
 CLEANRL_CLASSIC = CLEANRL_CONTINUOUS | {
-    "total_steps": 500_000, "num_envs": 4, "num_steps": 128, "epochs": 4, "num_minibatches": 4,
+    "env_steps": 500_000, "num_envs": 4, "num_steps": 128, "epochs": 4, "num_minibatches": 4,
     "learning_rate": 2.5e-4, "entropy_coef": 0.01, "normalize_obs": False,
     "normalize_reward": False,
 }  # fmt: skip
@@ -68,7 +68,7 @@ def test_classic_pendulum_is_the_zoos_without_gsde():
     # 4 x 1024 in batches of 64: 64 minibatches; the coefficient of SB3's whole squared error
     # doubles to 2 * 0.5 for our half; no value clip, constant learning rate, as in SB3
     assert config_of("classic", "Pendulum-v1") == CLEANRL_CLASSIC | {
-        "total_steps": 100_000, "num_steps": 1024, "num_minibatches": 64, "epochs": 10,
+        "env_steps": 100_000, "num_steps": 1024, "num_minibatches": 64, "epochs": 10,
         "learning_rate": 1e-3, "anneal_lr": False, "discount": 0.9, "entropy_coef": 0.0,
         "value_clip": None, "value_coef": 1.0,
     }  # fmt: skip
@@ -80,7 +80,7 @@ def test_mujoco_tuned_is_the_zoos_row(family):
     assert expected.pop("batch") > 0
     expected["value_coef"] = 2 * expected.pop("vf")  # SB3 halves no squared error
     expected |= {"value_clip": None, "anneal_lr": False}
-    expected["total_steps"] = 10_000_000 if family == "Humanoid" else 1_000_000
+    expected["env_steps"] = 10_000_000 if family == "Humanoid" else 1_000_000
     expected |= WIDE if family in ("HalfCheetah", "Hopper", "Humanoid") else {}
     assert config_of("mujoco-tuned", f"{family}-v4") == CLEANRL_CONTINUOUS | expected
 
@@ -92,8 +92,8 @@ def test_no_preset_of_a_family_goes_unchecked():
     longer = {"mujoco-3m": 3_000_000, "mujoco-10m": 10_000_000}
     assert set(PRESETS) == {"mujoco", "classic", "mujoco-tuned", "smoke", *longer}
     for name, steps in longer.items():
-        assert config_of(name, "Own-v0") == CLEANRL_CONTINUOUS | {"total_steps": steps}
-    assert config_of("smoke", "Own-v0")["total_steps"] < 10_000
+        assert config_of(name, "Own-v0") == CLEANRL_CONTINUOUS | {"env_steps": steps}
+    assert config_of("smoke", "Own-v0")["env_steps"] < 10_000
 
 
 def test_every_field_names_a_source():
@@ -103,7 +103,7 @@ def test_every_field_names_a_source():
         assert sources.search(comments.get(field.name, "")), field.name
 
 
-SMALL = {"num_envs": 2, "num_steps": 4, "num_minibatches": 2, "total_steps": 8}
+SMALL = {"num_envs": 2, "num_steps": 4, "num_minibatches": 2, "env_steps": 8}
 
 
 @pytest.mark.parametrize(
@@ -117,7 +117,7 @@ SMALL = {"num_envs": 2, "num_steps": 4, "num_minibatches": 2, "total_steps": 8}
         ({"num_minibatches": 3}, "num_minibatches 3 splits 8 transitions badly; use 4"),
         ({"num_minibatches": 7}, "num_minibatches 7 splits 8 transitions badly; use 4"),
         ({"num_minibatches": 8}, "num_minibatches 8 splits 8 transitions badly; use 4"),
-        ({"total_steps": 7}, "total_steps 7 is less than one rollout; use 8"),
+        ({"env_steps": 7}, "env_steps 7 is less than one rollout; use 8"),
         ({"target_kl": 0.02, "epochs": 1}, "target_kl 0.02 is inert with epochs 1; use 2 or more"),
         ({"clip": 0.0}, "clip is 0.0; it must be greater than 0"),
         ({"value_clip": 0.0}, "value_clip is 0.0; it must be greater than 0"),
@@ -142,21 +142,21 @@ def test_what_is_next_to_the_refused_is_accepted():
     for changes in (
         {"num_minibatches": 4},
         {"num_minibatches": 8, "normalize_advantage": False},
-        {"total_steps": 8},
+        {"env_steps": 8},
         {"target_kl": 0.02, "epochs": 2},
         {"value_clip": None, "target_kl": None},
         {"discount": 1.0, "gae_lambda": 0.0},
         {"activation": "relu"},
     ):
         config = Config(**SMALL | changes)
-        assert config.batch_size == 8
+        assert config.rollout_size == 8
         assert config.iterations == 1
 
 
 def test_derived_sizes():
     # 1000 // (2 * 4) = 125 iterations. The largest of 4, 2, 1 that divides the minibatches.
-    config = Config(**SMALL | {"total_steps": 1000})
-    assert (config.batch_size, config.iterations) == (8, 125)
+    config = Config(**SMALL | {"env_steps": 1000})
+    assert (config.rollout_size, config.iterations) == (8, 125)
     for minibatches, per_call in ((6, 2), (8, 4), (5, 1), (4, 4), (1, 1)):
         config = Config(num_envs=10, num_steps=24, num_minibatches=minibatches)
         assert config.minibatches_per_call == per_call

@@ -28,11 +28,11 @@ from rlsuite.core.constraints import EpisodeCosts, ValueHeads, limits
 from rlsuite.core.networks import ActorCritic
 from rlsuite.core.normalizers import RewardScaler
 from rlsuite.core.optim import Net, gradient
-from rlsuite.core.rollouts import Batch, Collector, factors, gae, standardise
+from rlsuite.core.rollouts import Collector, RolloutBatch, factors, gae, standardise
 from rlsuite.core.streams import Streams
 from rlsuite.envs import Constraint, Episode, make
 
-CONFIG = Config(hidden=(8,), num_steps=32, num_minibatches=4, epochs=2, total_steps=128)
+CONFIG = Config(hidden=(8,), num_steps=32, num_minibatches=4, epochs=2, env_steps=128)
 
 
 @pytest.fixture(autouse=True)
@@ -139,7 +139,7 @@ def run(s: SimpleNamespace, k: int = 0) -> dict:
     return iterate(s.config, s.learner, s.collector, s.streams, k, s.step)[0]
 
 
-def made_up(s: SimpleNamespace) -> tuple[Batch, torch.Tensor]:
+def made_up(s: SimpleNamespace) -> tuple[RolloutBatch, torch.Tensor]:
     """A batch of 64 rows and its advantages [S, M, 1 + C]."""
     rng = np.random.default_rng(3)
     obs, action, log_prob, value, advantage, target = (
@@ -147,7 +147,7 @@ def made_up(s: SimpleNamespace) -> tuple[Batch, torch.Tensor]:
         for shape in ((3,), (2,), (), (3,), (3,), (3,))
     )
     log_prob = s.policy.distribution(s.policy.theta, obs).log_prob(action) + 0.2 * log_prob
-    return Batch(obs, action, log_prob, value, advantage, target), advantage
+    return RolloutBatch(obs, action, log_prob, value, advantage, target), advantage
 
 
 def test_with_a_multiplier_of_zero_the_policys_loss_and_gradient_are_ppos_bit_for_bit() -> None:
@@ -227,16 +227,16 @@ def test_the_cost_that_moves_the_multiplier_is_that_of_finished_episodes() -> No
     collect = s.collector.collect
     s.collector.collect = lambda *args: ended.append(collect(*args)) or ended[-1]
     run(s)
-    for slot in range(2):
-        costs = np.array([e.cost for e in ended[0].episodes if e.slot == slot])
-        found = s.learner.costs.mean()[slot]
+    for seed in range(2):
+        costs = np.array([e.cost for e in ended[0].episodes if e.seed == seed])
+        found = s.learner.costs.mean()[seed]
         assert found.tolist() == pytest.approx(costs.mean(0).tolist())
     # An episode that the rollout's end cuts is counted once, when it ends: 32 steps go on
     before = ended[0].cost[0].sum(0)
     assert before.sum() > 0
     run(s, 1)
     whole = np.concatenate([r.cost[0] for r in ended]).sum((0, 1))
-    counted = np.sum([e.cost for r in ended for e in r.episodes if e.slot == 0], 0)
+    counted = np.sum([e.cost for r in ended for e in r.episodes if e.seed == 0], 0)
     assert (counted <= whole).all()
 
 

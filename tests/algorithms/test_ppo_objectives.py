@@ -25,7 +25,7 @@ from rlsuite.algorithms.on_policy.ppo import (
 from rlsuite.core.networks import ActorCritic
 from rlsuite.core.normalizers import RewardScaler
 from rlsuite.core.optim import Net
-from rlsuite.core.rollouts import Batch, Collector
+from rlsuite.core.rollouts import Collector, RolloutBatch
 from rlsuite.core.streams import Streams
 from rlsuite.envs import make
 
@@ -184,16 +184,16 @@ def test_gradient_of_the_penalty_is_that_of_the_kl_for_a_gaussian():
 # --------------------------------------------------------------------------------- the update
 
 CONFIG = Config(
-    num_steps=64, num_minibatches=4, hidden=(16, 16), total_steps=64, epochs=1, max_grad_norm=9.0
+    num_steps=64, num_minibatches=4, hidden=(16, 16), env_steps=64, epochs=1, max_grad_norm=9.0
 )
 
 
-def made_up(seed: int = 0) -> tuple[ActorCritic, Batch]:
+def made_up(seed: int = 0) -> tuple[ActorCritic, RolloutBatch]:
     """One seed and 64 transitions of which the policy is the old one: every ratio is 1."""
     policy = ActorCritic(5, 3, False, rngs=[np.random.default_rng(seed)], hidden=CONFIG.hidden)
     obs, action = draw(1, 1, 64, 5), draw(2, 1, 64, 3)
     old_log_prob = policy.distribution(policy.theta, obs).log_prob(action)
-    return policy, Batch(obs, action, old_log_prob, *draw(3, 3, 1, 64))
+    return policy, RolloutBatch(obs, action, old_log_prob, *draw(3, 3, 1, 64))
 
 
 def updated(**changes) -> torch.Tensor:
@@ -251,7 +251,7 @@ def test_impossible_objectives_are_refused(changes, message):
 A2C = Config(
     num_envs=4, num_steps=5, epochs=1, num_minibatches=1, normalize_advantage=False,
     value_clip=None, entropy_coef=0.0, gae_lambda=1.0, anneal_lr=False, learning_rate=7e-4,
-    total_steps=40 * 20, hidden=(16, 16), normalize_obs=False, normalize_reward=False,
+    env_steps=40 * 20, hidden=(16, 16), normalize_obs=False, normalize_reward=False,
 )  # fmt: skip
 
 

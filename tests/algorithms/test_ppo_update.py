@@ -15,7 +15,7 @@ from torch import nn
 from rlsuite.algorithms.on_policy.ppo import Config, loss, minibatch_steps
 from rlsuite.core.networks import ActorCritic
 from rlsuite.core.optim import Net, gradient
-from rlsuite.core.rollouts import Batch, standardise
+from rlsuite.core.rollouts import RolloutBatch, standardise
 from rlsuite.runs import machine
 
 
@@ -29,7 +29,7 @@ CONFIG = Config(
     num_steps=64,
     num_minibatches=4,
     hidden=(32, 16),
-    total_steps=64,
+    env_steps=64,
     entropy_coef=0.01,
     epochs=1,
     max_grad_norm=0.1,
@@ -41,20 +41,22 @@ def policy_of(seeds, discrete=False, hidden=CONFIG.hidden) -> ActorCritic:
     return ActorCritic(5, 3, discrete, rngs=rngs, hidden=hidden)
 
 
-def batch_of(policy: ActorCritic, seeds) -> Batch:
+def batch_of(policy: ActorCritic, seeds) -> RolloutBatch:
     """64 made-up transitions per seed, near enough to the policy for ratios around 1."""
     rows = []
-    for slot, seed in enumerate(seeds):
+    for s, seed in enumerate(seeds):
         obs, noise = draw(100 + seed, 64, 5), draw(200 + seed, 64, 3)
         action = noise.argmax(-1) if policy.discrete else noise
-        pi = policy.distribution(policy.theta[slot : slot + 1], obs[None])
+        pi = policy.distribution(policy.theta[s : s + 1], obs[None])
         old_log_prob = pi.log_prob(action[None])[0] + 0.3 * draw(300 + seed, 64)
         others = draw(400 + seed, 3, 64)
         rows.append((obs, action, old_log_prob, *others))
-    return Batch(*map(torch.stack, zip(*rows, strict=True)))
+    return RolloutBatch(*map(torch.stack, zip(*rows, strict=True)))
 
 
-def updated(policy: ActorCritic, config: Config, batch: Batch, calls=1, step=None, active=None):
+def updated(
+    policy: ActorCritic, config: Config, batch: RolloutBatch, calls=1, step=None, active=None
+):
     step = step or partial(minibatch_steps, policy, config)
     net = Net.of(policy.theta)
     active = torch.ones(len(net.theta)) if active is None else active
@@ -66,7 +68,7 @@ def updated(policy: ActorCritic, config: Config, batch: Batch, calls=1, step=Non
 class Agent(nn.Module):
     """One seed in the style of CleanRL: two nn.Sequential and, if continuous, a log_std."""
 
-    def __init__(self, policy: ActorCritic, slot: int) -> None:
+    def __init__(self, policy: ActorCritic, seed: int) -> None:
         super().__init__()
         self.order = list(policy.layout.shapes)
         views = policy.layout.views(policy.theta)
@@ -74,15 +76,15 @@ class Agent(nn.Module):
         for name in ("actor", "critic"):
             layers = []
             for i in range(3):
-                weight = views[f"{name}.{i}.weight"][slot]
+                weight = views[f"{name}.{i}.weight"][seed]
                 layers.append(nn.Linear(*reversed(weight.shape)))
                 layers[-1].weight.data.copy_(weight)
-                layers[-1].bias.data.copy_(views[f"{name}.{i}.bias"][slot, 0])
+                layers[-1].bias.data.copy_(views[f"{name}.{i}.bias"][seed, 0])
             nets[name] = nn.Sequential(layers[0], nn.Tanh(), layers[1], nn.Tanh(), layers[2])
         self.actor, self.critic = nets["actor"], nets["critic"]
         self.discrete = policy.discrete
         if not self.discrete:
-            self.log_std = nn.Parameter(views["log_std"][slot, 0].clone())
+            self.log_std = nn.Parameter(views["log_std"][seed, 0].clone())
 
     def log_prob_entropy(self, obs, action):
         out = self.actor(obs)
@@ -102,11 +104,11 @@ class Agent(nn.Module):
         return torch.cat([part.detach().flatten() for part in parts])
 
 
-def train_as_cleanrl(agent: Agent, batch: Batch, slot: int, config: Config) -> None:
+def train_as_cleanrl(agent: Agent, batch: RolloutBatch, seed: int, config: Config) -> None:
     """The inner loop of ppo_continuous_action.py over consecutive minibatches."""
     optimizer = torch.optim.Adam(agent.parameters(), lr=1e-2, eps=config.adam_eps)
     for rows in torch.arange(64).chunk(config.num_minibatches):
-        obs, action, old_log_prob, old_value, a, target = (x[slot, rows] for x in batch)
+        obs, action, old_log_prob, old_value, a, target = (x[seed, rows] for x in batch)
         log_prob, entropy = agent.log_prob_entropy(obs, action)
         ratio = (log_prob - old_log_prob).exp()
         if config.normalize_advantage:
@@ -138,11 +140,11 @@ def test_the_update_equals_cleanrls_seed_by_seed(discrete, changes):
     batch = batch_of(policy, (0, 1, 2))
     theta, _, metrics = updated(policy, config, batch)
     assert config.minibatches_per_call == 4  # all of them in this one call
-    for slot in range(3):
-        agent = Agent(policy, slot)
-        torch.testing.assert_close(agent.flat(), policy.theta[slot])
-        train_as_cleanrl(agent, batch, slot, config)
-        torch.testing.assert_close(theta[slot], agent.flat(), rtol=1e-4, atol=2e-5)
+    for seed in range(3):
+        agent = Agent(policy, seed)
+        torch.testing.assert_close(agent.flat(), policy.theta[seed])
+        train_as_cleanrl(agent, batch, seed, config)
+        torch.testing.assert_close(theta[seed], agent.flat(), rtol=1e-4, atol=2e-5)
     assert (theta - policy.theta).abs().max() > 0.02
     assert ((metrics["grad_norm"] > config.max_grad_norm) == (changes == {})).all()
 
@@ -154,7 +156,7 @@ def test_a_slot_gets_the_same_bits_alone_and_in_company():
     grad, parts = gradient(lambda theta: loss(theta, company, CONFIG, batch), company.theta)
     theta, adam, metrics = updated(company, CONFIG, batch, calls=3)
     for s in seeds:
-        alone, mine = policy_of((s,)), Batch(*(x[s : s + 1] for x in batch))
+        alone, mine = policy_of((s,)), RolloutBatch(*(x[s : s + 1] for x in batch))
         own = partial(loss, policy=alone, config=CONFIG, batch=mine)
         my_grad, my_parts = gradient(own, alone.theta)
         my_theta, my_adam, my_metrics = updated(alone, CONFIG, mine, calls=3)
@@ -191,7 +193,7 @@ def test_every_epoch_shuffles_all_transitions_anew_for_every_seed():
     for call in s.step.calls[:1]:
         pi = s.policy.distribution(call.theta, call.part.obs)
         torch.testing.assert_close(pi.log_prob(call.part.action), call.part.old_log_prob)
-    orders = [tuple(rank[slot].tolist()) for rank in ranks for slot in range(2)]
+    orders = [tuple(rank[seed].tolist()) for rank in ranks for seed in range(2)]
     assert len(set(orders)) == 6
 
 
@@ -232,7 +234,7 @@ def test_metrics_of_an_iteration():
 
 @pytest.mark.parametrize("bootstrap", [True, False])
 def test_advantages_are_those_of_the_rollout(bootstrap):
-    s = setting(bootstrap_on_truncation=bootstrap, num_steps=64, total_steps=128)
+    s = setting(bootstrap_on_truncation=bootstrap, num_steps=64, env_steps=128)
     collect, kept = s.collector.collect, []
     s.collector.collect = lambda *args: kept.append(collect(*args)) or kept[0]
     run(s)
@@ -250,7 +252,9 @@ def test_advantages_are_those_of_the_rollout(bootstrap):
         delta = rollout.reward[:, t] + 0.99 * next_value[:, t] * (1 - dead[:, t]) - value[:, t]
         expected[:, t] = future = delta + 0.99 * 0.95 * (1 - ended[:, t]) * future
     # The update was given them shuffled: sort both by what no two transitions share
-    given = Batch(*(torch.cat(x, 1) for x in zip(*(c.part for c in s.step.calls[:2]), strict=True)))
+    given = RolloutBatch(
+        *(torch.cat(x, 1) for x in zip(*(c.part for c in s.step.calls[:2]), strict=True))
+    )
     key = s.policy.distribution(theta, obs).log_prob(action)
     for ours, theirs in (
         (given.advantage, torch.from_numpy(expected).flatten(1)),
@@ -338,7 +342,7 @@ def test_toy_tasks_are_solved_by_all_seeds(short_runs, task_class, enough):
     gymnasium.register("Toy-v0", entry_point=task_class, max_episode_steps=10)
     try:
         folder = short_runs.train(
-            *("toy", "ppo", "Toy-v0"), seeds=(0, 1, 2, 3, 4), total_steps=8192, num_envs=4,
+            *("toy", "ppo", "Toy-v0"), seeds=(0, 1, 2, 3, 4), env_steps=8192, num_envs=4,
             num_steps=64, epochs=4, hidden=(16,), learning_rate=1e-2, log_std_init=-1.0,
             evaluations=1, checkpoints=1, evaluation_episodes=20, compile="off",
         )  # fmt: skip

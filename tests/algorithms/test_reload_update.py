@@ -36,7 +36,7 @@ def task():
 def setting(multiplier=(0.0, 0.0), before=None, **changes) -> SimpleNamespace:
     """Two seeds of 32 steps; `given` are the batches that the policy's steps get."""
     values = dict(hidden=(8,), num_steps=32, critic_minibatches=4, critic_epochs=2, policy_steps=3)
-    config = Config(**{"total_steps": 128, **values, **changes})
+    config = Config(**{"env_steps": 128, **values, **changes})
     streams, envs = Streams((0, 1)), make("TollUnderTest-v0", (0, 1), 1, "gymnasium")
     policy = ActorCritic.of(envs, config, streams["init"])
     heads = ValueHeads(policy).initial(3, streams["init"], config.orthogonal_init)
@@ -93,7 +93,7 @@ def test_with_an_unchanged_multiplier_the_first_update_is_that_of_descent_ascent
 
 
 def test_ppos_clip_is_another_update() -> None:
-    ours, clipped = setting(policy_lr=1e-2), setting(policy_lr=1e-2, clip=0.2)
+    ours, clipped = setting(actor_lr=1e-2), setting(actor_lr=1e-2, clip=0.2)
     run(ours)
     run(clipped)
     assert not torch.equal(ours.policy.theta, clipped.policy.theta)

@@ -14,7 +14,7 @@ MODULES = pytest.mark.parametrize("module", [sac, mdpo_off])
 # SAC, section 3: the same everywhere
 COMMON = {
     "discount": 0.99, "polyak": 0.005, "capacity": 1_000_000, "hidden": (256, 256), "num_envs": 1,
-    "batch_size": 256, "updates_per_step": 1.0, "total_steps": 1_000_000,
+    "batch_size": 256, "updates_per_step": 1.0, "env_steps": 1_000_000,
     "steps_per_iteration": 1000,  # ours
 }  # fmt: skip
 CLEANRL = COMMON | {
@@ -59,10 +59,10 @@ def test_the_zoos_preset_is_its_defaults_and_what_three_tasks_change():
     # Its default of 100 warm-up steps is overridden for all MuJoCo tasks
     for family in ("HalfCheetah", "Hopper", "Walker2d", "Ant"):
         assert config_of(sac, "zoo", f"{family}-v4") == SOFTLEARNING
-    assert config_of(sac, "zoo", "Humanoid-v4") == SOFTLEARNING | {"total_steps": 2_000_000}
+    assert config_of(sac, "zoo", "Humanoid-v4") == SOFTLEARNING | {"env_steps": 2_000_000}
     assert config_of(sac, "zoo", "Swimmer-v4") == SOFTLEARNING | {"discount": 0.999}
     rates = dict.fromkeys(("actor_lr", "critic_lr", "temperature_lr"), 1e-3)
-    pendulum = {"total_steps": 20_000, "warm_up": 100, "steps_per_iteration": 100} | rates
+    pendulum = {"env_steps": 20_000, "warm_up": 100, "steps_per_iteration": 100} | rates
     assert config_of(sac, "zoo", "Pendulum-v1") == SOFTLEARNING | pendulum
     with pytest.raises(ValueError, match="zoo"):
         preset(sac, "zoo", "Own-v0")
@@ -106,13 +106,13 @@ REFUSED = [
         "makes 1000 gradient steps of 1000 steps, no multiple of policy_delay 3; use policy_delay",
     ),
     (
-        {"total_steps": 5000, "warm_up": 5000},
+        {"env_steps": 5000, "warm_up": 5000},
         "warm_up is 5000 of 5000 steps, which leaves none to learn in; use 0 to 4000",
     ),
-    ({"total_steps": 5000, "warm_up": 9000}, "warm_up is 9000 of 5000 steps.*use 0 to 4000"),
+    ({"env_steps": 5000, "warm_up": 9000}, "warm_up is 9000 of 5000 steps.*use 0 to 4000"),
     ({"warm_up": -1000}, "warm_up is -1000 of"),
     ({"warm_up": 1500}, "warm_up is 1500, no multiple of steps_per_iteration 1000; use 2000"),
-    ({"total_steps": 20_500}, "total_steps is 20500, no multiple of steps_per_iteration 1000"),
+    ({"env_steps": 20_500}, "env_steps is 20500, no multiple of steps_per_iteration 1000"),
     ({"num_envs": 3}, "steps_per_iteration is 1000, no multiple of num_envs 3; use 999"),
     ({"capacity": 4, "num_envs": 8}, "capacity is 4, less than one step of 8 environments"),
     ({"capacity": 0}, "capacity is 0; it must be 1 or more"),
@@ -178,10 +178,10 @@ def elsewhere(tmp_path, monkeypatch):
         (
             # 4 + 1 + 1 + 4 + 1 = 11 numbers of 4 bytes in 10^13 rows: 4.4 * 10^14 / 2^30 GiB
             "--env InvertedPendulum-v4 --seeds 1 --capacity 10000000000000 "
-            "--total-steps 10000000000000",
+            "--env-steps 10000000000000",
             "a replay buffer of 10,000,000,000,000 rows for 1 seed needs 409,781.9 GiB",
         ),
-        ("--env InvertedPendulum-v4 --total-steps 10000 --warm-up 10000", "leaves none to learn"),
+        ("--env InvertedPendulum-v4 --env-steps 10000 --warm-up 10000", "leaves none to learn"),
         ("--env InvertedPendulum-v4 --updates-per-step 0", "updates_per_step is 0.0"),
         ("--env InvertedPendulum-v4 --dataset here.npz", "unknown flag --dataset"),
     ],

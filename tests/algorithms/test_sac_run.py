@@ -13,7 +13,7 @@ from offline_setting import as_in_a_run, tensors
 from rlsuite.algorithms.off_policy import mdpo_off, sac
 from rlsuite.core import segments
 from rlsuite.core.buffers import ReplayBuffer
-from rlsuite.core.chance import Chance
+from rlsuite.core.seed_random import SeedRandom
 from rlsuite.runs import checkpoint
 from rlsuite.runs import run as runs
 from rlsuite.runs.steps import CudaGraphStep
@@ -40,7 +40,7 @@ def trained(module, **changes):
 
 @MODULES
 def test_nothing_is_learned_during_the_warm_up_and_its_actions_are_uniform(module):
-    run = trained(module, total_steps=512, warm_up=496)
+    run = trained(module, env_steps=512, warm_up=496)
     start, before, after = run.states[0], run.states[-2], run.states[-1]
     for old, new in zip(tensors(start.state), tensors(before.state), strict=True):
         assert torch.equal(old, new)
@@ -66,7 +66,7 @@ def test_nothing_is_learned_during_the_warm_up_and_its_actions_are_uniform(modul
 )
 def test_gradient_steps_per_environment_step(module, changes, expected):
     changes = {"policy_delay": 1} | changes
-    run = trained(module, total_steps=48, warm_up=16, **changes)
+    run = trained(module, env_steps=48, warm_up=16, **changes)
     learner = run.states[-1]
     assert learner.buffer.added == 48
     assert learner.state.critic.adam.steps.flatten().tolist() == [expected] * 2
@@ -85,13 +85,13 @@ def test_gradient_steps_are_spread_over_the_steps(monkeypatch):
     monkeypatch.setattr(sac, "draw", watched)
     for ratio, expected in ((0.25, [4, 8, 12, 16]), (2.0, sorted([*range(1, 17)] * 2))):
         seen.clear()
-        trained(sac, total_steps=16, warm_up=0, updates_per_step=ratio, policy_delay=1)
+        trained(sac, env_steps=16, warm_up=0, updates_per_step=ratio, policy_delay=1)
         assert seen == expected
 
 
 @MODULES
 def test_the_ring_is_no_larger_than_the_run(module):
-    run = trained(module, total_steps=32, warm_up=16, capacity=10**15)
+    run = trained(module, env_steps=32, warm_up=16, capacity=10**15)
     assert run.states[0].buffer.capacity == 32
 
 
@@ -100,7 +100,7 @@ def test_the_ring_is_no_larger_than_the_run(module):
 @pytest.mark.timeout(300)
 def test_compiled_steps_equal_the_plain_ones(name, short_runs, compiler, capsys):
     ended = []
-    sizes = {"hidden": (8,), "batch_size": 16, "total_steps": 192, "policy_delay": 1}
+    sizes = {"hidden": (8,), "batch_size": 16, "env_steps": 192, "policy_delay": 1}
     for wish in ("off", "on"):
         folder = short_runs.train(wish, name, PENDULUM, compile=wish, **sizes)
         state = checkpoint.load(folder / "checkpoint", print)[1]
@@ -124,11 +124,11 @@ def test_the_compiler_traces_the_whole_update_as_one_graph(module, compiler):
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_a_captured_update_draws_rows_that_came_after_the_capture():
-    chance = Chance([np.random.default_rng(0)], "cuda")
-    buffer = ReplayBuffer(1, 1000, {"reward": ()}, chance)
+    rng = SeedRandom([np.random.default_rng(0)], "cuda")
+    buffer = ReplayBuffer(1, 1000, {"reward": ()}, rng)
     buffer.add(reward=np.ones((1, 1)))
     update = CudaGraphStep(
-        lambda x, rows: x + rows.amax(), lambda: tuple(buffer.sample(500)), [chance]
+        lambda x, rows: x + rows.amax(), lambda: tuple(buffer.sample(500)), [rng]
     )
     zero = torch.zeros((), device="cuda")
     assert update(zero).item() == 1

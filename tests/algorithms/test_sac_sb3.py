@@ -38,8 +38,8 @@ def action_log_prob(normal, noise: torch.Tensor, epsilon: float):
 class PlainSAC(Plain):
     """One seed as SB3's SAC.train has it."""
 
-    def __init__(self, s, slot: int, epsilon: float = 0.0) -> None:
-        super().__init__(s, slot)
+    def __init__(self, s, seed: int, epsilon: float = 0.0) -> None:
+        super().__init__(s, seed)
         self.epsilon = epsilon
         self.critic_adam.param_groups[0]["eps"] = 0.5e-8
         start = math.log(s.config.temperature)
@@ -75,15 +75,15 @@ class PlainSAC(Plain):
 @pytest.mark.parametrize("temperature", [1.0, 0.05])
 def test_whole_steps_are_stable_baselines3s_without_its_epsilon(temperature):
     s = setting(sac, temperature=temperature, **SB3)
-    plain = [PlainSAC(s, slot) for slot in (0, 1)]
+    plain = [PlainSAC(s, seed) for seed in (0, 1)]
     state = s.state
     for _ in range(3):
         state, metrics = s.cycle(state, s.batch, s.noise)
-        for slot, theirs in enumerate(plain):
-            losses = theirs.step([x[slot] for x in s.batch], s.noise[slot])
+        for seed, theirs in enumerate(plain):
+            losses = theirs.step([x[seed] for x in s.batch], s.noise[seed])
             for name, loss in losses.items():
-                assert metrics[name][slot].item() == pytest.approx(loss, rel=1e-5)
-    for slot, theirs in enumerate(plain):
+                assert metrics[name][seed].item() == pytest.approx(loss, rel=1e-5)
+    for seed, theirs in enumerate(plain):
         pairs = [
             (state.actor.theta, flat(theirs.actor)),
             (state.critic.theta, flat(theirs.critic)),
@@ -91,7 +91,7 @@ def test_whole_steps_are_stable_baselines3s_without_its_epsilon(temperature):
             (state.log_temperature.theta, theirs.log_alpha.detach()),
         ]
         for ours, expected in pairs:
-            torch.testing.assert_close(ours[slot], expected, rtol=1e-5, atol=1e-8)
+            torch.testing.assert_close(ours[seed], expected, rtol=1e-5, atol=1e-8)
 
 
 @pytest.mark.parametrize(

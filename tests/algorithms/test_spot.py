@@ -31,8 +31,8 @@ from rlsuite.algorithms.offline.spot import (
     target_value,
 )
 from rlsuite.core.buffers import chunks
-from rlsuite.core.chance import Chance
 from rlsuite.core.optim import Net
+from rlsuite.core.seed_random import SeedRandom
 
 
 @pytest.fixture(autouse=True)
@@ -79,25 +79,25 @@ def test_objectives_by_hand():
 
 
 def test_6_3_without_penalty_the_actors_gradient_is_td3s_over_the_size_of_q():
-    s = setting(penalty=0.0, **STILL)
+    s = setting(support_weight=0.0, **STILL)
     grad, obs = actor_gradient(s), s.batch.obs[:, 32:]
-    for slot in (0, 1):
-        actor = PlainActor(s.policy, s.state.actor.theta[slot])
-        critics = PlainCritics(s.critics.layout, s.state.critic.theta[slot])
-        q = critics(obs[slot], actor(obs[slot]))[0]
+    for seed in (0, 1):
+        actor = PlainActor(s.policy, s.state.actor.theta[seed])
+        critics = PlainCritics(s.critics.layout, s.state.critic.theta[seed])
+        q = critics(obs[seed], actor(obs[seed]))[0]
         (-q.mean()).backward()
         td3 = torch.cat([p.grad.flatten() for p in actor.parameters()])
         expected = td3 / q.abs().mean().detach()
-        torch.testing.assert_close(grad[slot], expected, rtol=0, atol=1e-12)
+        torch.testing.assert_close(grad[seed], expected, rtol=0, atol=1e-12)
         assert expected.abs().max() > 1e-2
 
 
 @pytest.mark.parametrize("c", [1e-3, 1e4])
 def test_6_4_the_scale_of_the_critic_is_irrelevant_unless_q_is_not_normalised(c):
-    s = setting(penalty=0.2, **STILL)
+    s = setting(support_weight=0.2, **STILL)
     grad, other = actor_gradient(s), actor_gradient(s, critic=scaled(s, c))
     torch.testing.assert_close(grad, other, rtol=1e-9, atol=1e-12)
-    s = setting(penalty=0.0, normalize_q=False, **STILL)
+    s = setting(support_weight=0.0, normalize_q=False, **STILL)
     grad, other = actor_gradient(s), actor_gradient(s, critic=scaled(s, c))
     torch.testing.assert_close(c * grad, other, rtol=1e-9, atol=1e-12)
     assert grad.abs().max() > 1e-3
@@ -105,16 +105,16 @@ def test_6_4_the_scale_of_the_critic_is_irrelevant_unless_q_is_not_normalised(c)
 
 def test_6_5_the_penalty_moves_the_actor_through_encoder_and_decoder():
     # A critic of zeros has no gradient: what is left is the penalty's
-    s = setting(penalty=1.0, **STILL)
+    s = setting(support_weight=1.0, **STILL)
     nothing = torch.zeros_like(s.state.critic.theta)
     grad = actor_gradient(s, critic=nothing)
     obs, xi = s.batch.obs[:, 32:], s.noise.latent
-    for slot in (0, 1):
-        plain = PlainSPOT(s, slot)
-        p = plain.actor(obs[slot])
-        plain.density.loss(obs[slot], p, xi[slot], 0.5).mean().backward()
+    for seed in (0, 1):
+        plain = PlainSPOT(s, seed)
+        p = plain.actor(obs[seed])
+        plain.density.loss(obs[seed], p, xi[seed], 0.5).mean().backward()
         whole = torch.cat([x.grad.flatten() for x in plain.actor.parameters()])
-        torch.testing.assert_close(grad[slot], whole, rtol=0, atol=1e-12)
+        torch.testing.assert_close(grad[seed], whole, rtol=0, atol=1e-12)
         assert whole.isfinite().all()
         assert whole.abs().max() > 1e-2
     # An encoder that ignores the action (trap 4.5): another gradient, through (u - a)^2 alone
@@ -127,7 +127,7 @@ def test_6_5_the_penalty_moves_the_actor_through_encoder_and_decoder():
 
 def test_6_5_the_penaltys_gradient_vanishes_where_it_should():
     # The encoder ignores the action and the decoder says what the policy does, by biases alone
-    s = setting(penalty=1.0, **STILL)
+    s = setting(support_weight=1.0, **STILL)
     fitted, actor = torch.zeros_like(s.fitted), torch.zeros_like(s.state.actor.theta)
     bias = torch.tensor([[0.3, -0.7]], dtype=torch.float64)
     s.density.layout.views(fitted)["decoder.2.bias"][:] = bias
@@ -161,11 +161,11 @@ def bandit(module, folder, **config) -> torch.Tensor:
 def test_6_6_of_two_modes_spot_ends_in_one_and_td3_bc_between_them(tmp_path):
     density = {"density_steps": 300, "density_lr": 3e-3, "density_hidden": 32}
     rates = {"actor_lr": 3e-3, "critic_lr": 3e-3}
-    ours = bandit(spot, tmp_path, penalty=1.0, total_steps=400, **density, **rates)
+    ours = bandit(spot, tmp_path, support_weight=1.0, gradient_steps=400, **density, **rates)
     assert (ours.abs() > 0.6).all()
     assert (ours.abs() < 1).all()
     # The mean is -0.16. Between the modes Q is a guess of a net that saw neither: it weighs little
-    theirs = bandit(td3_bc, tmp_path, alpha=0.5, total_steps=300, learning_rate=3e-3)
+    theirs = bandit(td3_bc, tmp_path, alpha=0.5, gradient_steps=300, actor_lr=3e-3, critic_lr=3e-3)
     assert (theirs.abs() < 0.3).all()
 
 
@@ -184,7 +184,7 @@ def test_6_9_dropout_is_in_training_and_not_in_acting():
 
 def test_6_9_masks_keep_nine_tenths_and_their_mean():
     s = setting(dropout=0.1, rows=100, hidden=(64, 32), policy_freq=2)
-    passes = draw_noise(s.config, s.policy, Chance(s.streams["action"])).dropout
+    passes = draw_noise(s.config, s.policy, SeedRandom(s.streams["action"])).dropout
     layers = [torch.stack(masks) for masks in zip(*passes, strict=True)]
     assert [x.shape for x in layers] == [(3, 2, 100, 64), (3, 2, 100, 32)]
     for layer in layers:
@@ -194,7 +194,10 @@ def test_6_9_masks_keep_nine_tenths_and_their_mean():
         # Steps and seeds drop units of their own
         masks = layer.flatten(2).flatten(0, 1)
         assert len(masks.unique(dim=0)) == 6
-    assert draw_noise(setting().config, s.policy, Chance(s.streams["action"])).dropout == [None] * 3
+    assert (
+        draw_noise(setting().config, s.policy, SeedRandom(s.streams["action"])).dropout
+        == [None] * 3
+    )
 
 
 def test_6_9_the_target_actor_has_dropout_too():
@@ -208,7 +211,7 @@ def test_6_9_the_target_actor_has_dropout_too():
 
 @pytest.mark.parametrize("policy_freq", [2, 3])
 def test_6_9_targets_do_not_move_until_the_cycle_ends(monkeypatch, policy_freq):
-    size = {"steps_per_iteration": 6, "total_steps": 6, "density_steps": 6}
+    size = {"steps_per_iteration": 6, "gradient_steps": 6, "density_steps": 6}
     s, seen = setting(policy_freq=policy_freq, dropout=0.1, **size), []
 
     def recorded(policy, critics, config, state, part, noise, masks):
@@ -246,7 +249,7 @@ def test_6_10_the_penalty_cools_to_a_fifth(t, factor):
 def test_6_10_the_floor_and_the_pace_of_cooling_are_settings():
     explorer = SimpleNamespace(buffer=SimpleNamespace(added=30), step=lambda *_: None)
     assert explore(Config(cooling_steps=100), explorer, [], 2) == pytest.approx(0.7)
-    assert explore(Config(cooling_steps=40, penalty_floor=0.5), explorer, [], 2) == 0.5
+    assert explore(Config(cooling_steps=40, support_weight_floor=0.5), explorer, [], 2) == 0.5
 
 
 # ---------------------------------------------------------------------------------- the update
@@ -256,16 +259,16 @@ def test_6_10_the_floor_and_the_pace_of_cooling_are_settings():
 @pytest.mark.parametrize("normalize_q", [True, False])
 def test_cycles_are_those_of_one_seed_in_plain_torch(dropout, normalize_q):
     rates = {"actor_lr": 2**-8, "critic_lr": 2**-7}
-    s = setting(dropout=dropout, normalize_q=normalize_q, penalty=0.25, **rates)
-    plain, state = [PlainSPOT(s, slot) for slot in (0, 1)], s.state
+    s = setting(dropout=dropout, normalize_q=normalize_q, support_weight=0.25, **rates)
+    plain, state = [PlainSPOT(s, seed) for seed in (0, 1)], s.state
     for k in range(5):
         batch, noise = batch_of((10 * k, 10 * k + 1), 64, torch.float64), noise_of(vars(s))
         state, _ = s.cycle(state, batch, noise, s.weight)
-        for slot in (0, 1):
-            plain[slot].cycle(batch, noise, 0.25)
-    for slot in (0, 1):
-        for ours, network in zip(thetas(state), plain[slot].networks(), strict=True):
-            torch.testing.assert_close(ours[slot], flat(network), rtol=0, atol=1e-9)
+        for seed in (0, 1):
+            plain[seed].cycle(batch, noise, 0.25)
+    for seed in (0, 1):
+        for ours, network in zip(thetas(state), plain[seed].networks(), strict=True):
+            torch.testing.assert_close(ours[seed], flat(network), rtol=0, atol=1e-9)
     assert (state.actor.theta - s.state.actor.theta).abs().max() > 0.01
     assert (state.actor_target - s.state.actor_target).abs().max() > 1e-4
 
@@ -281,15 +284,15 @@ def test_float32_does_as_float64():
 
 
 def test_metrics_are_those_of_the_actors_step():
-    s = setting(penalty=0.25, **STILL)
+    s = setting(support_weight=0.25, **STILL)
     _, metrics = s.cycle(s.state, s.batch, s.noise, s.weight)
     obs = s.batch.obs[:, 32:]
-    for slot in (0, 1):
-        plain = PlainSPOT(s, slot)
-        loss = plain.actor_loss(obs[slot], s.noise, 0.25)
-        torch.testing.assert_close(metrics["policy_loss"][slot], loss.detach())
-        error = plain.density.loss(obs[slot], plain.actor(obs[slot]), s.noise.latent[slot], 0.5)
-        torch.testing.assert_close(metrics["penalty"][slot], error.mean().detach())
+    for seed in (0, 1):
+        plain = PlainSPOT(s, seed)
+        loss = plain.actor_loss(obs[seed], s.noise, 0.25)
+        torch.testing.assert_close(metrics["policy_loss"][seed], loss.detach())
+        error = plain.density.loss(obs[seed], plain.actor(obs[seed]), s.noise.latent[seed], 0.5)
+        torch.testing.assert_close(metrics["density_error"][seed], error.mean().detach())
 
 
 @pytest.mark.parametrize("width", [32, 256])

@@ -30,7 +30,7 @@ from rlsuite.algorithms.offline.spot import (
     density_step,
     train,
 )
-from rlsuite.core.buffers import Minibatch, chunks
+from rlsuite.core.buffers import TransitionBatch, chunks
 from rlsuite.core.optim import Net
 
 
@@ -154,21 +154,21 @@ def test_4_2_means_over_dimensions_not_sums():
 
 def test_steps_are_those_of_one_seed_in_plain_torch():
     s = setting(density_lr=2**-8)
-    plain = [PlainDensity(s.density, s.fitted[slot]) for slot in (0, 1)]
+    plain = [PlainDensity(s.density, s.fitted[seed]) for seed in (0, 1)]
     adams = [torch.optim.Adam(x.parameters(), 2**-8) for x in plain]
     net = Net.of(s.fitted)
     for k in range(5):
         batch = batch_of((10 * k, 10 * k + 1), 32, torch.float64)
         noise = normals((20 * k, 20 * k + 1), 32, 2 * ACTIONS, dtype=torch.float64)
         net, metrics = density_step(s.density, s.config, net, batch, noise)
-        for slot in (0, 1):
-            error = plain[slot].loss(batch.obs[slot], batch.action[slot], noise[slot], 0.5).mean()
-            adams[slot].zero_grad()
+        for seed in (0, 1):
+            error = plain[seed].loss(batch.obs[seed], batch.action[seed], noise[seed], 0.5).mean()
+            adams[seed].zero_grad()
             error.backward()
-            adams[slot].step()
-            torch.testing.assert_close(metrics["density_error"][slot], error.detach())
-    for slot in (0, 1):
-        torch.testing.assert_close(net.theta[slot], flat(plain[slot]), rtol=0, atol=1e-9)
+            adams[seed].step()
+            torch.testing.assert_close(metrics["density_error"][seed], error.detach())
+    for seed in (0, 1):
+        torch.testing.assert_close(net.theta[seed], flat(plain[seed]), rtol=0, atol=1e-9)
     assert (net.theta - s.fitted).abs().max() > 0.01
 
 
@@ -192,7 +192,7 @@ def test_a_seed_is_fitted_to_the_same_bits_alone_and_in_company(width, hidden):
 
 # ------------------------------------------------------------------------------- within a run
 
-SMALL = {"density_steps": 8, "total_steps": 8, "steps_per_iteration": 4, "batch_size": 16}
+SMALL = {"density_steps": 8, "gradient_steps": 8, "steps_per_iteration": 4, "batch_size": 16}
 SMALL |= {"hidden": (16, 8), "density_hidden": 12}
 DATA = logged([10] * 6)
 
@@ -217,18 +217,18 @@ def test_6_5_the_density_never_moves_once_it_is_fitted(tmp_path):
         *(False, False, True, True)
     ]
     assert [set(row) for row in run.rows[:2]] == [{"density_error"}] * 2
-    assert set(run.rows[2]) == {"critic_loss", "value", "policy_loss", "penalty"}
+    assert set(run.rows[2]) == {"critic_loss", "value", "policy_loss", "density_error"}
 
 
 def test_4_3_the_density_is_fitted_to_standardised_observations(tmp_path, monkeypatch):
     seen, step = [], spot.density_step
 
-    def recorded(density, config, net, batch: Minibatch, noise):
+    def recorded(density, config, net, batch: TransitionBatch, noise):
         seen.append((batch, noise))
         return step(density, config, net, batch, noise)
 
     monkeypatch.setattr(spot, "density_step", recorded)
-    run_of(tmp_path, density_steps=80, total_steps=4)
+    run_of(tmp_path, density_steps=80, gradient_steps=4)
     obs, action = (torch.cat([getattr(b, k) for b, _ in seen], 1) for k in ("obs", "action"))
     # 1280 draws of 60 rows: the mean of each is that of the data to 1/sqrt(1280) = 0.028
     assert obs.mean(1).abs().max() < 5 * 0.028
@@ -243,7 +243,7 @@ def test_another_runs_density_is_used_as_it_is(tmp_path):
     first = run_of(tmp_path / "first")
     fitted = first.states[-1].density.theta
     assert (tmp_path / "first" / "density.safetensors").exists()
-    again = run_of(tmp_path / "again", density=str(tmp_path / "first"), penalty=0.3)
+    again = run_of(tmp_path / "again", density=str(tmp_path / "first"), support_weight=0.3)
     assert len(again.rows) == 2  # no iteration of fitting
     assert all(torch.equal(learner.density.theta, fitted) for learner in again.states)
     assert not (tmp_path / "again" / "density.safetensors").exists()
@@ -258,7 +258,7 @@ def test_another_runs_density_is_used_as_it_is(tmp_path):
 def test_a_density_of_other_data_seeds_or_size_is_refused(tmp_path):
     run_of(tmp_path / "first")
     source = {"density": str(tmp_path / "first")}
-    other = dataclasses.replace(DATA, about=DATA.about | {"sha256": "0ff"})
+    other = dataclasses.replace(DATA, metadata=DATA.metadata | {"sha256": "0ff"})
     with pytest.raises(ValueError, match="was fitted with data 5e7, not 0ff"):
         run_of(tmp_path / "a", data=other, **source)
     with pytest.raises(ValueError, match="was fitted with normalize_obs True, not False"):
@@ -275,10 +275,10 @@ def test_the_observations_count_in_the_density():
     s = setting()
     noise = normals((0, 1), 64, 2 * ACTIONS, dtype=torch.float64)
     theirs = s.density.rebuild(s.fitted, s.batch.obs, s.batch.action, noise)
-    for slot in (0, 1):
-        plain = PlainDensity(s.density, s.fitted[slot])
-        expected = plain.loss(s.batch.obs[slot], s.batch.action[slot], noise[slot], 0.5)
-        ours = density_error(s.batch.action, *theirs, 0.5)[slot]
+    for seed in (0, 1):
+        plain = PlainDensity(s.density, s.fitted[seed])
+        expected = plain.loss(s.batch.obs[seed], s.batch.action[seed], noise[seed], 0.5)
+        ours = density_error(s.batch.action, *theirs, 0.5)[seed]
         torch.testing.assert_close(ours, expected.detach())
     shifted = s.density.rebuild(s.fitted, s.batch.obs + 1, s.batch.action, noise)
     assert all((a - b).abs().max() > 1e-3 for a, b in zip(theirs, shifted, strict=True))

@@ -14,7 +14,7 @@ from rlsuite.core.replay import Explorer
 TASK, OBS, BOX = "InvertedPendulum-v4", 4, ([-3.0], [3.0])
 DATA = logged([10] * 4, obs_size=OBS, box=BOX)
 # 2 iterations of fitting, 2 offline, 3 online, of 4 steps each
-STAGES = {"density_steps": 8, "total_steps": 8, "online_steps": 12, "steps_per_iteration": 4}
+STAGES = {"density_steps": 8, "gradient_steps": 8, "online_steps": 12, "steps_per_iteration": 4}
 
 
 @pytest.fixture(autouse=True)
@@ -79,7 +79,7 @@ def test_6_5_the_density_stands_still_online_too(tmp_path, monkeypatch):
 
 
 def test_6_10_lambda_cools_online_only(tmp_path, monkeypatch):
-    t = trained(tmp_path, monkeypatch, penalty=0.5, cooling_steps=10)
+    t = trained(tmp_path, monkeypatch, support_weight=0.5, cooling_steps=10)
     # Offline 0.5; after 2, 4, ... 12 of 10 steps its factor is 0.8, 0.6, 0.4, then the floor 0.2
     factors = [cycle.weight / 0.5 for cycle in t.cycles]
     assert factors == pytest.approx([1, 1, 1, 1, 0.8, 0.6, 0.4, 0.2, 0.2, 0.2])
@@ -105,11 +105,11 @@ def test_online_rows_are_the_seeds_own_and_join_the_draws(tmp_path, monkeypatch)
     # 12 of 52 rows are a seed's own at the end: of 128 draws, 29.5 give or take 5 times 4.8
     theirs = set(DATA.reward.tolist())
     for number, cycle in enumerate(t.cycles):
-        for slot in (0, 1):
-            drawn = [r not in theirs for r in cycle.batch.reward[slot].tolist()]
+        for seed in (0, 1):
+            drawn = [r not in theirs for r in cycle.batch.reward[seed].tolist()]
             assert any(drawn) == (number >= 4)
-            raw = cycle.batch.action[slot][torch.tensor(drawn)]
-            assert set(raw.flatten().tolist()) <= set(action[slot].flatten().tolist())
+            raw = cycle.batch.action[seed][torch.tensor(drawn)]
+            assert set(raw.flatten().tolist()) <= set(action[seed].flatten().tolist())
     assert abs(sum(drawn) - 128 * 12 / 52) < 5 * 4.8
 
 

@@ -37,7 +37,7 @@ from rlsuite.algorithms.offline.td3_bc import (
     train,
 )
 from rlsuite.core.actors import BoundedActor
-from rlsuite.core.buffers import Minibatch, chunks
+from rlsuite.core.buffers import TransitionBatch, chunks
 from rlsuite.core.critics import Critics
 from rlsuite.core.optim import Net
 from rlsuite.core.streams import Streams
@@ -49,7 +49,10 @@ def one_thread():
         yield
 
 
-STILL = {"learning_rate": 1e-30}  # moves nothing, so that Adam's first moment is 0.1 gradients
+STILL = {
+    "actor_lr": 1e-30,
+    "critic_lr": 1e-30,
+}  # moves nothing, so that Adam's first moment is 0.1 gradients
 
 
 def setting(seeds=(0, 1), rows=32, dtype=torch.float64, **changes) -> SimpleNamespace:
@@ -80,22 +83,24 @@ def scaled(s: SimpleNamespace, theta: torch.Tensor, c: float) -> torch.Tensor:
 class PlainTD3BC:
     """One seed as sections 1 and 2 of the sheet have it."""
 
-    def __init__(self, s: SimpleNamespace, slot: int) -> None:
-        actor, critic, actor_target, critic_target = (x[slot] for x in thetas(s.state))
-        self.config, self.reach = s.config, s.policy.reach
+    def __init__(self, s: SimpleNamespace, seed: int) -> None:
+        actor, critic, actor_target, critic_target = (x[seed] for x in thetas(s.state))
+        self.config, self.half_width = s.config, s.policy.half_width
         self.low, self.high = (torch.tensor(x) for x in (LOW, HIGH))
         self.actor, self.actor_target = (PlainActor(s.policy, x) for x in (actor, actor_target))
         parts = (critic, critic_target)
         self.critic, self.critic_target = (PlainCritics(s.critics.layout, x) for x in parts)
-        lr = s.config.learning_rate
+        lr = s.config.actor_lr
         self.actor_adam = torch.optim.Adam(self.actor.parameters(), lr)
         self.critic_adam = torch.optim.Adam(self.critic.parameters(), lr)
 
-    def cycle(self, batch: Minibatch, noise: torch.Tensor) -> None:
+    def cycle(self, batch: TransitionBatch, noise: torch.Tensor) -> None:
         for rows in torch.arange(len(noise)).chunk(2):
             obs, action, reward, next_obs, done = (x[rows] for x in batch)
             with torch.no_grad():
-                eps = (0.2 * self.reach * noise[rows]).clamp(-0.5 * self.reach, 0.5 * self.reach)
+                eps = (0.2 * self.half_width * noise[rows]).clamp(
+                    -0.5 * self.half_width, 0.5 * self.half_width
+                )
                 there = (self.actor_target(next_obs) + eps).clamp(self.low, self.high)
                 y = reward + 0.99 * (1 - done) * torch.min(*self.critic_target(next_obs, there))
             q1, q2 = self.critic(obs, action)
@@ -151,7 +156,9 @@ def test_target_value_by_hand():
     others = (torch.full_like(x, 9.0) for x in (actor, critic))
     state = State(*map(Net.of, others), actor, critic)
     obs, zeros = torch.ones(1, 3, OBS), torch.zeros(1, 3, ACTIONS)
-    part = Minibatch(obs, zeros, torch.tensor([[1.0, 2, 3]]), obs, torch.tensor([[0.0, 1, 0]]))
+    part = TransitionBatch(
+        obs, zeros, torch.tensor([[1.0, 2, 3]]), obs, torch.tensor([[0.0, 1, 0]])
+    )
     noise = torch.tensor([[[1.0, -5], [9, 0], [9, 9]]])
     y = target_value(policy, critics, config, state, part, noise)
     # 1 + 0.99 * 3.9 = 4.861; 2, as the task ended; 3 + 0.99 * 9.5 = 12.405
@@ -164,7 +171,7 @@ def test_the_targets_action_stays_in_the_box():
     critics, actor = Critics(OBS, ACTIONS, ()), torch.zeros(1, policy.layout.size)
     policy.layout.views(actor)["actor.0.bias"][0, 0] = 20.0
     critic = torch.tensor([[0, 0, 0, 1, 10, 0.0]])  # a_1 + 10 a_2
-    part = Minibatch(*(torch.zeros(1, 2, *x) for x in ((OBS,), (ACTIONS,), (), (OBS,), ())))
+    part = TransitionBatch(*(torch.zeros(1, 2, *x) for x in ((OBS,), (ACTIONS,), (), (OBS,), ())))
     noise = torch.tensor([[[9.0, 9], [-9, -9]]])
     state = State(Net.of(actor), Net.of(critic), actor, critic)
     y = target_value(policy, critics, Config(discount=1.0), state, part, noise)
@@ -176,7 +183,7 @@ def test_the_targets_action_stays_in_the_box():
 
 
 def test_8_td3_bc_alpha_zero_is_bc():
-    s = setting(alpha=0.0, learning_rate=2**-8)
+    s = setting(alpha=0.0, actor_lr=2**-8, critic_lr=2**-8)
     after, _ = s.cycle(s.state, s.batch, s.noise)
     # BC on the transitions of the second critic step
     part = chunks(s.batch, 2)[1]
@@ -184,7 +191,7 @@ def test_8_td3_bc_alpha_zero_is_bc():
     cloned = bc.clone_step(s.policy, config, s.state.actor, part)[0].theta
     torch.testing.assert_close(after.actor.theta, cloned, rtol=0, atol=1e-12)
     assert (cloned - s.state.actor.theta).abs().max() > 1e-3
-    other, _ = setting(alpha=0.1, learning_rate=2**-8).cycle(s.state, s.batch, s.noise)
+    other, _ = setting(alpha=0.1, actor_lr=2**-8, critic_lr=2**-8).cycle(s.state, s.batch, s.noise)
     assert (other.actor.theta - cloned).abs().max() > 1e-6
 
 
@@ -201,7 +208,7 @@ def test_8_td3_bc_scale_of_q_is_irrelevant(c):
 
 @pytest.mark.parametrize("policy_freq", [2, 3])
 def test_8_td3_bc_targets_move_only_on_even_steps(monkeypatch, policy_freq):
-    s, seen = setting(policy_freq=policy_freq, steps_per_iteration=6, total_steps=6), []
+    s, seen = setting(policy_freq=policy_freq, steps_per_iteration=6, gradient_steps=6), []
 
     def recorded(policy, critics, config, state, part, noise):
         seen.append(state)
@@ -244,13 +251,13 @@ def test_6_3_the_squared_error_is_a_mean_over_dimensions():
     s = setting(alpha=0.0, **STILL)
     after, metrics = s.cycle(s.state, s.batch, s.noise)
     part = chunks(s.batch, 2)[1]
-    for slot in (0, 1):
-        actor = PlainActor(s.policy, s.state.actor.theta[slot])
-        error = mse_loss(actor(part.obs[slot]), part.action[slot])  # torch's mean over everything
+    for seed in (0, 1):
+        actor = PlainActor(s.policy, s.state.actor.theta[seed])
+        error = mse_loss(actor(part.obs[seed]), part.action[seed])  # torch's mean over everything
         error.backward()
         grad = torch.cat([p.grad.flatten() for p in actor.parameters()])
-        torch.testing.assert_close(10 * after.actor.adam.first[slot], grad, rtol=0, atol=1e-12)
-        torch.testing.assert_close(metrics["imitation"][slot], error.detach())
+        torch.testing.assert_close(10 * after.actor.adam.first[seed], grad, rtol=0, atol=1e-12)
+        torch.testing.assert_close(metrics["imitation"][seed], error.detach())
 
 
 # ---------------------------------------------------------------------------------- the update
@@ -258,17 +265,17 @@ def test_6_3_the_squared_error_is_a_mean_over_dimensions():
 
 @pytest.mark.parametrize("alpha", [2.5, 0.4])
 def test_cycles_are_those_of_one_seed_in_plain_torch(alpha):
-    s = setting(alpha=alpha, learning_rate=2**-8)
-    plain, state = [PlainTD3BC(s, slot) for slot in (0, 1)], s.state
+    s = setting(alpha=alpha, actor_lr=2**-8, critic_lr=2**-8)
+    plain, state = [PlainTD3BC(s, seed) for seed in (0, 1)], s.state
     for k in range(5):
         batch = batch_of((10 * k, 10 * k + 1), 64, torch.float64)
         noise = 2 * normals((20 * k, 20 * k + 1), 64, ACTIONS, dtype=torch.float64)
         state, _ = s.cycle(state, batch, noise)
-        for slot in (0, 1):
-            plain[slot].cycle(Minibatch(*(x[slot] for x in batch)), noise[slot])
-    for slot in (0, 1):
-        for ours, network in zip(thetas(state), plain[slot].networks(), strict=True):
-            torch.testing.assert_close(ours[slot], flat(network), rtol=0, atol=1e-9)
+        for seed in (0, 1):
+            plain[seed].cycle(TransitionBatch(*(x[seed] for x in batch)), noise[seed])
+    for seed in (0, 1):
+        for ours, network in zip(thetas(state), plain[seed].networks(), strict=True):
+            torch.testing.assert_close(ours[seed], flat(network), rtol=0, atol=1e-9)
     assert (state.actor.theta - s.state.actor.theta).abs().max() > 0.01
     assert (state.critic_target - s.state.critic_target).abs().max() > 1e-4
 
@@ -323,7 +330,7 @@ def test_a_seed_moves_to_the_same_bits_alone_and_in_company(width):
 
 
 def trained(seeds=(0, 1), **changes) -> MemoryRun:
-    values = {"total_steps": 12, "steps_per_iteration": 4, "batch_size": 16, "hidden": (16, 8)}
+    values = {"gradient_steps": 12, "steps_per_iteration": 4, "batch_size": 16, "hidden": (16, 8)}
     run = MemoryRun(logged([10] * 6), seeds)
     train(Config(**values | changes), run)
     return run
@@ -349,9 +356,9 @@ def test_train_standardises_by_the_data_unless_told_not_to():
     data = logged([10] * 6)
     on, off = (trained(normalize_obs=x).states[-1].policy.normalizer for x in (True, False))
     mean, std = data.obs.astype(np.float64).mean(0), data.obs.astype(np.float64).std(0)
-    for slot in (0, 1):
-        np.testing.assert_allclose(on.mean[slot], mean, rtol=1e-6)
-        np.testing.assert_allclose(on.std[slot], std + 1e-3, rtol=1e-6)
+    for seed in (0, 1):
+        np.testing.assert_allclose(on.mean[seed], mean, rtol=1e-6)
+        np.testing.assert_allclose(on.std[seed], std + 1e-3, rtol=1e-6)
     assert torch.equal(off.mean, torch.zeros(2, OBS))
     assert torch.equal(off.std, torch.ones(2, OBS))
 
@@ -372,7 +379,7 @@ def test_train_gives_each_step_its_own_transitions_and_noise(monkeypatch):
     everything = torch.cat([noise for _, noise in calls], 1)
     assert len(everything.unique()) == everything.numel()
     assert abs(everything.std() - 1) < 0.05
-    firsts = [batch.reward[slot] for batch, _ in calls for slot in (0, 1)]
+    firsts = [batch.reward[seed] for batch, _ in calls for seed in (0, 1)]
     assert len({tuple(x.tolist()) for x in firsts}) == 12
 
 
@@ -382,6 +389,11 @@ def test_train_learns_to_imitate():
     x = np.sin((data.obs[:, :1] - 5) / 3)
     data = logged([20] * 10, action=np.concatenate([x, np.full_like(x, 0.5)], 1))
     run = MemoryRun(data)
-    sizes = {"total_steps": 200, "steps_per_iteration": 200, "batch_size": 64, "hidden": (32, 32)}
-    train(Config(alpha=0.1, learning_rate=1e-2, **sizes), run)
+    sizes = {
+        "gradient_steps": 200,
+        "steps_per_iteration": 200,
+        "batch_size": 64,
+        "hidden": (32, 32),
+    }
+    train(Config(alpha=0.1, actor_lr=1e-2, critic_lr=1e-2, **sizes), run)
     assert (run.rows[-1]["imitation"] < 0.1 * data.action.var(0).mean()).all()

@@ -24,7 +24,7 @@ from trpo_setting import (
 from rlsuite.algorithms.on_policy.trpo import fisher_vector_product, surrogate, value_loss
 from rlsuite.core.distributions import DiagGaussian
 from rlsuite.core.optim import gradient
-from rlsuite.core.rollouts import Batch, standardise
+from rlsuite.core.rollouts import RolloutBatch, standardise
 
 SEEDS = (0, 1, 2)
 
@@ -303,7 +303,7 @@ def test_invariant_09_a_single_gaussians_mean_moves_by_sigma_sqrt_2_delta(sign):
     action = mean + z * torch.tensor([0.5, 2.0])
     obs, advantage = torch.zeros(1, 2, 3).double(), sign * torch.tensor([[1.0, -1.0]]).double()
     old_log_prob = policy.distribution(policy.theta, obs).log_prob(action)
-    batch = Batch(obs, action, old_log_prob, zeros, advantage, zeros)
+    batch = RolloutBatch(obs, action, old_log_prob, zeros, advantage, zeros)
     config = config_of(cg_damping=0.0, max_kl=0.02, kl_slack=1.01, hidden=())
     new, metrics = taken(policy, config, batch)
     # sigma = 0.5: 0.1. The other action, always at its mean, has z = 0: its mean has no gradient,

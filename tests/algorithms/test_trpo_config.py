@@ -13,7 +13,7 @@ from rlsuite.runs.settings import field_comments, preset
 # 2 x 1024, 20 epochs of 2048/128 = 16 minibatches; section 2.2, column sb3-contrib: 25 CG
 # iterations in the zoo, damping 0.1, backtracking 0.8 at most 10 times
 ZOO = {
-    "total_steps": 1_000_000, "num_envs": 2, "num_steps": 1024, "max_kl": 0.01, "kl_slack": 1.0,
+    "env_steps": 1_000_000, "num_envs": 2, "num_steps": 1024, "max_kl": 0.01, "kl_slack": 1.0,
     "cg_iterations": 25, "cg_damping": 0.1, "fisher_every": 1, "backtrack": 0.8,
     "backtrack_tries": 10, "discount": 0.99, "gae_lambda": 0.95, "critic_lr": 1e-3,
     "critic_epochs": 20, "critic_minibatches": 16, "adam_eps": 1e-8, "hidden": (64, 64),
@@ -46,7 +46,7 @@ def test_mujoco_has_the_numbers_of_the_zoos_column(task):
     [("mujoco", 1_000_000), ("mujoco-3m", 3_000_000), ("mujoco-10m", 10_000_000)],
 )
 def test_the_zoos_two_exceptions_hold_at_every_length(name, steps, version):
-    longer = ZOO | {"total_steps": steps}
+    longer = ZOO | {"env_steps": steps}
     assert config_of(name, f"HalfCheetah-{version}") == longer | {"max_kl": 0.04}
     assert config_of(name, f"Swimmer-{version}") == longer | {"discount": 0.9999}
     assert config_of(name, f"Hopper-{version}") == longer
@@ -61,7 +61,7 @@ def test_classic_cartpole_is_the_zoos():
     # 100k steps of 2 x 512, damping 1e-3, lambda 0.98, critic rate 1e-3, 20 epochs; not normalised;
     # sb3-contrib's 15 CG iterations
     expected = ZOO | {
-        "total_steps": 100_000, "num_steps": 512, "cg_iterations": 15, "cg_damping": 1e-3,
+        "env_steps": 100_000, "num_steps": 512, "cg_iterations": 15, "cg_damping": 1e-3,
         "gae_lambda": 0.98, "normalize_obs": False, "normalize_reward": False,
         "critic_minibatches": 2,  # 1024/512
         "adam_eps": 1e-5,
@@ -74,7 +74,7 @@ def test_classic_acrobot_and_mountain_car_are_the_zoos(task, epochs):
     # 100k steps of 2 x 1024, normalised; the rest is sb3-contrib's: 15 CG iterations, damping 0.1,
     # lambda 0.95, minibatches of 128, 10 critic epochs
     assert config_of("classic", task) == ZOO | {
-        "total_steps": 100_000, "cg_iterations": 15, "critic_epochs": epochs, "adam_eps": 1e-5,
+        "env_steps": 100_000, "cg_iterations": 15, "critic_epochs": epochs, "adam_eps": 1e-5,
     }  # fmt: skip
 
 
@@ -83,13 +83,13 @@ def test_classic_continuous_tasks_are_the_zoos():
     # nor minibatches given: 0.1, 0.95 and 2 x 1024/128 = 16
     shared = {"cg_iterations": 15, "adam_eps": 1e-5}
     assert config_of("classic", "Pendulum-v1") == ZOO | shared | {
-        "total_steps": 100_000, "discount": 0.9, "critic_epochs": 15, "normalize_obs": False,
+        "env_steps": 100_000, "discount": 0.9, "critic_epochs": 15, "normalize_obs": False,
         "normalize_reward": False,
     }  # fmt: skip
     # MountainCarContinuous: 50k steps, normalised; the rest is sb3-contrib's: 2 x 2048 steps in
     # minibatches of 128, so 32, and 10 critic epochs
     assert config_of("classic", "MountainCarContinuous-v0") == ZOO | shared | {
-        "total_steps": 50_000, "num_steps": 2048, "critic_minibatches": 32, "critic_epochs": 10,
+        "env_steps": 50_000, "num_steps": 2048, "critic_minibatches": 32, "critic_epochs": 10,
     }  # fmt: skip
 
 
@@ -101,7 +101,7 @@ def test_classic_continuous_tasks_are_the_zoos():
         ("HalfCheetah-v5", 0.24, 0.6, {}),  # 0.04 x 6
         ("Ant-v4", 0.08, 0.8, {}),  # 0.01 x 8
         ("Swimmer-v4", 0.02, 0.2, {"discount": 0.9999}),  # 0.01 x 2
-        ("Humanoid-v4", 0.17, 1.7, {"total_steps": 2_000_000}),  # 0.01 x 17
+        ("Humanoid-v4", 0.17, 1.7, {"env_steps": 2_000_000}),  # 0.01 x 17
         ("Reacher-v4", 0.02, 0.2, {}),  # 0.01 x 2
         ("InvertedPendulum-v4", 0.01, 0.1, {}),
         ("InvertedDoublePendulum-v4", 0.01, 0.1, {}),
@@ -128,7 +128,7 @@ def test_no_preset_of_a_family_goes_unchecked():
     own = {"Acrobot", "MountainCar", "Pendulum", "MountainCarContinuous"}
     assert set(PRESETS["classic"]) == {"*"} | own
     assert len(PRESETS["sb3"]) == 9
-    assert config_of("smoke", "Own-v0")["total_steps"] < 10_000
+    assert config_of("smoke", "Own-v0")["env_steps"] < 10_000
 
 
 def test_every_field_names_a_source():
@@ -138,7 +138,7 @@ def test_every_field_names_a_source():
         assert sources.search(comments.get(field.name, "")), field.name
 
 
-SMALL = {"num_envs": 2, "num_steps": 4, "critic_minibatches": 2, "total_steps": 8}
+SMALL = {"num_envs": 2, "num_steps": 4, "critic_minibatches": 2, "env_steps": 8}
 NAN, INFINITY = float("nan"), float("inf")
 
 
@@ -155,7 +155,7 @@ NAN, INFINITY = float("nan"), float("inf")
         ({"hidden": (64, 0)}, r"hidden is \(64, 0\); it must be 1 or more"),
         ({"critic_minibatches": 3}, "critic_minibatches 3 splits 8 transitions badly; use 4"),
         ({"critic_minibatches": 6}, "critic_minibatches 6 splits 8 transitions badly; use 4"),
-        ({"total_steps": 7}, "total_steps 7 is less than one rollout; use 8"),
+        ({"env_steps": 7}, "env_steps 7 is less than one rollout; use 8"),
         (
             {"num_envs": 1, "num_steps": 1, "critic_minibatches": 1},
             "num_steps 1 makes a rollout of 1; use 2",
@@ -191,15 +191,15 @@ def test_what_is_next_to_the_refused_is_accepted():
         {"activation": "relu", "hidden": ()},
     ):
         config = Config(**SMALL | changes)
-        assert config.batch_size == 8
+        assert config.rollout_size == 8
         assert config.iterations == 1
-    assert Config(num_envs=1, num_steps=2, critic_minibatches=1, total_steps=2).batch_size == 2
+    assert Config(num_envs=1, num_steps=2, critic_minibatches=1, env_steps=2).rollout_size == 2
 
 
 def test_derived_sizes():
     # 1000 // (2 * 4) = 125 iterations. The largest of 4, 2, 1 that divides the minibatches.
-    config = Config(**SMALL | {"total_steps": 1000})
-    assert (config.batch_size, config.iterations) == (8, 125)
+    config = Config(**SMALL | {"env_steps": 1000})
+    assert (config.rollout_size, config.iterations) == (8, 125)
     for minibatches, per_call in ((6, 2), (8, 4), (5, 1), (4, 4), (1, 1)):
         config = Config(num_envs=10, num_steps=24, critic_minibatches=minibatches)
         assert config.minibatches_per_call == per_call

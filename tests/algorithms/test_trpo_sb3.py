@@ -12,7 +12,7 @@ from trpo_setting import OBS, batch_of, taken
 
 from rlsuite.algorithms.on_policy import trpo
 from rlsuite.core.networks import ActorCritic
-from rlsuite.core.rollouts import Batch
+from rlsuite.core.rollouts import RolloutBatch
 from rlsuite.runs.settings import preset
 
 # Of the zoo's trpo.yml and of sb3-contrib's defaults; the KL is a mean over action dimensions, too
@@ -27,7 +27,7 @@ def policy_of(actions: int) -> ActorCritic:
     return policy
 
 
-def sb3_contribs_step(policy: ActorCritic, batch: Batch, target_kl: float) -> Tensor:
+def sb3_contribs_step(policy: ActorCritic, batch: RolloutBatch, target_kl: float) -> Tensor:
     """What sb3_contrib.TRPO adds to the actor's parameters [P]."""
     theta = policy.theta[0, : policy.actor_size].clone().requires_grad_()
 

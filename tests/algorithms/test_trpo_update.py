@@ -14,7 +14,7 @@ from trpo_setting import COUNT, actor_of, batch_of, config_of, policy_of, run, s
 from rlsuite.algorithms.on_policy import trpo
 from rlsuite.algorithms.on_policy.trpo import fisher_vector_product, line_search
 from rlsuite.core.networks import ActorCritic
-from rlsuite.core.rollouts import Batch, experience, standardise
+from rlsuite.core.rollouts import RolloutBatch, make_batch, standardise
 
 BOTH = pytest.mark.parametrize("discrete", [False, True], ids=["gaussian", "categorical"])
 
@@ -102,7 +102,7 @@ def test_the_policy_step_equals_a_plain_one_seed_by_seed(discrete, changes, exac
     new, metrics = taken(policy, config, batch)
     tries = []
     for s in seeds:
-        mine = Batch(*(x[s] for x in batch))
+        mine = RolloutBatch(*(x[s] for x in batch))
         expected, tried = plain_step(policy, config, actor_of(policy)[s], mine, exact)
         torch.testing.assert_close(new[s], expected, rtol=1e-6, atol=1e-7)
         assert metrics["accepted"][s] == (tried > 0)
@@ -223,7 +223,7 @@ def test_a_slot_steps_to_the_same_bits_alone_and_in_company(discrete, dtype, fis
     assert len(set(metrics["line_search_tries"].tolist())) > 1
     for s in seeds:
         alone = policy_of((s,), discrete, config.hidden, dtype)
-        mine, my_metrics = taken(alone, config, Batch(*(x[s : s + 1] for x in batch)))
+        mine, my_metrics = taken(alone, config, RolloutBatch(*(x[s : s + 1] for x in batch)))
         assert torch.equal(mine[0], new[s])
         assert all(torch.equal(my_metrics[name][0], metrics[name][s]) for name in metrics)
 
@@ -264,7 +264,7 @@ def test_advantages_are_the_rollouts_standardised_once_over_all_of_it(monkeypatc
     run(s)
     (rollout,), (batch,) = rollouts, batches
     assert rollout.truncated.any()
-    expected = experience(before, rollout, 0.9, 0.8, bootstrap)
+    expected = make_batch(before, rollout, 0.9, 0.8, bootstrap)
     for name in ("obs", "action", "old_log_prob", "old_value", "target"):
         assert torch.equal(getattr(batch, name), getattr(expected, name)), name
     assert torch.equal(batch.advantage, standardise(expected.advantage))
@@ -280,27 +280,27 @@ def test_the_critic_is_trained_as_by_torch_seed_by_seed(monkeypatch):
     metrics = run(s)
     (batch,) = batches
     views = policy.critic_layout.views(policy.theta[:, policy.actor_size :])
-    for slot in range(2):
+    for seed in range(2):
         layers = [nn.Linear(*sizes) for sizes in ((3, 16), (16, 16), (16, 1))]
         for i, layer in enumerate(layers):
-            layer.weight.data.copy_(views[f"critic.{i}.weight"][slot])
-            layer.bias.data.copy_(views[f"critic.{i}.bias"][slot, 0])
+            layer.weight.data.copy_(views[f"critic.{i}.weight"][seed])
+            layer.bias.data.copy_(views[f"critic.{i}.bias"][seed, 0])
         net = nn.Sequential(layers[0], nn.Tanh(), layers[1], nn.Tanh(), layers[2])
         optimizer = torch.optim.Adam(net.parameters(), lr=3e-3)
         for _ in range(3):
-            order = torch.from_numpy(rngs[slot].permutation(64))
+            order = torch.from_numpy(rngs[seed].permutation(64))
             for rows in order.view(8, 8):
                 error = nn.functional.mse_loss(
-                    net(batch.obs[slot, rows])[:, 0], batch.target[slot, rows]
+                    net(batch.obs[seed, rows])[:, 0], batch.target[seed, rows]
                 )
                 optimizer.zero_grad()
                 error.backward()
                 optimizer.step()
         flat = torch.cat([p.detach().flatten() for p in net.parameters()])
-        ours = s.policy.theta[slot, policy.actor_size :]
+        ours = s.policy.theta[seed, policy.actor_size :]
         torch.testing.assert_close(ours, flat, rtol=1e-4, atol=2e-5)
-        torch.testing.assert_close(metrics["value_loss"][slot], error.detach(), rtol=1e-3, atol=0)
-        assert (ours - policy.theta[slot, policy.actor_size :]).abs().max() > 0.02
+        torch.testing.assert_close(metrics["value_loss"][seed], error.detach(), rtol=1e-3, atol=0)
+        assert (ours - policy.theta[seed, policy.actor_size :]).abs().max() > 0.02
     assert len(s.step.calls) == 3 * 2  # 8 minibatches in calls of 4
     assert s.learner.critic.adam.steps.flatten().tolist() == [24, 24]
     run(s)

@@ -19,7 +19,7 @@ from rlsuite.algorithms.on_policy.trpo import (
 from rlsuite.core.networks import ActorCritic
 from rlsuite.core.normalizers import RewardScaler
 from rlsuite.core.optim import Net
-from rlsuite.core.rollouts import Batch, Collector, standardise
+from rlsuite.core.rollouts import Collector, RolloutBatch, standardise
 from rlsuite.core.streams import Streams
 from rlsuite.envs import make
 
@@ -28,7 +28,7 @@ OBS, ACTIONS, COUNT = 3, 2, 40
 
 def config_of(**changes) -> Config:
     """One iteration of 40 transitions. 60 CG steps exceed every network's 10 to 28 parameters."""
-    values = {"num_envs": 1, "num_steps": COUNT, "total_steps": COUNT, "critic_minibatches": 4}
+    values = {"num_envs": 1, "num_steps": COUNT, "env_steps": COUNT, "critic_minibatches": 4}
     return Config(**{**values, "cg_iterations": 60, "hidden": (4,), **changes})
 
 
@@ -46,23 +46,23 @@ def actor_of(policy: ActorCritic) -> Tensor:
     return policy.theta[:, : policy.actor_size].clone()
 
 
-def batch_of(policy: ActorCritic, seeds, outliers=()) -> Batch:
+def batch_of(policy: ActorCritic, seeds, outliers=()) -> RolloutBatch:
     """40 made-up transitions per seed, acted by the policy; `outliers` have one huge advantage."""
     rows = []
-    for slot, seed in enumerate(seeds):
+    for s, seed in enumerate(seeds):
         rng = np.random.default_rng(100 + seed)
         obs = torch.from_numpy(rng.standard_normal((1, COUNT, OBS))).to(policy.theta.dtype)
-        pi = policy.distribution(policy.theta[slot : slot + 1], obs)
+        pi = policy.distribution(policy.theta[s : s + 1], obs)
         noise = policy.behaviour().noise([rng], COUNT)
         action = pi.sample(torch.from_numpy(noise).to(obs.dtype))
         others = torch.from_numpy(rng.standard_normal((3, COUNT))).to(obs.dtype)
-        others[1, 7] += 1e4 * (slot in outliers)
+        others[1, 7] += 1e4 * (s in outliers)
         rows.append((obs[0], action[0], pi.log_prob(action)[0], *others))
-    batch = Batch(*map(torch.stack, zip(*rows, strict=True)))
+    batch = RolloutBatch(*map(torch.stack, zip(*rows, strict=True)))
     return batch._replace(advantage=standardise(batch.advantage))
 
 
-def taken(policy: ActorCritic, config: Config, batch: Batch, product=None):
+def taken(policy: ActorCritic, config: Config, batch: RolloutBatch, product=None):
     """(new actor [S, P], metrics) of one policy step; `product` stands in for Fisher's."""
     product = product or partial(fisher_vector_product, policy, config)
     return policy_step(policy, config, actor_of(policy), batch, product)
@@ -90,7 +90,7 @@ def torch_distribution(policy: ActorCritic, actor: Tensor, obs: Tensor):
     return torch.distributions.Normal(pi.mean, pi.log_std.exp().expand_as(pi.mean))
 
 
-def gain_of(policy: ActorCritic, new: Tensor, batch: Batch) -> Tensor:
+def gain_of(policy: ActorCritic, new: Tensor, batch: RolloutBatch) -> Tensor:
     """L(new) [S]: mean of ratio times advantage."""
     log_prob = torch_distribution(policy, new, batch.obs).log_prob(batch.action)
     log_prob = log_prob if policy.discrete else log_prob.sum(-1)
@@ -110,7 +110,7 @@ class Recorder:
 
 def setting(seeds=(0, 1), **changes) -> SimpleNamespace:
     """Iterations of 2 x 32 transitions of Drift, 2 critic epochs of 8 minibatches."""
-    values = {"num_envs": 2, "num_steps": 32, "total_steps": 256, "hidden": (16, 16)}
+    values = {"num_envs": 2, "num_steps": 32, "env_steps": 256, "hidden": (16, 16)}
     values |= {"critic_minibatches": 8, "critic_epochs": 2, "cg_iterations": 10}
     config, streams = Config(**{**values, **changes}), Streams(seeds)
     envs = make("Drift-v0", seeds, config.num_envs)

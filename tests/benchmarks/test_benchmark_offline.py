@@ -13,7 +13,7 @@ from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from rlsuite.algorithms.offline import td3_bc
 from rlsuite.core.actors import BoundedActor
-from rlsuite.core.buffers import Minibatch, chunks
+from rlsuite.core.buffers import TransitionBatch, chunks
 from rlsuite.core.critics import Critics
 from rlsuite.core.optim import Net
 from rlsuite.core.streams import Streams
@@ -228,13 +228,13 @@ def test_an_update_that_did_not_compile_is_named(offline):
 
 
 def batches(rng: np.random.Generator, seeds: int, rows: int, obs_size: int, action_size: int):
-    """A Minibatch [S, B, ...] and noise [S, B, A], float64."""
+    """A TransitionBatch [S, B, ...] and noise [S, B, A], float64."""
     obs, next_obs = rng.standard_normal((2, seeds, rows, obs_size))
     action = rng.uniform(-1, 1, (seeds, rows, action_size))
     noise = 3 * rng.standard_normal(action.shape)  # 0.2 x 3 = 0.6: many are cut at 0.5
     reward, ended = rng.standard_normal((seeds, rows)), rng.random((seeds, rows)) < 0.2
     fields = [torch.tensor(x).double() for x in (obs, action, reward, next_obs, ended)]
-    return Minibatch(*fields), torch.tensor(noise)
+    return TransitionBatch(*fields), torch.tensor(noise)
 
 
 def test_the_plain_loop_does_the_same_update(module):
@@ -248,16 +248,16 @@ def test_the_plain_loop_does_the_same_update(module):
     before = td3_bc.State(Net.of(actor), Net.of(critic), actor.clone(), critic.clone())
     batch, noise = batches(np.random.default_rng(0), 2, 2 * 16, *sizes)
     after, _ = td3_bc.actor_cycle(policy, critics, config, before, batch, noise)
-    for slot in (0, 1):
+    for seed in (0, 1):
         learner = plain.PlainTD3BC(*sizes)
         for networks in (learner.networks.double(), learner.targets.double()):
-            vector_to_parameters(torch.cat([actor[slot], critic[slot]]), networks.parameters())
+            vector_to_parameters(torch.cat([actor[seed], critic[seed]]), networks.parameters())
         for part, eps in zip(chunks(batch, 2), noise.chunk(2, 1), strict=True):
-            obs, action, reward, next_obs, ended = (x[slot] for x in part)
-            learner.train(obs, action, reward[:, None], next_obs, ended[:, None], eps[slot])
+            obs, action, reward, next_obs, ended = (x[seed] for x in part)
+            learner.train(obs, action, reward[:, None], next_obs, ended[:, None], eps[seed])
         for networks, ours in (
-            (learner.networks, torch.cat([after.actor.theta[slot], after.critic.theta[slot]])),
-            (learner.targets, torch.cat([after.actor_target[slot], after.critic_target[slot]])),
+            (learner.networks, torch.cat([after.actor.theta[seed], after.critic.theta[seed]])),
+            (learner.targets, torch.cat([after.actor_target[seed], after.critic_target[seed]])),
         ):
             error = (parameters_to_vector(networks.parameters()) - ours).abs()
             # Our learning rate is 3e-4 rounded to float32, 5e-8 of it more: 1.4e-11 a step, but

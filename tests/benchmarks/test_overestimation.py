@@ -31,7 +31,7 @@ def test_only_the_first_episode_of_each_environment_counts(script):
     played = script.play(policy, pool, np.arange(6).reshape(2, 3), 0.5)
     first = {}
     for episode in pool.episodes():
-        first.setdefault((episode.slot, episode.copy), episode.length)
+        first.setdefault((episode.seed, episode.copy), episode.length)
     pool.close()
     assert {place: played.lengths[place] for place in first} == first and len(first) == 6
     assert len(set(first.values())) > 1  # some ended earlier: others went on beside them
@@ -94,15 +94,17 @@ def test_settings_are_the_presets_and_what_else_is_no_default(script):
         return script.own_settings(module, about)
 
     # the preset sets it for Hopper
-    assert settings(iql, total_steps=2000) == "scale_rewards True"
+    assert settings(iql, gradient_steps=2000) == "scale_rewards True"
     assert (
         settings(iql, scale_rewards=True, temperature=0.3) == "temperature 0.3, scale_rewards True"
     )
     # the preset's lambda of hopper-medium is the default; a run without a preset has none to show
-    assert settings(spot) == settings(spot, penalty=0.1) == "penalty 0.1"
+    assert settings(spot) == settings(spot, support_weight=0.1) == "support_weight 0.1"
     assert settings(spot, preset=None) == ""
     density = {"density": "a/folder"}
-    assert settings(spot, penalty=1.0, uses={"density": {}}, **density) == "penalty 1.0"
+    assert (
+        settings(spot, support_weight=1.0, uses={"density": {}}, **density) == "support_weight 1.0"
+    )
 
 
 def test_what_has_no_answer_is_refused(script, short_runs, capsys):

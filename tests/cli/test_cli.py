@@ -85,7 +85,7 @@ def test_presets_give_defaults_and_flags_come_on_top() -> None:
 
 
 def test_default_preset_and_default_folder() -> None:
-    words = ["--env", "CartPole-v1", "--seeds", "1", "--total-steps", "512"]
+    words = ["--env", "CartPole-v1", "--seeds", "1", "--env-steps", "512"]
     assert main(["train", "ppo", *words]) == 0
     assert main(["train", "ppo", *words]) == 0
     first, second = (f"runs/ppo-CartPole-v1-{n}/config.json" for n in (1, 2))
@@ -111,19 +111,24 @@ def test_default_preset_and_default_folder() -> None:
         (["train", "ppo", "--env", "CartPole-v1", "--seeds", "x"], "seeds 'x' not understood"),
         (["train", "ppo", "--env", "CartPole-v1", "--engine", "brax"], "'brax' is unknown"),
         (["train", "ppo", "--env", "Pendulum-v1", "--engine", "envpool"], "use 'gymnasium'"),
-        (["train", "ppo", "--env", "CartPole-v1", "--total-steps", "9"], "less than one rollout"),
+        (["train", "ppo", "--env", "CartPole-v1", "--env-steps", "9"], "less than one rollout"),
         (["train", "--resume", "nowhere"], "nowhere is not a run folder"),
         (["train", "--resume=nowhere"], "nowhere is not a run folder"),
         (["train", "ppo", "--resume"], "--resume: expected one argument"),
         (["train", "--resume", "nowhere", "--clip", "0.1"], "settings come from the folder"),
         (["train", "ppo", "--seeds", "1", "--resume=x"], "Type: rlsuite train --resume x"),
         (["train", "ppo", "--learnin-rate", "1"], "did you mean --learning-rate?"),
-        (["train", "ppo", "--totl_steps=9"], "did you mean --total-steps?"),
+        (
+            ["train", "spot", "--penalty", "1"],
+            "--penalty has another name now; type --support-weight instead",
+        ),
+        (["train", "ppo", "--total-steps", "9"], "type --env-steps instead"),
+        (["train", "ppo", "--env_stps=9"], "did you mean --env-steps?"),
         (["train", "ppo", "Hopper-v4"], "'Hopper-v4' belongs to no flag"),
         (["train", "ppo", "--clip", "x"], "--clip: 'x' is no number"),
-        (["train", "ppo", "--total-steps", "1.5"], "--total-steps: '1.5' is no whole number"),
-        (["train", "ppo", "--total-steps", "1e-1"], "--total-steps: '1e-1' is no whole number"),
-        (["train", "ppo", "--total-steps", "1e999999999"], "is no whole number"),
+        (["train", "ppo", "--env-steps", "1.5"], "--env-steps: '1.5' is no whole number"),
+        (["train", "ppo", "--env-steps", "1e-1"], "--env-steps: '1e-1' is no whole number"),
+        (["train", "ppo", "--env-steps", "1e999999999"], "is no whole number"),
         (["train", "ppo", "--clip"], "--clip: expected one argument"),
         (["evaluate", "nowhere"], "nowhere is not a folder"),
         (["evaluate", ".", "--episods", "3"], "unknown flag --episods; did you mean --episodes?"),
@@ -154,12 +159,12 @@ def test_bad_input_gets_one_clear_line_and_leaves_nothing(
 
 
 def test_every_flag_has_two_spellings(resumed) -> None:
-    words = ["--env=CartPole-v1", "--preset=smoke", "--seeds=3,", "--folder=a", "--total_steps=1e6"]
+    words = ["--env=CartPole-v1", "--preset=smoke", "--seeds=3,", "--folder=a", "--env_steps=1e6"]
     assert main(["train", "ppo", *words, "--hidden=8", "16", "--adam_eps", "1e-3"]) == 0
     about = json.loads(Path("a/config.json").read_text())
     assert (about["task"], about["preset"]) == ("CartPole-v1", "smoke")
     assert about["settings"]["seeds"] == [3]
-    assert about["config"]["total_steps"] == 1_000_000  # 1e6, a whole number
+    assert about["config"]["env_steps"] == 1_000_000  # 1e6, a whole number
     assert about["config"]["hidden"] == [8, 16] and about["config"]["adam_eps"] == 0.001
     assert main(["train", "ppo", "--resume=a"]) == 0
     assert main(["train", "--resume", "a"]) == 0
@@ -307,7 +312,7 @@ def test_evaluate_in_another_task_on_either_engine(capsys) -> None:
 @pytest.mark.slow
 def test_interrupt_says_how_to_go_on_and_resume_finishes() -> None:
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    words = ["train", "ppo", "--env", "CartPole-v1", *SMOKE, "--total-steps", "16384"]
+    words = ["train", "ppo", "--env", "CartPole-v1", *SMOKE, "--env-steps", "16384"]
     command = [sys.executable, "-m", "rlsuite", *words, "--folder", "run"]
     # Started in the background, a shell's child ignores interrupts, and so would its own child
     process = subprocess.Popen(

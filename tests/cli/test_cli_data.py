@@ -85,7 +85,7 @@ def test_mode_of_one_seed_and_a_set_to_compare_with(run, capsys) -> None:
     mode, sampled = (store.load(f"my/{name}-v0") for name in ("mode", "sampled"))
     # The untrained policy's mode stays near zero; its samples have a standard deviation of 1
     assert mode.action.std() < 0.2 < 0.6 < sampled.action.std()
-    facts = json.loads((Path(mode.about["path"]) / "data/metadata.json").read_text())
+    facts = json.loads((Path(mode.metadata["path"]) / "data/metadata.json").read_text())
     assert facts["recipe"]["mode"] and list(facts["parts"]) == ["5"]
     capsys.readouterr()
     assert type_in("describe", "my/mode-v0", "--reference", "my/sampled-v0") == 0
@@ -107,7 +107,10 @@ def test_there_and_back_again(recipe, capsys) -> None:
     first, again = (store.load(name) for name in ("my/pendulum/random-v0", "my/again-v0"))
     for key in ("obs", "action", "reward", "next_obs", "terminated", "truncated", "last"):
         np.testing.assert_array_equal(getattr(again, key), getattr(first, key))
-    assert again.about["task"] == "Pendulum-v1" and again.about["source"] == first.about["source"]
+    assert (
+        again.metadata["task"] == "Pendulum-v1"
+        and again.metadata["source"] == first.metadata["source"]
+    )
     assert type_in("describe", "flat.hdf5") == 0
     assert "400 in 2 episodes" in capsys.readouterr().out
 
@@ -248,7 +251,7 @@ def test_runs_that_do_not_fit(run, flags, message, elsewhere, capsys) -> None:
 
 def test_what_is_there_is_refused(recipe, capsys) -> None:
     assert type_in("collect", f"{recipe}/random") == 0
-    before = store.load("my/pendulum/random-v0").about["sha256"]
+    before = store.load("my/pendulum/random-v0").metadata["sha256"]
     capsys.readouterr()
     assert type_in("collect", f"{recipe}/random") == 2
     assert "my/pendulum/random-v0 exists in" in capsys.readouterr().err
@@ -256,7 +259,7 @@ def test_what_is_there_is_refused(recipe, capsys) -> None:
     assert type_in("convert", "my/pendulum/random-v0", "--to", "flat.hdf5") == 2
     assert "flat.hdf5 exists; give --to another" in capsys.readouterr().err
     assert Path("flat.hdf5").read_text() == "mine"
-    assert store.load("my/pendulum/random-v0").about["sha256"] == before
+    assert store.load("my/pendulum/random-v0").metadata["sha256"] == before
 
 
 def test_an_interrupt_leaves_nothing(recipe, elsewhere) -> None:

@@ -54,10 +54,10 @@ def test_7_3_standardised_data_have_mean_0_and_std_1_minus_the_eps_effect():
     normalizer.fit(mean, std)
     seen = normalizer.normalize(np.stack([obs, obs]))
     assert seen.dtype == np.float32
-    for slot in (0, 1):
-        np.testing.assert_allclose(seen[slot].mean(0, dtype=np.float64), 0, atol=2e-4)
+    for seed in (0, 1):
+        np.testing.assert_allclose(seen[seed].mean(0, dtype=np.float64), 0, atol=2e-4)
         # std/(std + 1e-3): 0.99995, 0.909 and, where nothing varies, 0
-        np.testing.assert_allclose(seen[slot].std(0), std / (std + 1e-3), rtol=1e-3)
+        np.testing.assert_allclose(seen[seed].std(0), std / (std + 1e-3), rtol=1e-3)
     assert seen[..., 0].std() > 0.999
     assert abs(seen[..., 1].std() - 0.909) < 0.01
     assert not seen[..., 2].any()
@@ -107,15 +107,15 @@ def test_the_mean_is_that_of_torchs_modules(box, activation):
     policy = actor_of(box, activation=activation)
     obs = torch.from_numpy(policy.normalizer.normalize(observations()))
     views, act = policy.layout.views(policy.theta), {"relu": nn.ReLU, "tanh": nn.Tanh}[activation]
-    for slot in (0, 1):
+    for seed in (0, 1):
         layers = [nn.Linear(*sizes) for sizes in ((3, 16), (16, 8), (8, len(box[0])))]
         for i, layer in enumerate(layers):
-            layer.weight.data.copy_(views[f"actor.{i}.weight"][slot])
-            layer.bias.data.copy_(views[f"actor.{i}.bias"][slot, 0])
+            layer.weight.data.copy_(views[f"actor.{i}.weight"][seed])
+            layer.bias.data.copy_(views[f"actor.{i}.bias"][seed, 0])
         net = nn.Sequential(layers[0], act(), layers[1], act(), layers[2], nn.Tanh())
         low, high = (torch.tensor(x) for x in box)
-        expected = low + (high - low) * (net(obs[slot]) + 1) / 2
-        ours = policy.mean(policy.theta, obs)[slot]
+        expected = low + (high - low) * (net(obs[seed]) + 1) / 2
+        ours = policy.mean(policy.theta, obs)[seed]
         torch.testing.assert_close(ours, expected.detach(), rtol=0, atol=5e-6)
 
 
@@ -168,7 +168,7 @@ def test_dropout_multiplies_hidden_layers_before_or_after_their_relu_alike():
         x = torch.einsum("sbi,soi->sbo", x, views[f"actor.{i}.weight"])
         x = x + views[f"actor.{i}.bias"]
         x = torch.relu(masks[i] * x) if i < 2 else x  # Linear, Dropout, ReLU: SPOT's order
-    expected = policy.centre + policy.reach * torch.tanh(x)
+    expected = policy.centre + policy.half_width * torch.tanh(x)
     ours = policy.mean(policy.theta, obs, masks)
     torch.testing.assert_close(ours, expected, rtol=0, atol=5e-6)
     assert (ours - policy.mean(policy.theta, obs)).abs().max() > 1e-2
@@ -264,7 +264,7 @@ def test_saving_keeps_box_statistics_and_parameters(tmp_path, box, log_std):
     for name, value in policy.state_dict().items():
         assert torch.equal(loaded.state_dict()[name], value), name
     assert torch.equal(loaded.centre, policy.centre)
-    assert torch.equal(loaded.reach, policy.reach)
+    assert torch.equal(loaded.half_width, policy.half_width)
 
 
 def test_one_seed_of_a_policy_alone():

@@ -234,9 +234,9 @@ def saved_policy() -> BetaActorCritic:
     return policy
 
 
-def actions(policy: BetaActorCritic, slots=slice(None), noisy: bool = True) -> np.ndarray:
-    obs = 5 + np.random.default_rng(0).standard_normal((2, 4, 3))[slots]
-    rngs = [np.random.default_rng(x) for x in (1, 2)][slots]
+def actions(policy: BetaActorCritic, index=slice(None), noisy: bool = True) -> np.ndarray:
+    obs = 5 + np.random.default_rng(0).standard_normal((2, 4, 3))[index]
+    rngs = [np.random.default_rng(x) for x in (1, 2)][index]
     return policy.behaviour().act(obs, rngs if noisy else None)[0]
 
 
@@ -251,12 +251,12 @@ def test_a_saved_policy_acts_the_same(tmp_path, noisy):
     assert actions(policy, noisy=noisy).std() > 0.05
 
 
-@pytest.mark.parametrize("slot", [0, 1])
-def test_a_selected_seed_acts_as_it_does_in_company(slot):
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_selected_seed_acts_as_it_does_in_company(seed):
     policy = saved_policy()
-    alone = select_seed(policy, slot)
+    alone = select_seed(policy, seed)
     assert type(alone) is BetaActorCritic
     for noisy in (True, False):
-        mine, theirs = actions(alone, slice(slot, slot + 1), noisy), actions(policy, noisy=noisy)
-        np.testing.assert_allclose(mine[0], theirs[slot], rtol=1e-5)
-        assert abs(theirs[slot] - theirs[1 - slot]).max() > 0.05
+        mine, theirs = actions(alone, slice(seed, seed + 1), noisy), actions(policy, noisy=noisy)
+        np.testing.assert_allclose(mine[0], theirs[seed], rtol=1e-5)
+        assert abs(theirs[seed] - theirs[1 - seed]).max() > 0.05

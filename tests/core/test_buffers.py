@@ -5,14 +5,14 @@ import pytest
 import torch
 
 from rlsuite.core.buffers import ReplayBuffer, chunks
-from rlsuite.core.chance import Chance
+from rlsuite.core.seed_random import SeedRandom
 
 FIELDS = {"obs": (2,), "reward": ()}
 
 
 def ring(capacity: int = 4, seeds: int = 2, base: dict | None = None, seed: int = 0):
     rngs = [np.random.default_rng([seed, s]) for s in range(seeds)]
-    return ReplayBuffer(seeds, capacity, FIELDS, Chance(rngs), base)
+    return ReplayBuffer(seeds, capacity, FIELDS, SeedRandom(rngs), base)
 
 
 def step(number: float, seeds: int = 2, envs: int = 1) -> dict[str, np.ndarray]:

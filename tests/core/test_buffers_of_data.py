@@ -6,8 +6,8 @@ import numpy as np
 import torch
 
 from rlsuite.core.actors import Standardizer
-from rlsuite.core.buffers import Minibatch, ReplayBuffer
-from rlsuite.core.chance import Chance
+from rlsuite.core.buffers import ReplayBuffer, TransitionBatch
+from rlsuite.core.seed_random import SeedRandom
 from rlsuite.core.streams import Streams
 from rlsuite.datasets.transitions import Transitions
 
@@ -23,7 +23,7 @@ def logged(rows: int = ROWS) -> Transitions:
 
 
 def buffer_of(data=None, seeds=(0, 1), rows=None, capacity=0) -> ReplayBuffer:
-    rng, data = Chance(Streams(seeds)["batch"]), logged() if data is None else data
+    rng, data = SeedRandom(Streams(seeds)["batch"]), logged() if data is None else data
     return ReplayBuffer.of_data(data, rng, rows, capacity)
 
 
@@ -39,7 +39,7 @@ def collected(seeds=2, rows: int = 10) -> ReplayBuffer:
     return buffer
 
 
-def numbers(batch: Minibatch) -> torch.Tensor:
+def numbers(batch: TransitionBatch) -> torch.Tensor:
     """Which row of `logged` each drawn transition is, [S, B]."""
     return ((batch.reward - 3) / 10).round().long()
 
@@ -61,8 +61,8 @@ def test_what_is_drawn_is_whole_rows_in_float32():
 def test_every_row_is_drawn_about_equally_often():
     buffer = buffer_of()
     rows = torch.cat([numbers(buffer.sample(400)) for _ in range(50)], 1)
-    for slot in (0, 1):
-        counts = rows[slot].bincount(minlength=ROWS)
+    for seed in (0, 1):
+        counts = rows[seed].bincount(minlength=ROWS)
         # 20000 draws of 40 rows: 500 of each, give or take 5 standard deviations of 22
         assert counts.shape == (ROWS,)
         assert ((counts - 500).abs() < 5 * 22.1).all()
@@ -89,8 +89,8 @@ def test_a_seed_draws_the_same_alone_and_in_company():
 def test_only_kept_rows_are_drawn():
     kept = np.array([3, 4, 17, 39])
     rows = numbers(buffer_of(rows=kept).sample(500))
-    for slot in (0, 1):
-        counts = rows[slot].bincount(minlength=ROWS)
+    for seed in (0, 1):
+        counts = rows[seed].bincount(minlength=ROWS)
         assert counts.nonzero().flatten().tolist() == kept.tolist()
         assert ((counts[kept] - 125).abs() < 5 * 9.7).all()  # 500/4, standard deviation 9.7
 
@@ -137,10 +137,10 @@ def test_own_rows_join_by_their_share_and_belong_to_their_seed():
     own = batch.reward < 0
     # 10 of 50 rows: 1000 of 5000, give or take 5 standard deviations of 28.3
     assert ((own.sum(1) - 1000).abs() < 5 * 28.3).all()
-    for slot in (0, 1):
-        seen = {int(-r) for r in batch.reward[slot][own[slot]]}
-        assert seen == {100 * slot + i + 1 for i in range(10)}
-        assert len(numbers(batch)[slot][~own[slot]].unique()) == ROWS
+    for seed in (0, 1):
+        seen = {int(-r) for r in batch.reward[seed][own[seed]]}
+        assert seen == {100 * seed + i + 1 for i in range(10)}
+        assert len(numbers(batch)[seed][~own[seed]].unique()) == ROWS
     # Whole rows: action = reward - 0.5, obs = (reward, reward - 0.25), next_obs = obs - 0.75
     r = batch.reward[own]
     torch.testing.assert_close(batch.obs[own], torch.stack([r, r - 0.25], -1))

@@ -36,11 +36,11 @@ def test_values_are_those_of_each_seeds_own_networks(count):
     obs, action = draw(1, 3, 20, 3), draw(2, 3, 20, 2)
     values = critics.values(theta, obs, action)
     assert values.shape == (3, count, 20)
-    for slot in range(3):
-        for i, row in enumerate(theta[slot].chunk(count)):
+    for seed in range(3):
+        for i, row in enumerate(theta[seed].chunk(count)):
             net = plain(critics.layout, row, "q")
-            expected = net(torch.cat([obs[slot], action[slot]], 1))[:, 0].detach()
-            torch.testing.assert_close(values[slot, i], expected, rtol=1e-5, atol=1e-6)
+            expected = net(torch.cat([obs[seed], action[seed]], 1))[:, 0].detach()
+            torch.testing.assert_close(values[seed, i], expected, rtol=1e-5, atol=1e-6)
     assert len(values[:, :, 0].unique()) == 3 * count  # no two are alike
 
 
@@ -69,9 +69,9 @@ def test_state_values_are_those_of_each_seeds_own_network():
     theta, obs = values.initial(rngs_of(0, 1, 2)), draw(1, 3, 20, 3)
     got = values.values(theta, obs)
     assert got.shape == (3, 20)
-    for slot in range(3):
-        expected = plain(values.layout, theta[slot], "v")(obs[slot])[:, 0].detach()
-        torch.testing.assert_close(got[slot], expected, rtol=1e-5, atol=1e-6)
+    for seed in range(3):
+        expected = plain(values.layout, theta[seed], "v")(obs[seed])[:, 0].detach()
+        torch.testing.assert_close(got[seed], expected, rtol=1e-5, atol=1e-6)
 
 
 def test_weights_start_as_torchs_linear_does_and_alone_as_in_company():

@@ -12,7 +12,7 @@ from torch.nn.functional import softplus
 from torch.nn.utils import spectral_norm
 
 from rlsuite.algorithms.offline.csve import Config
-from rlsuite.core.buffers import Minibatch
+from rlsuite.core.buffers import TransitionBatch
 from rlsuite.core.dynamics import DYNAMICS_FILE, Draw, Dynamics, Ensemble, model_error, model_step
 from rlsuite.datasets.transitions import Transitions
 
@@ -27,10 +27,10 @@ def ensemble(**changes) -> Ensemble:
     return Ensemble(OBS, ACTIONS, HIDDEN, MEMBERS, **changes)
 
 
-def batch_of(rows: int, seed: int = 0) -> Minibatch:
+def batch_of(rows: int, seed: int = 0) -> TransitionBatch:
     obs, next_obs = normal(2, 1, rows, OBS, seed=seed)
     action, reward = normal(1, rows, ACTIONS, seed=seed + 1), normal(1, rows, seed=seed + 2)
-    return Minibatch(obs, action, reward, next_obs, torch.zeros(1, rows))
+    return TransitionBatch(obs, action, reward, next_obs, torch.zeros(1, rows))
 
 
 class PlainMember(nn.Module):
@@ -60,7 +60,7 @@ class PlainMember(nn.Module):
         log_std = self.highest - softplus(self.highest - self.log_std(x))
         return self.mean(x), self.lowest + softplus(log_std - self.lowest)
 
-    def loss(self, batch: Minibatch, mask, inverse_std: bool):
+    def loss(self, batch: TransitionBatch, mask, inverse_std: bool):
         obs, action, reward, next_obs, _ = (x[0] for x in batch)
         mean, log_std = self(obs, action)
         error = torch.cat([obs + mean[:, :-1] - next_obs, (mean[:, -1] - reward)[:, None]], 1)
@@ -128,11 +128,11 @@ def test_a_prediction_is_a_sample_of_the_member_that_was_drawn():
     member = torch.tensor([[0, 1, 2, 0, 1], [2, 2, 1, 0, 0]])
     noise = normal(2, 5, OBS + 1, seed=3)
     there, reward = models.predict(theta, obs, action, Draw(member, noise, None))
-    for slot in (0, 1):
-        for k, m in enumerate(member[slot]):
-            sample = mean[slot, m, k] + log_std[slot, m, k].exp() * noise[slot, k]
-            torch.testing.assert_close(there[slot, k], obs[slot, k] + sample[:-1])
-            torch.testing.assert_close(reward[slot, k], sample[-1])
+    for seed in (0, 1):
+        for k, m in enumerate(member[seed]):
+            sample = mean[seed, m, k] + log_std[seed, m, k].exp() * noise[seed, k]
+            torch.testing.assert_close(there[seed, k], obs[seed, k] + sample[:-1])
+            torch.testing.assert_close(reward[seed, k], sample[-1])
     near = ensemble(bound=0.5).predict(theta, obs, action, Draw(member, noise, None))
     assert torch.equal(near[0], there.clamp(-0.5, 0.5)) and torch.equal(near[1], reward)
 
@@ -163,7 +163,7 @@ def linear_data(count: int = 400, sha256: str = "5e7") -> Transitions:
         "action_low": [-1.0] * 2,
         "action_high": [1.0] * 2,
     }
-    return Transitions(**fields, terminated=last, truncated=~last, last=last, about=about)
+    return Transitions(**fields, terminated=last, truncated=~last, last=last, metadata=about)
 
 
 SMALL = {"model_hidden": (32, 32), "members": 2, "model_batch_size": 64, "model_lr": 3e-3}

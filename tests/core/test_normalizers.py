@@ -128,8 +128,8 @@ def test_a_disabled_normaliser_only_casts():
 class BaselinesRewards:
     """vec_normalize.py of baselines, one seed: update with every step's returns, one by one."""
 
-    def __init__(self, copies: int, discount: float) -> None:
-        self.discount, self.returns = discount, np.zeros(copies)
+    def __init__(self, num_envs: int, discount: float) -> None:
+        self.discount, self.returns = discount, np.zeros(num_envs)
         self.mean, self.var, self.count = 0.0, 1.0, 1e-4
 
     def step(self, reward: np.ndarray, ended: np.ndarray) -> np.ndarray:
@@ -144,19 +144,19 @@ class BaselinesRewards:
         return scaled
 
 
-@pytest.mark.parametrize("copies", [1, 3])
-def test_rewards_are_scaled_as_baselines_does_step_by_step(copies):
+@pytest.mark.parametrize("num_envs", [1, 3])
+def test_rewards_are_scaled_as_baselines_does_step_by_step(num_envs):
     seeds, steps, discount = 3, 40, 0.9
     rng = np.random.default_rng(6)
-    scaler = RewardScaler(seeds, copies, discount)
-    oracles = [BaselinesRewards(copies, discount) for _ in range(seeds)]
+    scaler = RewardScaler(seeds, num_envs, discount)
+    oracles = [BaselinesRewards(num_envs, discount) for _ in range(seeds)]
     for call in range(4):  # statistics and unfinished returns carry over from rollout to rollout
         if call == 2:  # environments re-created: no return is under way
             scaler.restart()
             for oracle in oracles:
                 oracle.returns[:] = 0.0
-        reward = rng.normal(1.0, 5.0, (seeds, steps, copies)).astype(np.float32)
-        ended = rng.random((seeds, steps, copies)) < 0.1
+        reward = rng.normal(1.0, 5.0, (seeds, steps, num_envs)).astype(np.float32)
+        ended = rng.random((seeds, steps, num_envs)) < 0.1
         expected = np.array(
             [
                 [oracle.step(reward[s, t], ended[s, t]) for t in range(steps)]

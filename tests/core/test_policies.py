@@ -123,7 +123,7 @@ def in_the_box(policy, raw: np.ndarray) -> np.ndarray:
     """Raw actions in the environment's units: some policies' are in half widths of the box."""
     if not isinstance(policy, GaussianActor | SquashedActor):
         return raw
-    return policy.centre.numpy() + policy.reach.numpy() * raw
+    return policy.centre.numpy() + policy.half_width.numpy() * raw
 
 
 @EVERY

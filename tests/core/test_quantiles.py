@@ -7,7 +7,6 @@ import pytest
 import torch
 from torch import nn
 
-from rlsuite.core.chance import Chance
 from rlsuite.core.quantiles import (
     ACTING,
     COSINES,
@@ -15,6 +14,7 @@ from rlsuite.core.quantiles import (
     draw_fractions,
     quantile_loss,
 )
+from rlsuite.core.seed_random import SeedRandom
 
 HIDDEN = (8, 6, 5)
 
@@ -61,11 +61,11 @@ def test_each_network_is_that_of_plain_torch():
     obs, action, tau = normal(2, 7, 3), normal(2, 7, 2), torch.rand(2, 7, 4)
     z = critics.quantiles(theta, obs, action, tau)
     assert z.shape == (2, 2, 7, 4)
-    for slot in (0, 1):
-        for i, one in enumerate(theta[slot].chunk(2)):
+    for seed in (0, 1):
+        for i, one in enumerate(theta[seed].chunk(2)):
             plain = PlainQuantiles(critics.layout, one)
-            expected = plain(obs[slot], action[slot], tau[slot])
-            torch.testing.assert_close(z[slot, i], expected, rtol=1e-4, atol=1e-5)
+            expected = plain(obs[seed], action[seed], tau[seed])
+            torch.testing.assert_close(z[seed, i], expected, rtol=1e-4, atol=1e-5)
     # The value is the mean over (i - 0.5)/32
     middle = (torch.arange(ACTING) + 0.5) / ACTING
     z = critics.quantiles(theta, obs, action, middle.expand(2, 7, -1))
@@ -94,7 +94,7 @@ def test_a_seed_has_the_same_bits_alone_and_in_company():
 
 
 def test_fractions_are_the_middles_of_intervals_that_fill_the_unit():
-    drawn = draw_fractions(Chance(generators((0, 1))), 500, 8)
+    drawn = draw_fractions(SeedRandom(generators((0, 1))), 500, 8)
     assert all(x.shape == (2, 500, 8) for x in drawn)
     torch.testing.assert_close(drawn.width.sum(-1), torch.ones(2, 500))
     ends = drawn.width.cumsum(-1)
@@ -105,7 +105,7 @@ def test_fractions_are_the_middles_of_intervals_that_fill_the_unit():
     ratio = drawn.width.amax(-1) / drawn.width.amin(-1)
     assert ratio.max() <= 11
     assert not torch.equal(drawn.asked, drawn.there)
-    assert draw_fractions(Chance(generators((0,))), 5, 0) == (None, None, None)
+    assert draw_fractions(SeedRandom(generators((0,))), 5, 0) == (None, None, None)
 
 
 def test_7_10_the_loss_is_zero_only_where_every_quantile_is_the_constant_target():

@@ -117,7 +117,7 @@ def test_a_choice_is_one_of_the_known_words():
 def rollouts(**changes) -> SimpleNamespace:
     """Three environments of four steps: 12 transitions."""
     values = {"num_envs": 3, "num_steps": 4, "hidden": (8,), "discount": 0.9, "gae_lambda": 1.0}
-    return config(**values | {"activation": "relu", "total_steps": 12, "parts": 3} | changes)
+    return config(**values | {"activation": "relu", "env_steps": 12, "parts": 3} | changes)
 
 
 def test_what_collects_rollouts():
@@ -129,7 +129,7 @@ def test_what_collects_rollouts():
         ({"hidden": (8, 0)}, r"hidden is \(8, 0\); it must be 1 or more"),
         ({"activation": "gelu"}, "activation 'gelu' is unknown; use one of: tanh, relu"),
         ({"gae_lambda": 2}, "gae_lambda is 2; it must lie in"),
-        ({"total_steps": 11}, "total_steps 11 is less than one rollout; use 12"),
+        ({"env_steps": 11}, "env_steps 11 is less than one rollout; use 12"),
         ({"num_envs": 1, "num_steps": 1}, "num_steps 1 makes a rollout of 1; use 2"),
         # 12 = 6 x 2 = 4 x 3 = 3 x 4 = ...: into 5 parts not at all, into 12 only singly
         ({"parts": 5}, "parts 5 splits 12 transitions badly; use 6"),
@@ -140,11 +140,14 @@ def test_what_collects_rollouts():
 
 
 def test_what_learns_from_data():
-    values = {"batch_size": 8, "total_steps": 20, "steps_per_iteration": 10, "hidden": (4,)}
+    values = {"batch_size": 8, "gradient_steps": 20, "steps_per_iteration": 10, "hidden": (4,)}
     require_offline(config(**values, other=0), "other")
     for changes, message in (
         ({"batch_size": 0}, "batch_size is 0; it must be 1 or more"),
-        ({"total_steps": 25}, "total_steps is 25, no multiple of steps_per_iteration 10; use 20"),
+        (
+            {"gradient_steps": 25},
+            "gradient_steps is 25, no multiple of steps_per_iteration 10; use 20",
+        ),
         ({"other": 5}, "other is 5, no multiple of steps_per_iteration 10; use 10"),
         ({"other": -10}, "other is -10; it must be 0 or greater"),
     ):

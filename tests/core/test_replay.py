@@ -7,15 +7,15 @@ import pytest
 
 from rlsuite.core.actors import BoundedActor
 from rlsuite.core.buffers import ReplayBuffer
-from rlsuite.core.chance import Chance
 from rlsuite.core.replay import Explorer
+from rlsuite.core.seed_random import SeedRandom
 from rlsuite.core.streams import Streams
 from rlsuite.envs import Step, make
 
 
 def ring(seeds: int, capacity: int, obs_size: int = 2) -> ReplayBuffer:
     sizes = SimpleNamespace(obs_size=obs_size, action_size=1, seeds=range(seeds))
-    return ReplayBuffer.of_transitions(sizes, capacity, Chance(Streams(range(seeds))["batch"]))
+    return ReplayBuffer.of_transitions(sizes, capacity, SeedRandom(Streams(range(seeds))["batch"]))
 
 
 class Counters:
@@ -111,13 +111,13 @@ def explored(seeds, steps: int) -> list[np.ndarray]:
 def test_in_a_real_task_a_fall_is_an_end_with_its_own_observation():
     obs, action, reward, next_obs, ended = explored((0, 1), 120)
     assert 2 <= ended.sum(1).min() < 40
-    for slot in (0, 1):
-        falls = ended[slot] == 1
+    for seed in (0, 1):
+        falls = ended[seed] == 1
         # The task ends where the pole leans by more than 0.2; a reset lies within 0.01
-        assert (np.abs(next_obs[slot, falls, 1]) > 0.2).all()
-        assert (np.abs(next_obs[slot, ~falls, 1]) <= 0.2).all()
-        np.testing.assert_array_equal(obs[slot, 1:][~falls[:-1]], next_obs[slot, :-1][~falls[:-1]])
-        assert (np.abs(obs[slot, 1:][falls[:-1]]) <= 0.01 + 1e-6).all()
+        assert (np.abs(next_obs[seed, falls, 1]) > 0.2).all()
+        assert (np.abs(next_obs[seed, ~falls, 1]) <= 0.2).all()
+        np.testing.assert_array_equal(obs[seed, 1:][~falls[:-1]], next_obs[seed, :-1][~falls[:-1]])
+        assert (np.abs(obs[seed, 1:][falls[:-1]]) <= 0.01 + 1e-6).all()
     assert set(reward.flatten()) <= {0, 1}
     assert (np.abs(action) <= 3).all()
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from rlsuite.core.buffers import ReplayBuffer, ReplayCollector
-from rlsuite.core.chance import Chance
+from rlsuite.core.seed_random import SeedRandom
 from rlsuite.core.squashed import SquashedActor
 from rlsuite.envs.engines import make
 
@@ -17,12 +17,12 @@ def rngs_of(seeds) -> list[np.random.Generator]:
     return [np.random.default_rng(seed) for seed in seeds]
 
 
-def collecting(task: str, seeds=(0, 1), copies: int = 1, capacity: int = 100):
-    envs = make(task, seeds, copies, "gymnasium")
+def collecting(task: str, seeds=(0, 1), num_envs: int = 1, capacity: int = 100):
+    envs = make(task, seeds, num_envs, "gymnasium")
     policy = SquashedActor.for_envs(envs, "cpu", rngs=rngs_of(seeds), hidden=(8,))
-    buffer = ReplayBuffer.of_transitions(envs, capacity, Chance(rngs_of(seeds)))
+    buffer = ReplayBuffer.of_transitions(envs, capacity, SeedRandom(rngs_of(seeds)))
     collector = ReplayCollector(envs, policy, buffer)
-    collector.restart(10 * np.array(seeds)[:, None] + np.arange(copies))
+    collector.restart(10 * np.array(seeds)[:, None] + np.arange(num_envs))
     return collector
 
 

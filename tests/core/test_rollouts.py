@@ -19,8 +19,8 @@ class Counters:
 
     action_low, action_high = np.full(2, -0.25, np.float32), np.full(2, 0.5, np.float32)
 
-    def __init__(self, seeds: int, copies: int) -> None:
-        self.shape, self.received, self.ended = (seeds, copies), [], []
+    def __init__(self, seeds: int, num_envs: int) -> None:
+        self.shape, self.received, self.ended = (seeds, num_envs), [], []
 
     def reset(self, env_seeds: np.ndarray, staggered: bool = False) -> np.ndarray:
         # Copies start at different steps (their seeds), so that they end at different times
@@ -53,11 +53,11 @@ class Counters:
         return self.ended[since:]
 
 
-def collector_of(seeds=(0, 1), copies=2, discrete=False, normalize=False) -> Collector:
+def collector_of(seeds=(0, 1), num_envs=2, discrete=False, normalize=False) -> Collector:
     rngs = [np.random.default_rng(seed) for seed in seeds]
     policy = ActorCritic(2, 2, discrete, rngs=rngs, hidden=(8,), normalize_obs=normalize)
-    scaler = RewardScaler(len(seeds), copies, 0.9, enabled=normalize)
-    return Collector(Counters(len(seeds), copies), policy, scaler)
+    scaler = RewardScaler(len(seeds), num_envs, 0.9, enabled=normalize)
+    return Collector(Counters(len(seeds), num_envs), policy, scaler)
 
 
 def noise_streams(*seeds: int) -> list[np.random.Generator]:
@@ -135,7 +135,7 @@ def test_the_normaliser_sees_once_what_is_acted_on_and_no_final_observation():
 
 
 def test_rewards_are_scaled_and_a_restart_forgets_unfinished_returns():
-    collector = collector_of(seeds=(0,), copies=1, normalize=True)
+    collector = collector_of(seeds=(0,), num_envs=1, normalize=True)
     collector.restart(np.array([[0]]))
     rollout = collector.collect(5, noise_streams(0))
     oracle = RewardScaler(1, 1, 0.9)
@@ -150,10 +150,10 @@ def test_rewards_are_scaled_and_a_restart_forgets_unfinished_returns():
 
 
 def test_a_slot_collects_the_same_bits_alone_and_in_company():
-    company = collector_of(seeds=(4, 5, 6), copies=1, normalize=True)
+    company = collector_of(seeds=(4, 5, 6), num_envs=1, normalize=True)
     company.restart(np.array([[0], [1], [2]]))
     together = company.collect(30, noise_streams(4, 5, 6))
-    alone = collector_of(seeds=(5,), copies=1, normalize=True)
+    alone = collector_of(seeds=(5,), num_envs=1, normalize=True)
     alone.restart(np.array([[1]]))
     mine = alone.collect(30, noise_streams(5))
     for name in ("obs", "action", "reward", "next_obs", "terminated", "truncated"):

@@ -61,7 +61,7 @@ def transitions(**about) -> Transitions:
         terminated=ends[0],
         truncated=ends[1],
         last=ends[2],
-        about=known | about,
+        metadata=known | about,
     )
 
 

@@ -64,7 +64,7 @@ def test_built_once_and_mapped_read_only():
     assert (build.calls, build.said) == (1, [])
     for data in (first, second):
         same(data, transitions())
-        assert data.about == transitions().about
+        assert data.metadata == transitions().metadata
         for name in FIELDS:
             values = getattr(data, name)
             assert isinstance(values, np.memmap)

@@ -179,7 +179,7 @@ def test_policies_of_a_run(tmp_path):
     assert recipe.parts == {"3": 1, "5": 1} and recipe.task == "Pendulum-v1"
     data, metadata = stored(collect(recipe, folder))
     assert len(data) == 800 and len(metadata["policies_sha256"]) == 64
-    assert data.about["source"].endswith("trained by rlsuite: ppo on Pendulum-v1, step 2048")
+    assert data.metadata["source"].endswith("trained by rlsuite: ppo on Pendulum-v1, step 2048")
     assert metadata["algorithm_name"] == "seed 3 + seed 5"
     # Of one seed alone, by its mode: a function of the observation
     alone = replace(recipes.of_run(about, "test/mode-v0", 200, 5, None), mode=True)
@@ -232,7 +232,7 @@ def test_discrete_actions_are_stored_as_the_environment_counts_them(countdown, r
         # Counted from 0 here: the action is the next observation, and one more
         np.testing.assert_array_equal(data.action, data.next_obs[:, 0] + 1)
         assert set(data.action) == {0, 1, 2}
-        assert (data.about["action_start"], data.about["action_count"]) == (-1, 3)
+        assert (data.metadata["action_start"], data.metadata["action_count"]) == (-1, 3)
 
 
 def test_metadata_tells_where_a_set_comes_from():
@@ -246,7 +246,7 @@ def test_metadata_tells_where_a_set_comes_from():
     assert metadata["ref_source"] == scores.reference("Hopper-v4").text
     assert "Not a set of D4RL" in metadata["description"]
     assert metadata["versions"]["gymnasium"] == gymnasium.__version__
-    assert data.about["source"] == "collected by rlsuite: uniform; uniform actions"
+    assert data.metadata["source"] == "collected by rlsuite: uniform; uniform actions"
     # Random actions make it fall long before the limit of 1000 steps
     np.testing.assert_array_equal(data.terminated, data.last)
     assert not data.truncated.any() and len(data.bounds()) > 5

@@ -48,7 +48,7 @@ def test_without_next_observations(tmp_path, suffix):
     assert not data.truncated.any()
     # The last stored rows of episodes: 2, 5, 8 and 11 of the file
     assert data.last.nonzero()[0].tolist() == [2, 4, 7, 9]
-    assert data.about["timeouts"] == "dropped"
+    assert data.metadata["timeouts"] == "dropped"
 
 
 @SUFFIXES
@@ -63,7 +63,7 @@ def test_next_observations_are_used(tmp_path, suffix):
     kept = d4rl.read(file, "kept")
     same(kept, transitions())
     assert kept.last.nonzero()[0].tolist() == LAST
-    assert kept.about["timeouts"] == "kept"
+    assert kept.metadata["timeouts"] == "kept"
 
 
 def test_kept_needs_next_observations(tmp_path):
@@ -158,7 +158,7 @@ def test_damaged_episodes_are_left_out_if_asked(tmp_path, suffix):
     # Episodes 1 (rows 4, 5) and 3 (rows 10 to 12) go
     assert data.reward.tolist() == [0, 1, 2, 3, 20, 21, 22, 23]
     assert data.last.nonzero()[0].tolist() == [3, 7]
-    assert data.about["remarks"] == ["2 of 4 episodes are damaged and left out: 1, 3"]
+    assert data.metadata["remarks"] == ["2 of 4 episodes are damaged and left out: 1, 3"]
 
 
 # ------------------------------------------------------------------------------------- refusals
@@ -247,7 +247,7 @@ def test_write_and_read_again(tmp_path):
     same(again, transitions())
     expected = {"name": "mine", "task": "Pendulum-v1", "source": "by hand"}
     expected |= {"action_low": [-2.0], "action_high": [2.0]}
-    assert again.about.items() >= expected.items()
+    assert again.metadata.items() >= expected.items()
     with h5py.File(tmp_path / "mine.hdf5") as file:
         assert set(file) == set(columns())
     assert [path.name for path in tmp_path.iterdir()] == ["mine.hdf5"]
@@ -284,7 +284,7 @@ def test_the_task_of_a_file(tmp_path):
     # Two versions of Swimmer are known, so the name does not tell
     for name, task in (named | {"swimmer": None, "mine": None}).items():
         assert d4rl.task(d4rl_file(tmp_path / f"{name}.npz")) == task
-        assert d4rl.read(tmp_path / f"{name}.npz").about["task"] == task
+        assert d4rl.read(tmp_path / f"{name}.npz").metadata["task"] == task
     d4rl.write(transitions(task="HalfCheetah-v5"), tmp_path / "hopper.hdf5")
     assert d4rl.task(tmp_path / "hopper.hdf5") == "HalfCheetah-v5"
 

@@ -96,7 +96,7 @@ def test_a_damaged_episode_is_named_and_can_be_left_out(home, damage, message):
     np.testing.assert_array_equal(data.reward, transitions().reward[kept])
     np.testing.assert_array_equal(data.obs, transitions().obs[kept])
     assert data.last.nonzero()[0].tolist() == [3, 5, 8]
-    assert data.about["remarks"] == ["1 of 4 episodes are damaged and left out: 2"]
+    assert data.metadata["remarks"] == ["1 of 4 episodes are damaged and left out: 2"]
     assert f"{ID}: 1 of 4 episodes are damaged and left out: 2" in said
 
 
@@ -113,13 +113,13 @@ def test_ends_that_follow_one_another_are_remarked():
     terminals = np.zeros(13, bool)
     terminals[[4, 5, 6, 10]] = True
     file = d4rl_file(Path("pendulum.npz"), terminals=terminals, timeouts=np.zeros(13, bool))
-    (remark,) = store.load(str(file)).about["remarks"]
+    (remark,) = store.load(str(file)).metadata["remarks"]
     # Rows 5 and 6 are episodes of their own: 0-4, 5, 6, 7-10 and 11-12
     assert remark.startswith("2 of 5 episodes have a single row, because terminal rows follow one")
     assert "row 5 first" in remark
     # In a bandit every row is an episode
     bandit = d4rl_file(Path("pendulum_bandit.npz"), terminals=np.ones(13, bool))
-    assert store.load(str(bandit), timeouts="kept").about["remarks"] == []
+    assert store.load(str(bandit), timeouts="kept").metadata["remarks"] == []
 
 
 # ------------------------------------------------------------------------------------- lists
@@ -181,7 +181,7 @@ def test_the_exact_name_of_a_file_wins():
 def test_a_set_is_described_by_its_whole_path(home):
     Path("link.npz").symlink_to(d4rl_file(Path("pendulum.npz")).absolute())
     for name in ("pendulum", "link"):
-        about = store.load(f"{name}.npz", task="Pendulum-v1").about
+        about = store.load(f"{name}.npz", task="Pendulum-v1").metadata
         assert (about["path"], about["name"]) == (str(Path(f"{name}.npz").absolute()), name)
 
 

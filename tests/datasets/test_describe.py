@@ -29,7 +29,9 @@ def record(lengths, ends, task="Hopper-v4", timeouts="kept", discrete=False, see
         box = {"action_low": [-1.0, -1.0], "action_high": [1.0, 1.0]}
     about = {"name": "mine/set-v0", "task": task, "timeouts": timeouts, "source": "a test"} | box
     return check(
-        Transitions(**columns, terminated=flags["t"], truncated=flags["c"], last=last, about=about)
+        Transitions(
+            **columns, terminated=flags["t"], truncated=flags["c"], last=last, metadata=about
+        )
     )
 
 

@@ -51,7 +51,7 @@ def test_kept_time_outs_have_their_true_next_observation(root):
     assert data.last.nonzero()[0].tolist() == LAST
     about = {"name": "samples/pendulum-v0", "format": "minari", "task": "Pendulum-v1"}
     about |= {"action_low": [-2.0], "action_high": [2.0], "timeouts": "kept"}
-    assert data.about.items() >= (about | {"source": "SAC by Ada"}).items()
+    assert data.metadata.items() >= (about | {"source": "SAC by Ada"}).items()
 
 
 def test_dropped_time_outs_as_from_a_d4rl_file(root, tmp_path):
@@ -62,7 +62,7 @@ def test_dropped_time_outs_as_from_a_d4rl_file(root, tmp_path):
     data = minari.read(folder, "dropped")
     same(data, d4rl.read(with_next))
     # Without rows 3 and 9 of 13, episodes 0 and 2 end at rows 2 and 8
-    assert (len(data), data.about["timeouts"]) == (11, "dropped")
+    assert (len(data), data.metadata["timeouts"]) == (11, "dropped")
     assert data.last.nonzero()[0].tolist() == [2, 4, 7, 10]
     # A file without next_observations lacks the last row, too, and what followed the terminal
     bare = d4rl.read(d4rl_file(tmp_path / "bare.npz", "next_observations"))
@@ -89,7 +89,7 @@ def test_discrete_actions_are_numbered_from_zero(root):
     data = minari.read(minari_set(root, parts=parts, action_space=space))
     assert data.discrete and data.action.dtype == np.int64
     assert data.action.tolist() == [0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0]
-    assert data.about["action_low"] is None
+    assert data.metadata["action_low"] is None
     parts[1].action[0] = 4
     with pytest.raises(DatasetError, match=r"actions outside Discrete\(2, start=2\)"):
         minari.read(minari_set(root, parts=parts, action_space=space))
@@ -176,7 +176,7 @@ def test_relative_paths(root, monkeypatch):
     folder = minari_set(root)
     monkeypatch.chdir(folder.parent)
     data = minari.read(folder.relative_to(folder.parent))
-    assert (len(data), data.about["path"]) == (13, "pendulum-v0")
+    assert (len(data), data.metadata["path"]) == (13, "pendulum-v0")
 
 
 # ------------------------------------------------------------------------------------- writing
@@ -207,7 +207,7 @@ def test_written_sets_are_minaris(root):
         assert not stored.terminations[:-1].any() and not stored.truncations[:-1].any()
         assert "total_steps" in repr(stored)
     same(minari.read(folder), transitions())
-    assert minari.read(folder).about["source"] == "by hand"
+    assert minari.read(folder).metadata["source"] == "by hand"
 
 
 def test_the_same_episodes_give_the_same_bytes(root, tmp_path, monkeypatch):
@@ -229,7 +229,7 @@ def test_discrete_tasks(root):
     data = minari.read(folder)
     assert data.action.tolist() == [0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0]
     said = json.loads((folder / "data/metadata.json").read_text())
-    assert json.loads(said["action_space"])["n"] == 2 and data.about["task"] == "CartPole-v1"
+    assert json.loads(said["action_space"])["n"] == 2 and data.metadata["task"] == "CartPole-v1"
 
 
 def test_names_that_are_bad_or_taken(root):
@@ -285,11 +285,11 @@ def test_a_killed_writer_leaves_no_set(root):
 @pytest.mark.parametrize("timeouts", ["kept", "dropped"])
 def test_transitions_written_and_read_again(root, tmp_path, timeouts):
     data = d4rl.read(d4rl_file(tmp_path / "pendulum.npz"), timeouts)
-    about = transitions(timeouts=timeouts, name="mine").about
-    folder = minari.write(replace(data, about=about), "test/mine-v0")
+    about = transitions(timeouts=timeouts, name="mine").metadata
+    folder = minari.write(replace(data, metadata=about), "test/mine-v0")
     again = minari.read(folder)
     same(again, data)
-    assert again.about.items() >= (about | {"name": "test/mine-v0"}).items()
+    assert again.metadata.items() >= (about | {"name": "test/mine-v0"}).items()
     # The rows at time limits are gone for good, and nothing more is dropped
     same(minari.read(folder, "dropped"), d4rl.read(d4rl_file(tmp_path / "pendulum.npz")))
 
@@ -298,7 +298,7 @@ def test_a_task_that_is_not_here(root):
     data = transitions(task="AdroitHandDoor-v1")
     again = minari.read(minari.write(data, "test/door-v0"))
     same(again, data)
-    assert again.about["task"] == "AdroitHandDoor-v1"
+    assert again.metadata["task"] == "AdroitHandDoor-v1"
 
 
 def test_a_cut_without_a_mark_is_refused(root):

@@ -58,7 +58,7 @@ def test_the_task_of_a_set(said, task):
 def test_a_set_is_of_the_environment_that_it_names(home):
     collected(home, env_spec=spec(kwargs={"g": 1.6}, max_episode_steps=12))
     data = store.load("samples/pendulum-v0")
-    assert (data.about["task"], data.about["remarks"]) == (MOON, [])
+    assert (data.metadata["task"], data.metadata["remarks"]) == (MOON, [])
     # And stays so when it is converted: Minari makes the same environment again
     folder = minari.write(store.load("samples/pendulum-v0"), "test/moon-v0")
     facts = json.loads(json.loads((folder / "data/metadata.json").read_text())["env_spec"])
@@ -70,10 +70,10 @@ def test_another_environment_is_remarked_and_said_once(home):
     said = []
     remark = f"collected in {MOON}, used with Pendulum-v1: other returns, maybe another task"
     for _ in range(2):
-        about = store.load("samples/pendulum-v0", task="Pendulum-v1", say=said.append).about
+        about = store.load("samples/pendulum-v0", task="Pendulum-v1", say=said.append).metadata
         assert about["remarks"] == [remark] and about["task"] == "Pendulum-v1"
     assert [text for text in said if "reading" not in text] == [f"samples/pendulum-v0: {remark}"]
-    assert store.load("samples/pendulum-v0", task=MOON, say=said.append).about["remarks"] == []
+    assert store.load("samples/pendulum-v0", task=MOON, say=said.append).metadata["remarks"] == []
 
 
 def test_the_module_that_registers_a_task_makes_no_difference():
@@ -85,7 +85,7 @@ def test_the_module_that_registers_a_task_makes_no_difference():
 def test_wrappers_are_remarked(home):
     around = [{"name": "Doubled", "entry_point": "stranger:Doubled", "kwargs": {}}]
     collected(home, env_spec=spec(additional_wrappers=around))
-    (remark,) = store.load("samples/pendulum-v0").about["remarks"]
+    (remark,) = store.load("samples/pendulum-v0").metadata["remarks"]
     assert remark.startswith("collected through the wrappers Doubled, which are not around")
 
 

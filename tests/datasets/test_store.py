@@ -144,21 +144,21 @@ def test_conventions_for_time_outs():
         ("pendulum-bare", None, 10, "dropped"),
     ):
         data = store.load(name, timeouts=wish)
-        assert (len(data), data.about["timeouts"]) == (rows, told)
+        assert (len(data), data.metadata["timeouts"]) == (rows, told)
     for wish in (None, "dropped"):  # the default is not another set
         data = store.load("pendulum-v2", timeouts=wish)
         assert data.obs.filename == store.load("pendulum-v2").obs.filename
     with pytest.raises(DatasetError, match="cannot be kept"):
         store.load("pendulum-bare", timeouts="kept")
     minari.write(store.load("pendulum-bare"), "test/bare-v0")
-    assert store.load("test/bare-v0").about["timeouts"] == "dropped"
+    assert store.load("test/bare-v0").metadata["timeouts"] == "dropped"
     with pytest.raises(DatasetError, match="converted without the rows at time limits"):
         store.load("test/bare-v0", timeouts="kept")
 
 
 def test_about(home):
     folder = minari_set(minari_root())
-    about = store.load(ID).about
+    about = store.load(ID).metadata
     listed = os.popen(f"cd {folder}/data && sha256sum main_data.hdf5 metadata.json | sha256sum")
     assert about == {
         "name": ID,
@@ -175,7 +175,7 @@ def test_about(home):
         "remarks": [],
     }
     file = d4rl_file(home / "pendulum_x.npz")
-    about = store.load("pendulum_x.npz").about
+    about = store.load("pendulum_x.npz").metadata
     listed = os.popen(f"sha256sum {file}")
     assert (about["name"], about["task"]) == ("pendulum_x", "Pendulum-v1")
     assert about["sha256"] == listed.read().split()[0]
@@ -186,21 +186,21 @@ def test_the_action_box_of_a_file(home):
     box = ("action_low", "action_high")
     # Of the task in the name: Pendulum's is [-2, 2]
     pendulum = store.load(str(d4rl_file(home / "pendulum.npz")))
-    assert [pendulum.about[key] for key in box] == [[-2], [2]]
+    assert [pendulum.metadata[key] for key in box] == [[-2], [2]]
     # Of a task of D4RL that is not installed: [-1, 1]
     d4rl_file(home / "door_human.npz")
     door = store.load("door_human.npz")
-    assert [door.about[key] for key in box] == [[-1], [1]]
-    assert door.about["task"] == "AdroitHandDoor-v1"
-    assert store.load("door_human.npz", task="AdroitHandDoor-v1").about == door.about
+    assert [door.metadata[key] for key in box] == [[-1], [1]]
+    assert door.metadata["task"] == "AdroitHandDoor-v1"
+    assert store.load("door_human.npz", task="AdroitHandDoor-v1").metadata == door.metadata
     # Of the task given
     mine = d4rl_file(home / "mine.npz")
-    assert store.load("mine.npz", task="Pendulum-v1").about["action_high"] == [2]
+    assert store.load("mine.npz", task="Pendulum-v1").metadata["action_high"] == [2]
     with pytest.raises(DatasetError, match=r"They have size 1 and lie in \[-0\.75, 0\.5\]\. Name"):
         store.load(str(mine))
     # Written with its box by this suite
     d4rl.write(transitions(task=None), home / "own.hdf5")
-    assert store.load("own.hdf5").about["action_low"] == [-2]
+    assert store.load("own.hdf5").metadata["action_low"] == [-2]
     with pytest.raises(DatasetError, match=r"They have size 3 .*, unlike those of Pendulum-v1"):
         store.load(str(d4rl_file(home / "pendulum_3.npz", actions=np.zeros((13, 3)))))
     with pytest.raises(DatasetError, match="whole numbers, unlike those of Pendulum-v1"):
@@ -212,7 +212,7 @@ def test_the_action_box_of_a_file(home):
 def test_a_minari_set_without_bounds_takes_its_tasks():
     space = Box(-np.inf, np.inf, (1,), np.float32)
     minari_set(minari_root(), action_space=space)
-    assert store.load(ID, task="Pendulum-v1").about["action_high"] == [2]
+    assert store.load(ID, task="Pendulum-v1").metadata["action_high"] == [2]
     minari_set(minari_root(), action_space=space, task=None)
     with pytest.raises(DatasetError, match=r"of which task .* size 1 and lie in \[-0\.75, 0\.75\]"):
         store.load(ID)
@@ -220,7 +220,7 @@ def test_a_minari_set_without_bounds_takes_its_tasks():
 
 def test_discrete_files_need_no_task(home):
     data = store.load(str(d4rl_file(home / "pole.npz", actions=np.arange(13) % 2)))
-    assert (data.discrete, data.about["task"], data.about["action_low"]) == (True, None, None)
+    assert (data.discrete, data.metadata["task"], data.metadata["action_low"]) == (True, None, None)
     with pytest.raises(DatasetError, match="pole has discrete actions; leave out --clip-actions"):
         store.load("pole.npz", clip_actions=True)
 
@@ -251,7 +251,7 @@ def test_what_no_set_should_hold(home):
     data = store.load(file, clip_actions=True)
     # Rows 3 and 9 of the file are gone; rows 0, 1 and 4 were cut, the last by a rounding error
     assert data.action[:4, 0].tolist() == [2, -2, 0.5, 2]
-    assert data.about["clipped_rows"] == 3
+    assert data.metadata["clipped_rows"] == 3
     obs = columns()["observations"]
     obs[7, 1] = np.nan
     for suffix in ("npz", "hdf5"):
@@ -279,7 +279,7 @@ def test_discrete_sets_of_minari():
     parts, space = discrete(episodes(), start=3)
     minari_set(minari_root(), parts=parts, action_space=space, task=None)
     data = store.load(ID)
-    assert data.action.max() == 1 and data.about["task"] is None
+    assert data.action.max() == 1 and data.metadata["task"] is None
     same(data, replace(transitions(), action=np.array(data.action)))
 
 
@@ -293,7 +293,7 @@ def test_a_second_load_maps_the_same_file(monkeypatch):
     monkeypatch.setattr(minari, "read", lambda *_: pytest.fail("the source was read again"))
     second = store.load(ID, say=said.append)
     assert first.obs.filename == second.obs.filename and not first.obs.flags.writeable
-    assert first.about == second.about
+    assert first.metadata == second.metadata
     assert len(said) == 1 and f"reading {folder} once" in said[0]
 
 
@@ -311,8 +311,8 @@ def test_copies_share_their_arrays(home):
     shutil.copy(home / "pendulum-a.npz", home / "pendulum-b.npz")
     one, other = store.load("pendulum-a.npz"), store.load("pendulum-b.npz")
     assert one.obs.filename == other.obs.filename
-    assert [data.about["name"] for data in (one, other)] == ["pendulum-a", "pendulum-b"]
-    assert other.about["path"] == str(home / "pendulum-b.npz")
+    assert [data.metadata["name"] for data in (one, other)] == ["pendulum-a", "pendulum-b"]
+    assert other.metadata["path"] == str(home / "pendulum-b.npz")
 
 
 def test_a_damaged_cache_is_rebuilt_with_a_message(home):

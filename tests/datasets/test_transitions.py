@@ -30,9 +30,9 @@ def test_episodes():
 
 
 def test_the_box_of_actions():
-    assert transitions().box() == ([-2.0], [2.0])
+    assert transitions().action_bounds() == ([-2.0], [2.0])
     with pytest.raises(DatasetError, match="sample has discrete actions"):
-        with_actions(np.arange(ROWS)).box()
+        with_actions(np.arange(ROWS)).action_bounds()
 
 
 def test_returns_are_summed_in_float64():
@@ -77,7 +77,7 @@ def test_actions_outside_the_box():
 def test_arrays_that_do_not_fit():
     data = transitions()
     with pytest.raises(DatasetError, match="sample holds no transition"):
-        check(Transitions(*[np.empty((0, 3))] * 7, about=data.about))
+        check(Transitions(*[np.empty((0, 3))] * 7, metadata=data.metadata))
     with pytest.raises(DatasetError, match="truncated has 12 rows and reward has 13"):
         check(replace(data, truncated=data.truncated[:-1]))
     with pytest.raises(DatasetError, match=r"obs and next_obs are \[13, 3\] and \[13, 2\]"):

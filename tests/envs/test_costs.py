@@ -77,9 +77,9 @@ def test_an_episode_sums_its_costs_to_its_last_step(engine):
         step = environments.step(rng.uniform(-1, 1, (2, 2, 3)).astype(np.float32))
         assert (step.cost.shape, step.cost.dtype, step.margin) == ((2, 2, 1), np.float32, None)
         summed += step.cost[..., 0]
-        for slot, copy in np.argwhere(step.terminated):
-            told.append(summed[slot, copy])
-            summed[slot, copy] = 0
+        for seed, copy in np.argwhere(step.terminated):
+            told.append(summed[seed, copy])
+            summed[seed, copy] = 0
     assert len(told) > 4
     np.testing.assert_allclose([e.cost[0] for e in environments.episodes()], told, rtol=1e-5)
     assert environments.constraints == (Constraint("speed", 82.748, "discounted"),)

@@ -170,17 +170,17 @@ def run_both(task: str, steps: int, limit: int | None):
         length += 1
         ended = a.terminated | a.truncated
         np.testing.assert_array_equal(a.obs[~ended], a.final_obs[~ended])
-        for slot, copy in np.argwhere(ended):
-            row = 2 * slot + copy
-            np.testing.assert_allclose(starts.apply(envs[row], row), a.obs[slot, copy], **close)
-            finished.append((slot, copy, summed[slot, copy], length[slot, copy]))
-            summed[slot, copy], length[slot, copy] = 0.0, 0
+        for seed, copy in np.argwhere(ended):
+            row = 2 * seed + copy
+            np.testing.assert_allclose(starts.apply(envs[row], row), a.obs[seed, copy], **close)
+            finished.append((seed, copy, summed[seed, copy], length[seed, copy]))
+            summed[seed, copy], length[seed, copy] = 0.0, 0
         terminations += int(a.terminated.sum())
         truncations += int(a.truncated.sum())
     # No fake transition: what was seen between two ends is the whole episode, in order.
     for episodes, tolerance in ((pool.episodes(), 1e-12), (loop.episodes(), 1e-4)):
-        assert [(e.slot, e.copy, e.length) for e in episodes] == [
-            (slot, copy, steps_) for slot, copy, _, steps_ in finished
+        assert [(e.seed, e.copy, e.length) for e in episodes] == [
+            (seed, copy, steps_) for seed, copy, _, steps_ in finished
         ]
         np.testing.assert_allclose(
             [e.ret for e in episodes], [f[2] for f in finished], rtol=tolerance, atol=tolerance

@@ -68,13 +68,13 @@ def register():
 
 
 def zeros(environments):
-    shape = (len(environments.seeds), environments.copies, environments.action_size)
+    shape = (len(environments.seeds), environments.num_envs, environments.action_size)
     return np.zeros(shape, dtype=np.float32)
 
 
 def test_an_episode_step_by_step(register):
     # Limit 3. Rewards 1, 2, 3: return 6. Costs 1/4, 2/4, 3/4: 1.5. Truncated at the third step.
-    environments = make(register(limit=3), seeds=[7], copies=2)
+    environments = make(register(limit=3), seeds=[7], num_envs=2)
     assert (environments.engine, environments.time_limit) == ("gymnasium", 3)
     assert (environments.obs_size, environments.action_size) == (2, 1)
     first = environments.reset(np.array([[1, 2]]))
@@ -211,8 +211,8 @@ def test_a_nan_names_its_place(register, quantity):
 def test_all_seeds_that_break_at_once_are_to_be_left_out(register):
     environments = make(register(nan_in="reward", nan_at=2), [3, 4, 5, 6], 1)
     environments.reset(np.zeros((4, 1), dtype=int))
-    for slot in (0, 2):
-        environments._physics._envs[slot].nan_in = ""
+    for seed in (0, 2):
+        environments._physics._envs[seed].nan_in = ""
     environments.step(zeros(environments))
     with pytest.raises(EnvironmentFault, match=r"\(without seed 4, 6: --seeds 3,5\)"):
         environments.step(zeros(environments))
@@ -237,17 +237,17 @@ def test_a_nan_at_reset_and_a_nan_action(register):
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("task", ["CartPole-v1", "Hopper-v5"])
 def test_seeds_decide_and_slots_are_independent(engine, task):
-    def trajectory(env_seeds, slot):
+    def trajectory(env_seeds, seed):
         environments = make(task, list(range(len(env_seeds))), 2, engine=engine)
-        rows = [environments.reset(np.array(env_seeds))[slot]]
+        rows = [environments.reset(np.array(env_seeds))[seed]]
         rng = np.random.default_rng(0)
         for _ in range(60):
             shape = (2,) if environments.discrete else (2, environments.action_size)
             action = rng.integers(0, 2, shape) if environments.discrete else rng.normal(size=shape)
             action = np.stack([action] * len(env_seeds))
             step = environments.step(action if environments.discrete else action.astype(np.float32))
-            rows.append(step.obs[slot])
-        assert any(episode.slot == slot for episode in environments.episodes())
+            rows.append(step.obs[seed])
+        assert any(episode.seed == seed for episode in environments.episodes())
         environments.close()
         return np.array(rows)
 
@@ -280,12 +280,12 @@ def test_reset_forgets_the_past(engine):
 def test_returned_arrays_are_not_overwritten(engine):
     environments = make("HopperVelocity-v4", [0], 8, engine=engine)
     environments.reset(np.arange(8).reshape(1, 8))
-    kept, copies = [], []
+    kept, num_envs = [], []
     for _ in range(30):
         step = environments.step(np.ones((1, 8, 3), dtype=np.float32))
         kept.append(step)
-        copies.append([array.copy() for array in step])
-    for step, copied in zip(kept, copies, strict=True):
+        num_envs.append([array.copy() for array in step])
+    for step, copied in zip(kept, num_envs, strict=True):
         for array, copy in zip(step, copied, strict=True):
             np.testing.assert_array_equal(array, copy)
 

@@ -15,9 +15,9 @@ def played(environments, actions, steps):
 
     Chunks of four actions; an environment whose episode ends stands idle until the next chunk.
     """
-    rows = [[] for _ in range(environments.copies)]
+    rows = [[] for _ in range(environments.num_envs)]
     for start in range(0, steps, CHUNK):
-        active = np.ones((1, environments.copies), bool)
+        active = np.ones((1, environments.num_envs), bool)
         for action in actions[start : start + CHUNK]:
             step = environments.step(action[None], active)
             for copy, row in enumerate(rows):

@@ -117,7 +117,7 @@ DAMAGE = {
 
 @pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
 def test_a_run_that_contradicts_its_own_record_is_not_exported(tmp_path, damage):
-    config = {"total_steps": 1_000_000, "gamma": 0.99}
+    config = {"env_steps": 1_000_000, "gamma": 0.99}
     run = write_offline_run(tmp_path / "run", [50.0, 70.0], config=config)
     export(run, tmp_path / "sound")
     damage(run)

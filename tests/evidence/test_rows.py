@@ -68,7 +68,7 @@ def test_unfinished_runs_are_told_from_finished_ones(tmp_path, steps, planned, f
 
 def test_a_run_folder_keeps_its_plan_in_settings_and_config(tmp_path):
     write_run(tmp_path, [100.0, 300.0])
-    about = {"algorithm": "ppo", "task": "Hopper-v4", "config": {"total_steps": 4_000_000}}
+    about = {"algorithm": "ppo", "task": "Hopper-v4", "config": {"env_steps": 4_000_000}}
     about["settings"] = {"env": "Hopper-v4", "seeds": [0, 1], "engine": "auto"}
     (tmp_path / "config.json").write_text(json.dumps(about))
     (result,) = rows.read(tmp_path)
@@ -159,7 +159,7 @@ def test_a_run_whose_values_outgrow_its_rewards_has_diverged(tmp_path):
 
 
 def test_a_run_that_goes_on_online_is_a_variant_and_finished_at_its_end(tmp_path):
-    config = {"total_steps": 1_000_000, "online_steps": 1_000_000}
+    config = {"gradient_steps": 1_000_000, "online_steps": 1_000_000}
     write_offline_run(tmp_path, [40.0], algorithm="spot", config=config, steps=None)
     (result,) = rows.read(tmp_path)
     assert result.algorithm == "spot-online"
@@ -167,7 +167,7 @@ def test_a_run_that_goes_on_online_is_a_variant_and_finished_at_its_end(tmp_path
 
 
 def test_what_a_run_declared_counts_more_than_names_of_its_settings(tmp_path):
-    config = {"total_steps": 10, "online_steps": 5, "best_fraction": 0.1}
+    config = {"gradient_steps": 10, "online_steps": 5, "best_fraction": 0.1}
     known = {"steps": 70, "value": "kl", "variant": "cloned"}
     write_offline_run(tmp_path, [40.0, 50.0], config=config, steps=None, declared=known)
     (result,) = rows.read(tmp_path)

@@ -16,9 +16,9 @@ import pytest
 import torch
 
 from rlsuite.core.buffers import ReplayBuffer
-from rlsuite.core.chance import Chance
 from rlsuite.core.normalizers import RunningStatistics
 from rlsuite.core.optim import AdamState, Net
+from rlsuite.core.seed_random import SeedRandom
 from rlsuite.core.streams import Streams
 from rlsuite.runs.checkpoint import KEEP, CheckpointError, capture, load, restore, save
 
@@ -255,7 +255,9 @@ class Collecting:
 
 def test_rows_of_a_replay_buffer_are_files_of_their_own_and_damage_costs_one_checkpoint(tmp_path):
     def fresh() -> Collecting:
-        return Collecting(ReplayBuffer(1, 9, {"reward": ()}, Chance([np.random.default_rng(0)])))
+        return Collecting(
+            ReplayBuffer(1, 9, {"reward": ()}, SeedRandom([np.random.default_rng(0)]))
+        )
 
     learner = fresh()
     for iteration in (1, 2):

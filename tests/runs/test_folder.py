@@ -14,7 +14,7 @@ from rlsuite.runs import machine
 from rlsuite.runs import run as runs
 
 PENDULUM = "InvertedPendulum-v4"
-SHORT = {"seeds": (0,), "total_steps": 512, "num_steps": 128, "checkpoints": 2, "evaluations": 2}
+SHORT = {"seeds": (0,), "env_steps": 512, "num_steps": 128, "checkpoints": 2, "evaluations": 2}
 
 
 def about(folder: Path) -> dict:
@@ -194,7 +194,7 @@ def test_engines_are_chosen_once_and_each_for_its_own_number(short_runs, monkeyp
     # 1 environment: a loop is faster; 8: EnvPool is
     manifest = about(run.folder)
     assert (manifest["engine"], manifest["evaluation_engine"]) == ("gymnasium", "envpool")
-    changes |= {"num_envs": 8, "total_steps": 1024}
+    changes |= {"num_envs": 8, "env_steps": 1024}
     with monkeypatch.context() as patch:
         patch.setitem(sys.modules, "envpool", None)
         folder = short_runs.create("neither", "ppo", PENDULUM, **changes).folder

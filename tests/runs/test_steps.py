@@ -5,7 +5,7 @@ import time
 import pytest
 import torch
 
-from rlsuite.core.chance import Chance
+from rlsuite.core.seed_random import SeedRandom
 from rlsuite.core.streams import Streams
 from rlsuite.runs.steps import Clock, CudaGraphStep, EagerStep
 
@@ -68,12 +68,12 @@ def test_what_is_neither_measured_nor_drawn_is_learning_and_all_adds_up(monkeypa
 def test_a_graph_does_what_the_same_steps_do_one_by_one():
     found = []
     for graphed in (False, True):
-        chance = Chance(Streams((0, 1, 2))["action"], "cuda")
+        rng = SeedRandom(Streams((0, 1, 2))["action"], "cuda")
 
-        def draw(chance=chance):
-            return (chance.normal(4),)
+        def draw(rng=rng):
+            return (rng.normal(4),)
 
-        update = CudaGraphStep(step, draw, [chance]) if graphed else EagerStep(step, draw)
+        update = CudaGraphStep(step, draw, [rng]) if graphed else EagerStep(step, draw)
         theta = torch.zeros(3, 4, device="cuda")
         for k in range(6):
             theta, _ = update(theta, lr=torch.tensor(0.1 / (k + 1)))

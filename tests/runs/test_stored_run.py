@@ -16,7 +16,7 @@ from rlsuite.runs import run as runs
 
 PENDULUM = "InvertedPendulum-v4"
 # 4 iterations of 128 steps; checkpoints and evaluations after the second and the fourth
-SHORT = {"seeds": (0,), "total_steps": 512, "num_steps": 128, "checkpoints": 2, "evaluations": 2}
+SHORT = {"seeds": (0,), "env_steps": 512, "num_steps": 128, "checkpoints": 2, "evaluations": 2}
 
 
 def content(folder: Path) -> dict[str, bytes]:

@@ -89,7 +89,7 @@ def test_failed_job_is_reported_with_its_log_and_others_go_on(tmp_path, forked) 
 
 
 def test_interrupted_job_is_resumed(tmp_path, forked) -> None:
-    flags = (*FLAGS, "--total-steps", "16384")
+    flags = (*FLAGS, "--env-steps", "16384")
     (job,) = sweep.plan(tmp_path, ["ppo"], ["CartPole-v1"], flags)
     job.folder.parent.mkdir(parents=True)
     process = sweep._start(job, None, None).process

@@ -52,12 +52,12 @@ from rlsuite.core.ranges import (
     require_within,
 )
 from rlsuite.core.rollouts import (
-    Batch,
     Collector,
     Rollout,
+    RolloutBatch,
     approximate_kl,
     clipped_surrogate,
-    experience,
+    make_batch,
     renewed,
     standardise,
     value_loss,
@@ -89,7 +89,7 @@ class Config:
     entropy_coef: float = 0.001  # c_H [code]
     max_grad_norm: float = 1.0  # joint norm of actor and critic [code]
     adam_eps: float = 1e-5  # denominator's constant [main branch; PyTorch's default is 1e-8]
-    total_steps: int = 24_576_000  # environment steps of each seed, 1000 rollouts [ours; code: 98M]
+    env_steps: int = 24_576_000  # environment steps of each seed, 1000 rollouts [ours; code: 98M]
     num_envs: int = 1024  # N, environments per seed [ours; code: 4096]
     num_steps: int = 24  # T, steps per environment and iteration [code]
     normalize_obs: bool = True  # running mean and std, clipped to +-10 [code]
@@ -113,17 +113,17 @@ class Config:
 
     @property
     def declared(self) -> Declared:
-        rows = self.batch_size // self.num_minibatches
-        counts = self.total_steps, self.gradient_steps
+        rows = self.rollout_size // self.num_minibatches
+        counts = self.env_steps, self.gradient_steps
         return Declared(self.hidden, rows, *counts, ("learning_rate",), self.num_envs)
 
     @property
-    def batch_size(self) -> int:
+    def rollout_size(self) -> int:
         return self.num_envs * self.num_steps
 
     @property
     def iterations(self) -> int:
-        return self.total_steps // self.batch_size
+        return self.env_steps // self.rollout_size
 
     @property
     def gradient_steps(self) -> int:
@@ -138,8 +138,8 @@ _FEW = dict(num_envs=16, num_steps=128, num_minibatches=8, scale_decay=0.995)
 # preset -> task family ("*": any task) -> what differs from the defaults
 PRESETS: dict[str, dict[str, dict]] = {
     "solo": {"*": {}},  # the defaults: v1.0.0 of the authors' code
-    "velocity": {"*": dict(total_steps=1_000_000, reward_shift=2.0, **_FEW)},  # ours, for Hopper
-    "smoke": {"*": dict(total_steps=2048, num_envs=4, num_steps=32, num_minibatches=4, epochs=2,
+    "velocity": {"*": dict(env_steps=1_000_000, reward_shift=2.0, **_FEW)},  # ours, for Hopper
+    "smoke": {"*": dict(env_steps=2048, num_envs=4, num_steps=32, num_minibatches=4, epochs=2,
                         hidden=(16, 16), p_final=0.5)},  # ours
 }  # fmt: skip
 
@@ -236,14 +236,18 @@ def probabilities(constraints, soft: float) -> np.ndarray:
     return np.array(found, np.float32)
 
 
-def prepared(config: Config, learner: Learner, rollout: Rollout, survival: np.ndarray) -> Batch:
+def prepared(
+    config: Config, learner: Learner, rollout: Rollout, survival: np.ndarray
+) -> RolloutBatch:
     """The rollout as a batch; V and its old value in their unit, the targets in the rewards'."""
     mean, std = (x[..., None].numpy() for x in learner.unit.unit())
     returns = config.discount, config.gae_lambda, config.bootstrap_on_truncation
-    return experience(learner.policy, rollout, *returns, std, mean, survival)
+    return make_batch(learner.policy, rollout, *returns, std, mean, survival)
 
 
-def optimise(config: Config, learner: Learner, batch: Batch, rngs: list, step: Callable) -> Metrics:
+def optimise(
+    config: Config, learner: Learner, batch: RolloutBatch, rngs: list, step: Callable
+) -> Metrics:
     """The epochs of an iteration; the last minibatch's metrics."""
     count, target = config.num_minibatches, config.adaptive_kl
     seen = [part.old_log_prob for part in batch.chunks(count)]
@@ -260,7 +264,7 @@ def optimise(config: Config, learner: Learner, batch: Batch, rngs: list, step: C
 
 
 def minibatch_step(
-    policy: ActorCritic, config: Config, net: Net, lr: Tensor, batch: Batch
+    policy: ActorCritic, config: Config, net: Net, lr: Tensor, batch: RolloutBatch
 ) -> tuple[Net, Metrics]:
     """One minibatch; `log_prob` [S, B] among the metrics is that of the policy before it. Pure."""
     options = {"max_norm": config.max_grad_norm, "eps": config.adam_eps}
@@ -277,7 +281,7 @@ def adapted(lr: Tensor, kl: Tensor, target: float) -> Tensor:
     return torch.where(kl < target / 2, faster, lr)  # (10)
 
 
-def loss(theta: Tensor, policy: ActorCritic, config: Config, batch: Batch) -> Loss:
+def loss(theta: Tensor, policy: ActorCritic, config: Config, batch: RolloutBatch) -> Loss:
     """L = L_pi - c_H H + c_V L_V [S], and its parts."""
     pi = policy.distribution(theta, batch.obs)
     value = policy.value(theta, batch.obs)
@@ -312,7 +316,7 @@ def train(config: Config, run) -> None:
     collector = Collector(envs, policy, scaler)
     pure = partial(minibatch_step, policy, config)
     step = run.update(pure)
-    run.begin(learner, train={"train": (config.iterations, config.batch_size)})
+    run.begin(learner, train={"train": (config.iterations, config.rollout_size)})
     for k in run.stage("train"):
         if run.at_boundary:  # a checkpoint is an episode boundary: fresh environments
             collector.restart(run.streams.integers("environment", config.num_envs))

@@ -38,7 +38,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from rlsuite.core.constraints import EpisodeCosts, ValueHeads, cost_per_step, experience_of_heads
+from rlsuite.core.constraints import EpisodeCosts, ValueHeads, cost_per_step, make_batch_of_heads
 from rlsuite.core.networks import ActorCritic
 from rlsuite.core.normalizers import RewardScaler
 from rlsuite.core.optim import Loss, Metrics, Net, descend
@@ -50,8 +50,8 @@ from rlsuite.core.ranges import (
     require_within,
 )
 from rlsuite.core.rollouts import (
-    Batch,
     Collector,
+    RolloutBatch,
     clipped_surrogate,
     squared_error,
     standardise,
@@ -75,7 +75,7 @@ class Config:
     max_grad_norm: float = 40.0  # of the actor, and of the critics [OmniSafe]
     discount: float = 0.99  # gamma, per step, of rewards and of costs [OmniSafe]
     gae_lambda: float = 0.95  # lambda of GAE, of rewards and of costs [OmniSafe]
-    total_steps: int = 1_000_000  # environment steps of each seed [ours; OmniSafe: 10M]
+    env_steps: int = 1_000_000  # environment steps of each seed [ours; OmniSafe: 10M]
     num_envs: int = 1  # N, environments per seed [OmniSafe]
     num_steps: int = 2048  # T; 500 steps of lambda in 1M [ours; OmniSafe: 20,000, 500 in 10M]
     normalize_obs: bool = True  # running mean and std, clipped to +-10 [OmniSafe]
@@ -93,18 +93,18 @@ class Config:
 
     @property
     def declared(self) -> Declared:
-        rows = self.batch_size // self.num_minibatches
+        rows = self.rollout_size // self.num_minibatches
         rates = ("multiplier_lr", "actor_lr", "critic_lr")
-        counts = self.total_steps, self.gradient_steps
+        counts = self.env_steps, self.gradient_steps
         return Declared(self.hidden, rows, *counts, rates, self.num_envs)
 
     @property
-    def batch_size(self) -> int:
+    def rollout_size(self) -> int:
         return self.num_envs * self.num_steps
 
     @property
     def iterations(self) -> int:
-        return self.total_steps // self.batch_size
+        return self.env_steps // self.rollout_size
 
     @property
     def gradient_steps(self) -> int:
@@ -121,9 +121,9 @@ class Config:
 PRESETS: dict[str, dict[str, dict]] = {
     "velocity": {"*": {}},  # the defaults: OmniSafe's, with a tenth of its steps an iteration
     "omnisafe": {  # OmniSafe PPOLag.yaml; minibatches of 80, since 64 do not divide 20,000
-        "*": dict(total_steps=10_000_000, num_steps=20_000, num_minibatches=250),
+        "*": dict(env_steps=10_000_000, num_steps=20_000, num_minibatches=250),
     },
-    "smoke": {"*": dict(total_steps=2048, num_steps=128, num_minibatches=4, epochs=2)},  # ours
+    "smoke": {"*": dict(env_steps=2048, num_steps=128, num_minibatches=4, epochs=2)},  # ours
 }
 
 # --------------------------------------------------------------------------------- 5. Objectives
@@ -176,7 +176,7 @@ def iterate(
     learner.multiplier = ascend(config, learner.multiplier, cost, limit)  # (3)
     multiplier, critics = learner.multiplier.theta, learner.critics.theta
     returns = config.discount, config.gae_lambda
-    batch = experience_of_heads(policy, critics, rollout, *returns)  # (4)
+    batch = make_batch_of_heads(policy, critics, rollout, *returns)  # (4)
     variance = batch.explained_variance()
     advantage = scaled_advantage(batch.advantage)  # (5)
     mixed = mixed_advantage(advantage, multiplier)  # (6)
@@ -204,7 +204,7 @@ def priced(theta: Tensor, excess: Tensor) -> Loss:
 
 
 def optimise(
-    config: Config, learner: Learner, batch: Batch, rngs: list, k: int, step: Callable
+    config: Config, learner: Learner, batch: RolloutBatch, rngs: list, k: int, step: Callable
 ) -> Metrics:
     """The epochs of an iteration: moves actor and critics; the last minibatch's metrics."""
     policy = learner.policy
@@ -231,7 +231,7 @@ def minibatch_steps(
     critics: Net,
     lr: Tensor,
     active: Tensor,
-    part: Batch,
+    part: RolloutBatch,
 ) -> tuple[Net, Net, Metrics]:
     """A few minibatches in one call, which a compiler may fuse. Pure."""
     options = {"max_norm": config.max_grad_norm, "active": active}
@@ -244,14 +244,14 @@ def minibatch_steps(
     return actor, critics, metrics | errors
 
 
-def critic_loss(theta: Tensor, policy: ActorCritic, config: Config, batch: Batch) -> Loss:
+def critic_loss(theta: Tensor, policy: ActorCritic, config: Config, batch: RolloutBatch) -> Loss:
     values = ValueHeads(policy).values(theta, batch.obs)
     error = squared_error(values, values, batch.target, None).sum(1)
     decay = config.critic_decay * theta.square().sum(1)
     return error + decay, {"value_loss": error}
 
 
-def actor_loss(theta: Tensor, policy: ActorCritic, config: Config, batch: Batch) -> Loss:
+def actor_loss(theta: Tensor, policy: ActorCritic, config: Config, batch: RolloutBatch) -> Loss:
     pi = policy.distribution(theta, batch.obs)
     log_ratio = pi.log_prob(batch.action) - batch.old_log_prob
     surrogate = clipped_surrogate(log_ratio, batch.advantage, config.clip)
@@ -277,7 +277,7 @@ def train(config: Config, run) -> None:
     collector = Collector(envs, policy, scaler)
     pure = partial(minibatch_steps, policy, config)
     step = run.update(pure)
-    run.begin(learner, train={"train": (config.iterations, config.batch_size)})
+    run.begin(learner, train={"train": (config.iterations, config.rollout_size)})
     for k in run.stage("train"):
         if run.at_boundary:  # a checkpoint is an episode boundary: fresh environments
             collector.restart(run.streams.integers("environment", config.num_envs))

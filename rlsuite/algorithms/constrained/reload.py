@@ -44,7 +44,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from rlsuite.core.constraints import ValueHeads, cost_per_step, experience_of_heads, limits, slack
+from rlsuite.core.constraints import ValueHeads, cost_per_step, limits, make_batch_of_heads, slack
 from rlsuite.core.networks import ActorCritic
 from rlsuite.core.normalizers import RewardScaler
 from rlsuite.core.optim import Loss, Metrics, Net, descend
@@ -56,8 +56,8 @@ from rlsuite.core.ranges import (
     require_within,
 )
 from rlsuite.core.rollouts import (
-    Batch,
     Collector,
+    RolloutBatch,
     clipped_surrogate,
     squared_error,
 )
@@ -73,14 +73,14 @@ class Config:
     step_size: float = 1.0  # eta of mirror descent, on advantages per step [ours]
     clip: float | None = None  # PPO's eps in place of the KL; it cycles; None: off [ours]
     policy_steps: int = 20  # m, full-batch steps per iteration [ours; MDPO: 10]
-    policy_lr: float = 3e-4  # of Adam, constant [MDPO's code]
+    actor_lr: float = 3e-4  # of Adam, constant [MDPO's code]
     critic_lr: float = 3e-4  # of Adam, constant [MDPO's code]
     critic_epochs: int = 5  # E, passes over the rollout [MDPO's code]
     critic_minibatches: int = 16  # per epoch, of 128 transitions each [MDPO's code]
     max_grad_norm: float = 0.5  # of the actor [MDPO's code]
     discount: float = 0.99  # gamma, per step, of rewards and of costs [ours]
     gae_lambda: float = 0.95  # lambda of GAE, of rewards and of costs [ours]
-    total_steps: int = 1_000_000  # environment steps of each seed [ours]
+    env_steps: int = 1_000_000  # environment steps of each seed [ours]
     num_envs: int = 1  # N, environments per seed [ours]
     num_steps: int = 2048  # T, steps per environment and iteration [ours]
     normalize_obs: bool = True  # running mean and std, clipped to +-10 [ours]
@@ -93,24 +93,24 @@ class Config:
         require_on_policy(self, "critic_minibatches")
         require_within(self, 0, 0.999999, "discount")  # its means per step have a horizon
         require_whole(self, "policy_steps", "critic_epochs")
-        require_positive(self, "multiplier_lr", "policy_lr", "critic_lr")
+        require_positive(self, "multiplier_lr", "actor_lr", "critic_lr")
         require_positive(self, "step_size", "clip", "max_grad_norm")
         require_within(self, 0, math.inf, "optimism", "multiplier_init")
 
     @property
     def declared(self) -> Declared:
-        rows = self.batch_size // self.critic_minibatches
-        rates = ("multiplier_lr", "policy_lr", "critic_lr")
-        counts = self.total_steps, self.gradient_steps
+        rows = self.rollout_size // self.critic_minibatches
+        rates = ("multiplier_lr", "actor_lr", "critic_lr")
+        counts = self.env_steps, self.gradient_steps
         return Declared(self.hidden, rows, *counts, rates, self.num_envs)
 
     @property
-    def batch_size(self) -> int:
+    def rollout_size(self) -> int:
         return self.num_envs * self.num_steps
 
     @property
     def iterations(self) -> int:
-        return self.total_steps // self.batch_size
+        return self.env_steps // self.rollout_size
 
     @property
     def gradient_steps(self) -> int:
@@ -122,7 +122,7 @@ class Config:
 # preset -> task family ("*": any task) -> what differs from the defaults
 PRESETS: dict[str, dict[str, dict]] = {
     "velocity": {"*": {}},  # the defaults
-    "smoke": {"*": dict(total_steps=2048, num_steps=128, policy_steps=3, critic_minibatches=4,
+    "smoke": {"*": dict(env_steps=2048, num_steps=128, policy_steps=3, critic_minibatches=4,
                         critic_epochs=2)},  # ours
 }  # fmt: skip
 
@@ -218,7 +218,7 @@ def iterate(
     known = slack(collector.envs, rollout.episodes, config.discount)  # (2)
     predicted = predict(learner.multiplier, config.optimism)  # (3)
     given = learner.critics.theta, rollout, config.discount, config.gae_lambda
-    batch = experience_of_heads(policy, *given, 1 - config.discount)  # (4)
+    batch = make_batch_of_heads(policy, *given, 1 - config.discount)  # (4)
     variance = batch.explained_variance()
     advantage = batch.advantage.clone()
     advantage[..., 1:].neg_()  # costs are negative rewards
@@ -238,7 +238,7 @@ def iterate(
 
 
 def policy_step(
-    policy: ActorCritic, config: Config, actor: Net, old: Tensor, batch: Batch
+    policy: ActorCritic, config: Config, actor: Net, old: Tensor, batch: RolloutBatch
 ) -> tuple[Net, Metrics]:
     """One step with all M transitions; `old` [S, P_actor] are pi_k's parameters."""
 
@@ -253,11 +253,11 @@ def policy_step(
         entropy = pi.entropy().mean(1)
         return total, {"policy_loss": total, "kl": kl.mean(1), "entropy": entropy}
 
-    return descend(actor, config.policy_lr, loss, max_norm=config.max_grad_norm)  # (6)
+    return descend(actor, config.actor_lr, loss, max_norm=config.max_grad_norm)  # (6)
 
 
 def fit_critics(
-    config: Config, learner: Learner, batch: Batch, rngs: list, step: Callable
+    config: Config, learner: Learner, batch: RolloutBatch, rngs: list, step: Callable
 ) -> Metrics:
     """Move V_0..V_C towards their targets; the last minibatch's metrics."""
     for _ in range(config.critic_epochs):
@@ -267,13 +267,13 @@ def fit_critics(
 
 
 def critic_step(
-    policy: ActorCritic, config: Config, critics: Net, batch: Batch
+    policy: ActorCritic, config: Config, critics: Net, batch: RolloutBatch
 ) -> tuple[Net, Metrics]:
     """One minibatch of regression. Pure."""
     return descend(critics, config.critic_lr, critic_loss, policy, batch)  # (8)
 
 
-def critic_loss(theta: Tensor, policy: ActorCritic, batch: Batch) -> Loss:
+def critic_loss(theta: Tensor, policy: ActorCritic, batch: RolloutBatch) -> Loss:
     values = ValueHeads(policy).values(theta, batch.obs)
     error = squared_error(values, values, batch.target, None).sum(1)
     return error, {"value_loss": error}
@@ -307,7 +307,7 @@ def train(config: Config, run) -> None:
     functions = policy_step, critic_step
     pure = (partial(each, policy, config) for each in functions)
     steps = list(map(run.update, pure))
-    run.begin(learner, train={"train": (config.iterations, config.batch_size)})
+    run.begin(learner, train={"train": (config.iterations, config.rollout_size)})
     for _ in run.stage("train"):
         if run.at_boundary:  # a checkpoint is an episode boundary: fresh environments
             collector.restart(run.streams.integers("environment", config.num_envs))

@@ -98,7 +98,7 @@ class Config:
     target_kl: float = 1.0  # KL estimate, nats, that ends a seed's epochs [release]
     epochs: int = 5  # E, passes over the pairs [release]
     batch_size: int = 50_000  # B, pairs of a decision and a denoising step [release]
-    total_steps: int = 72_000_000  # environment steps of each seed [release: 900 iterations]
+    env_steps: int = 72_000_000  # environment steps of each seed [release: 900 iterations]
     num_envs: int = 40  # N, environments per seed [paper; release]
     num_steps: int = 500  # T, decisions per environment and iteration [paper; release]
     normalize_reward: bool = True  # by the std of the discounted sum, +-10 [release]
@@ -128,7 +128,7 @@ class Config:
         require_within(self, 1, self.ddim_steps or self.denoising_steps, "tuned_steps")
         require_blocks(self, "hidden", "critic_hidden")
         require_within(self, 2, self.rollout_size // self.acting * self.tuned, "batch_size")
-        require_within(self, self.rollout_size, math.inf, "total_steps")
+        require_within(self, self.rollout_size, math.inf, "env_steps")
 
     @property
     def tuned(self) -> int:
@@ -141,7 +141,7 @@ class Config:
 
     @property
     def iterations(self) -> int:
-        return self.total_steps // self.rollout_size
+        return self.env_steps // self.rollout_size
 
     @property
     def declared(self) -> Declared:
@@ -149,7 +149,7 @@ class Config:
         steps = self.iterations * self.epochs * minibatches
         rates = ("clone_lr", "clone_last_lr", "actor_lr", "critic_lr")
         variant = "" if self.policy == "diffusion" else self.policy
-        counts = min(self.batch_size, BLOCK), self.total_steps, steps
+        counts = min(self.batch_size, BLOCK), self.env_steps, steps
         return Declared(self.hidden, *counts, rates, self.num_envs, variant=variant)
 
 
@@ -159,24 +159,24 @@ _V06 = dict(clone_epochs=3000, average_unit="epoch", average_every=5, average_fr
 _SCRATCH = dict(clone_epochs=0, denoising_steps=10, chunk=1, acting=1, num_envs=10, num_steps=1000,
                 epochs=10, clip=0.1, clip_base=0.1, least_std=0.1)  # fmt: skip
 _NOW = _SCRATCH | dict(batch_size=5000, denoising_discount=1.0)  # since v0.7
-_FORMER = _SCRATCH | dict(batch_size=10_000, total_steps=9_000_000)  # v0.6
+_FORMER = _SCRATCH | dict(batch_size=10_000, env_steps=9_000_000)  # v0.6
 _GAUSS = dict(policy="gaussian", residual=False, std_init=None, std_most=1.0)
 _KITCHEN = dict(num_steps=70, batch_size=5600, epochs=10, hidden=(256, 256, 256), activation="mish",
-                condition=(128, 32), clone_epochs=3000, total_steps=3_024_000)  # fmt: skip
+                condition=(128, 32), clone_epochs=3000, env_steps=3_024_000)  # fmt: skip
 
-# preset -> task family ("*": any) -> what differs. total_steps: without evaluating iterations
+# preset -> task family ("*": any) -> what differs. env_steps: without evaluating iterations
 PRESETS: dict[str, dict[str, dict]] = {
     "gym": {"*": {}},  # today's release
     "gym-v0.6": {"*": _V06},  # the paper's
     "gym-gaussian": {"*": dict(policy="gaussian", batch_size=5000)},  # ours: none is published
-    "scratch": {"*": _NOW | dict(total_steps=4_500_000), "Hopper": dict(total_steps=2_700_000)},
+    "scratch": {"*": _NOW | dict(env_steps=4_500_000), "Hopper": dict(env_steps=2_700_000)},
     "scratch-v0.6": {"*": _FORMER},
-    "scratch-gaussian": {"*": _NOW | _GAUSS | dict(batch_size=500, total_steps=4_500_000),
-                         "Hopper": dict(total_steps=2_700_000)},
+    "scratch-gaussian": {"*": _NOW | _GAUSS | dict(batch_size=500, env_steps=4_500_000),
+                         "Hopper": dict(env_steps=2_700_000)},
     "scratch-gaussian-v0.6": {"*": _FORMER | _GAUSS | dict(batch_size=1000)},
     "kitchen": {"*": _KITCHEN},
     "kitchen-v0.6": {"*": _KITCHEN | _V06 | dict(clone_epochs=8000)},
-    "smoke": {"*": dict(total_steps=1024, num_envs=2, num_steps=16, batch_size=32, epochs=2,
+    "smoke": {"*": dict(env_steps=1024, num_envs=2, num_steps=16, batch_size=32, epochs=2,
                         denoising_steps=4, tuned_steps=2, hidden=(32, 32, 32), clone_batch=32,
                         critic_hidden=(32, 32, 32), clone_epochs=4, average_from=4)},  # ours
 }  # fmt: skip
@@ -275,7 +275,7 @@ def clone_step(
 
 
 def finetune(config: Config, learner: Learner, collector, streams, step, ready, k: int):
-    """Iteration k, from 0: metrics [S], seconds; `ready` is `experience`, `step` is `update`."""
+    """Iteration k, from 0: metrics [S], seconds; `ready` is `make_batch`, `step` is `update`."""
     rollout = collector.collect(config.num_steps, streams["action"])  # (4)
     learner.taken = learner.taken + torch.from_numpy(rollout.taken)
     data = ready(rollout)
@@ -317,7 +317,7 @@ def denoising_discounts(config: Config) -> Tensor:
 
 
 @torch.no_grad()
-def experience(config: Config, learner: Learner, critic, table: Schedule, rollout) -> Experience:
+def make_batch(config: Config, learner: Learner, critic, table: Schedule, rollout) -> Experience:
     """The rollout in rows of decisions, with log-probabilities, advantages and targets."""
     reward = rollout.reward.astype("float32")
     if config.normalize_reward:
@@ -381,12 +381,12 @@ def train(config: Config, run) -> None:
     learner = Learner(policy, nets[0], nets[0].theta.clone(), nets[1], values, scaler, taken)
     epochs, stages = 0 if config.clone else config.clone_epochs, {}
     if epochs:
-        chunks = LoggedChunks(data, policy, config.clone_batch, run.chance("batch"))
+        chunks = LoggedChunks(data, policy, config.clone_batch, run.random("batch"))
         step = partial(clone_step, policy, config, ddpm(config.denoising_steps))
         cloning = run.update(step, chunks.draw, epochs * chunks.steps)
         stages = {"clone": (epochs, chunks.steps)}
     table = policy.schedule(least_std=config.density_std)
-    ready = partial(experience, config, learner, critic, table)
+    ready = partial(make_batch, config, learner, critic, table)
     tuning = run.update(partial(update, policy, critic, config, table))
     collector = ChunkCollector(envs, policy)
     run.begin(learner, prepare=stages, train={"finetune": (config.iterations, config.rollout_size)})

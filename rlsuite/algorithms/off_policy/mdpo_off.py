@@ -41,16 +41,16 @@ from typing import NamedTuple
 from torch import Tensor
 
 from rlsuite.core.buffers import (
-    Minibatch,
     ReplayBuffer,
     ReplayCollector,
+    TransitionBatch,
     chunks,
     require_off_policy,
 )
-from rlsuite.core.chance import Chance
 from rlsuite.core.critics import Critics, critic_loss
 from rlsuite.core.optim import Loss, Metrics, Net, descend, polyak
 from rlsuite.core.ranges import Declared, require_choice, require_positive, require_within
+from rlsuite.core.seed_random import SeedRandom
 from rlsuite.core.squashed import LOG_STD, SquashedActor
 
 # ------------------------------------------------------------------------------------- 2. Config
@@ -70,7 +70,7 @@ class Config:
     log_std_map: str = "clip"  # output to log sigma: clip to [-20, 2] [code], tanh to [-5, 2]
     batch_size: int = 256  # B, transitions per gradient step [paper; code]
     updates_per_step: float = 1.0  # gradient steps per environment step [code]
-    total_steps: int = 1_000_000  # environment steps of each seed [code; paper recalled]
+    env_steps: int = 1_000_000  # environment steps of each seed [code; paper recalled]
     warm_up: int = 10_000  # W, steps with uniform actions, without learning [code]
     capacity: int = 1_000_000  # C, transitions kept of each seed [code]
     num_envs: int = 1  # environments per seed [code]
@@ -88,12 +88,12 @@ class Config:
         updates = self.iterations * self.cycles * self.policy_delay
         rates = ("actor_lr", "critic_lr")
         return Declared(
-            self.hidden, self.batch_size, self.total_steps, updates, rates, self.num_envs, "value"
+            self.hidden, self.batch_size, self.env_steps, updates, rates, self.num_envs, "value"
         )
 
     @property
     def iterations(self) -> int:
-        return self.total_steps // self.steps_per_iteration
+        return self.env_steps // self.steps_per_iteration
 
     @property
     def steps_of_each(self) -> int:
@@ -121,7 +121,7 @@ PRESETS: dict[str, dict[str, dict]] = {
         "HumanoidStandup": dict(tsallis_q=1.4), "Walker2d": dict(tsallis_q=2.0),
         "Ant": dict(tsallis_q=2.0),
     },
-    "smoke": {"*": dict(total_steps=512, warm_up=128, capacity=256, steps_per_iteration=64,
+    "smoke": {"*": dict(env_steps=512, warm_up=128, capacity=256, steps_per_iteration=64,
                         refresh_every=32, batch_size=32, hidden=(32, 32))},  # ours; the ring wraps
 }  # fmt: skip
 
@@ -164,7 +164,7 @@ class Learner:
     policy: SquashedActor
     state: State
     buffer: ReplayBuffer
-    noise: Chance
+    rng: SeedRandom
 
 
 def initial_state(policy: SquashedActor, critics: Critics, rngs) -> State:
@@ -187,12 +187,12 @@ def iterate(config: Config, learner: Learner, collector, rngs, update) -> Metric
     return metrics
 
 
-def draw(config: Config, learner: Learner) -> tuple[Minibatch, Tensor]:
+def draw(config: Config, learner: Learner) -> tuple[TransitionBatch, Tensor]:
     """Transitions of D gradient steps, and standard normal numbers [S, 2 D, B, A]."""
     count, size = config.policy_delay, config.batch_size
     batch = learner.buffer.sample(count * size)  # (2)
     actions = learner.policy.action_size
-    noise = learner.noise.normal(2 * count, size, actions)
+    noise = learner.rng.normal(2 * count, size, actions)
     return batch, noise
 
 
@@ -274,10 +274,10 @@ def train(config: Config, run) -> None:
     policy = SquashedActor.for_envs(envs, run.device, rngs=rngs, **shape)
     critics = Critics(envs.obs_size, envs.action_size, config.hidden)
     state = initial_state(policy, critics, rngs)
-    capacity = min(config.capacity, config.total_steps)
-    rows, noise = run.chance("batch"), run.chance("action")
-    buffer = ReplayBuffer.of_transitions(envs, capacity, rows)
-    learner = Learner(policy, state, buffer, noise)
+    capacity = min(config.capacity, config.env_steps)
+    batch_rng, rng = run.random("batch"), run.random("action")
+    buffer = ReplayBuffer.of_transitions(envs, capacity, batch_rng)
+    learner = Learner(policy, state, buffer, rng)
     collector = ReplayCollector(envs, policy, buffer)
     cycle = partial(soft_cycle, policy, critics, config)
     update = run.update(cycle, partial(draw, config, learner))

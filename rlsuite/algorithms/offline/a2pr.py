@@ -42,8 +42,7 @@ import torch
 from torch import Tensor
 
 from rlsuite.core.actors import BoundedActor
-from rlsuite.core.buffers import Minibatch, ReplayBuffer, chunks
-from rlsuite.core.chance import Chance
+from rlsuite.core.buffers import ReplayBuffer, TransitionBatch, chunks
 from rlsuite.core.critics import Critics, StateValue, critic_loss
 from rlsuite.core.optim import Loss, Net, descend, polyak
 from rlsuite.core.ranges import (
@@ -55,6 +54,7 @@ from rlsuite.core.ranges import (
     require_whole,
     require_within,
 )
+from rlsuite.core.seed_random import SeedRandom
 from rlsuite.core.vae import ActionVAE
 
 # ------------------------------------------------------------------------------------- 2. Config
@@ -77,7 +77,7 @@ class Config:
     critic_lr: float = 3e-4  # of Adam, critics and V [code]
     vae_lr: float = 1e-3  # of Adam on the VAE [code: its library's default]
     batch_size: int = 256  # B, transitions per step [code]
-    total_steps: int = 1_000_000  # T, critic steps of each seed [code]
+    gradient_steps: int = 1_000_000  # T, critic steps of each seed [code]
     steps_per_iteration: int = 1000  # between two rows of the log [ours]
     normalize_obs: bool = True  # (s - mean) / (std + 1e-3) of the data [code]
     hidden: tuple[int, ...] = (256, 256, 256)  # widths of the actor, ReLU [code]
@@ -96,7 +96,7 @@ class Config:
 
     @property
     def declared(self) -> Declared:
-        rates, steps = ("actor_lr", "critic_lr", "vae_lr"), self.total_steps
+        rates, steps = ("actor_lr", "critic_lr", "vae_lr"), self.gradient_steps
         return Declared(self.hidden, self.batch_size, steps, steps, rates, value="value")
 
 
@@ -117,7 +117,7 @@ _TUNED = {data: dict(zip(_NAMES, map(float, row), strict=True)) for data, row in
 PRESETS: dict[str, dict[str, dict]] = {
     "d4rl": {"*": {}} | _TUNED,  # those of other random sets and of AntMaze are not published
     "single": {"*": {}},  # one setting for every set, as a later paper ran it again
-    "smoke": {"*": dict(total_steps=200, steps_per_iteration=50, batch_size=32, hidden=(32, 32),
+    "smoke": {"*": dict(gradient_steps=200, steps_per_iteration=50, batch_size=32, hidden=(32, 32),
                         critic_hidden=(32, 32), vae_hidden=32)},  # ours
 }  # fmt: skip
 
@@ -167,7 +167,7 @@ class Learner:
 
     policy: BoundedActor
     buffer: ReplayBuffer
-    noise: Chance
+    rng: SeedRandom
     state: State
 
 
@@ -177,7 +177,7 @@ def draw(config: Config, learner: Learner) -> tuple:
     batch = learner.buffer.sample(config.policy_freq * size)  # (1)
     rows, actions = batch.action.shape[1:]
     shapes = (rows, actions), (rows, 2 * actions), (size, 2 * actions)
-    noise = [learner.noise.normal(*shape) for shape in shapes]
+    noise = [learner.rng.normal(*shape) for shape in shapes]
     return batch.standardized(learner.policy.normalizer), noise
 
 
@@ -187,7 +187,7 @@ def critic_step(setup: Setup, state: State, batch, noise) -> tuple:
     c, lr, there = config.noise_clip, config.critic_lr, batch.next_obs
     shift = (config.policy_noise * noise).clamp(-c, c)
     action = policy.mean(state.actor_target, there)
-    action = policy.inside(action + policy.reach * shift)  # (2)
+    action = policy.clip_action(action + policy.half_width * shift)  # (2)
     discount = config.discount * (1 - batch.terminated)
     old = critics.values(state.critic_target, there, action)
     y = batch.reward + discount * old.amin(1)  # (3)
@@ -251,7 +251,7 @@ def actor_step(setup: Setup, state: State, batch, value, advantage, noise) -> tu
     return descend(state.actor, config.actor_lr, loss)  # (12)
 
 
-def actor_cycle(setup: Setup, state: State, batch: Minibatch, noise) -> tuple:
+def actor_cycle(setup: Setup, state: State, batch: TransitionBatch, noise) -> tuple:
     """`policy_freq` steps of all but the actor, which learns from the last ones' rows. Pure."""
     count, tau = setup.config.policy_freq, setup.config.polyak
     normal, latent = (x.chunk(count, 1) for x in noise[:2])
@@ -286,12 +286,12 @@ def train(config: Config, run) -> None:
     fresh = [x.initial(rngs).to(run.device) for x in (critics, values, vae)]
     nets = [Net.of(theta) for theta in (policy.theta, *fresh)]
     targets = [net.theta.clone() for net in nets[:2]]
-    buffer = ReplayBuffer.of_data(data, run.chance("batch"))
-    learner = Learner(policy, buffer, run.chance("action"), State(*nets, *targets))
+    buffer = ReplayBuffer.of_data(data, run.random("batch"))
+    learner = Learner(policy, buffer, run.random("action"), State(*nets, *targets))
     cycle = partial(actor_cycle, Setup(config, policy, critics, values, vae))
     update = run.update(cycle, partial(draw, config, learner))
     each, count = config.steps_per_iteration, config.policy_freq
-    whole = config.total_steps // each
+    whole = config.gradient_steps // each
     run.begin(learner, train={"offline": (whole, each)})
     for _ in run.stage("offline"):
         for _ in range(each // count):

@@ -43,12 +43,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rlsuite.core.buffers import Minibatch, ReplayBuffer
-from rlsuite.core.chance import Chance
+from rlsuite.core.buffers import ReplayBuffer, TransitionBatch
 from rlsuite.core.critics import Critics, critic_loss
 from rlsuite.core.gaussian import GaussianActor
 from rlsuite.core.optim import Loss, Metrics, Net, descend, polyak
 from rlsuite.core.ranges import Declared, require_offline, require_positive, require_within
+from rlsuite.core.seed_random import SeedRandom
 from rlsuite.core.squashed import SquashedActor
 
 # ------------------------------------------------------------------------------------- 2. Config
@@ -68,7 +68,7 @@ class Config:
     critic_lr: float = 3e-4  # of Adam [CORL]
     action_margin: float = 0.0  # the data's actions stay so far in the box [MCEP's code: 1e-5]
     batch_size: int = 256  # B, transitions per step [CORL]
-    total_steps: int = 1_000_000  # T, gradient steps of each seed [CORL]
+    gradient_steps: int = 1_000_000  # T, gradient steps of each seed [CORL]
     steps_per_iteration: int = 1000  # between two rows of the log [ours]
     normalize_obs: bool = True  # (s - mean) / (std + 1e-3) of the data [CORL; MCEP's code: off]
     hidden: tuple[int, ...] = (256, 256, 256)  # widths of all networks, ReLU [CORL]
@@ -82,7 +82,7 @@ class Config:
 
     @property
     def declared(self) -> Declared:
-        rates, steps = ("actor_lr", "critic_lr"), self.total_steps
+        rates, steps = ("actor_lr", "critic_lr"), self.gradient_steps
         known = {"value": "value", "variant": "mcep" if self.squashed else ""}
         return Declared(self.hidden, self.batch_size, steps, steps, rates, **known)
 
@@ -107,7 +107,8 @@ PRESETS: dict[str, dict[str, dict]] = {
     },
     "mcep": {"*": dict(temperature=0.1, **_MCEP), **_MCEP_TASKS},  # its configs
     "mcep-paper": {"*": dict(temperature=1.0, **_MCEP), **_MCEP_TASKS},  # its text
-    "smoke": {"*": dict(total_steps=200, steps_per_iteration=50, batch_size=32, hidden=(32, 32))},
+    "smoke": {"*": dict(gradient_steps=200, steps_per_iteration=50, batch_size=32,
+                        hidden=(32, 32))},
 }  # fmt: skip
 
 # --------------------------------------------------------------------------------- 5. Objectives
@@ -153,7 +154,7 @@ class Learner:
     policy: Policy
     state: State
     buffer: ReplayBuffer
-    noise: Chance
+    rng: SeedRandom
 
 
 @cache
@@ -173,28 +174,28 @@ def reward_scale(config: Config, data) -> float:
     return config.reward_factor * span
 
 
-def draw(config: Config, learner: Learner, scale: float) -> tuple[Minibatch, Tensor]:
+def draw(config: Config, learner: Learner, scale: float) -> tuple[TransitionBatch, Tensor]:
     """Transitions as the settings have them; standard normal numbers [S, 2 B, A]."""
     policy, size = learner.policy, config.batch_size
     batch = learner.buffer.sample(size)  # (1)
     batch = batch.standardized(policy.normalizer)
     reward = scale * batch.reward + config.reward_shift
-    inside = policy.reach * (1 - config.action_margin)
+    inside = policy.half_width * (1 - config.action_margin)
     action = batch.action.clamp(policy.centre - inside, policy.centre + inside)
     batch = batch._replace(reward=reward, action=action)
-    return batch, learner.noise.normal(2 * size, policy.action_size)
+    return batch, learner.rng.normal(2 * size, policy.action_size)
 
 
 def sample(policy: Policy, actor: Tensor, obs: Tensor, noise: Tensor) -> Tensor:
     """An action of pi [S, B, A], inside the box."""
     raw, _ = policy.distribution(actor, obs).sample(noise)
-    return policy.inside(policy.centre + policy.reach * raw)
+    return policy.clip_action(policy.centre + policy.half_width * raw)
 
 
 def log_density(policy: Policy, actor: Tensor, obs: Tensor, action: Tensor) -> Tensor:
     """log pi(a|s) [S, B], of actions in half widths of the box."""
-    reach = policy.reach.clamp(min=1e-30)  # a box may be flat
-    raw = (action - policy.centre) / reach
+    half_width = policy.half_width.clamp(min=1e-30)  # a box may be flat
+    raw = (action - policy.centre) / half_width
     return policy.distribution(actor, obs).log_prob(raw)
 
 
@@ -212,7 +213,12 @@ def weight_metrics(weight: Tensor, bound: float) -> Metrics:
 
 
 def awac_step(
-    policy: Policy, critics: Critics, config: Config, state: State, batch: Minibatch, noise: Tensor
+    policy: Policy,
+    critics: Critics,
+    config: Config,
+    state: State,
+    batch: TransitionBatch,
+    noise: Tensor,
 ) -> tuple[State, Metrics]:
     """One step of the critics, the actor and the targets. Pure."""
     actor, critic, critic_target = state
@@ -266,11 +272,11 @@ def train(config: Config, run) -> None:
     critics = Critics(data.obs_size, policy.action_size, config.hidden)
     critic = critics.initial(run.streams["init"]).to(run.device)
     state = State(Net.of(policy.theta), Net.of(critic), critic.clone())
-    buffer = ReplayBuffer.of_data(data, run.chance("batch"))
-    learner = Learner(policy, state, buffer, run.chance("action"))
+    buffer = ReplayBuffer.of_data(data, run.random("batch"))
+    learner = Learner(policy, state, buffer, run.random("action"))
     step = partial(awac_step, policy, critics, config)
     update = run.update(step, partial(draw, config, learner, scale))
-    run.begin(learner, train={"offline": (config.total_steps // each, each)})
+    run.begin(learner, train={"offline": (config.gradient_steps // each, each)})
     for _ in run.stage("offline"):
         for _ in range(each):
             learner.state, metrics = update(learner.state)

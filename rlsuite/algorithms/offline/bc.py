@@ -26,7 +26,7 @@ import numpy as np
 from torch import Tensor
 
 from rlsuite.core.actors import BoundedActor
-from rlsuite.core.buffers import Minibatch, ReplayBuffer
+from rlsuite.core.buffers import ReplayBuffer, TransitionBatch
 from rlsuite.core.optim import Metrics, Net, descend
 from rlsuite.core.ranges import Declared, require_offline, require_positive, require_within
 
@@ -38,7 +38,7 @@ class Config:
     best_fraction: float = 1.0  # of the episodes, by return; 1: all [CORL; 10%BC: 0.1]
     learning_rate: float = 3e-4  # of Adam [CORL]
     batch_size: int = 256  # B, transitions per step [CORL]
-    total_steps: int = 1_000_000  # T, gradient steps of each seed [CORL]
+    gradient_steps: int = 1_000_000  # T, gradient steps of each seed [CORL]
     steps_per_iteration: int = 1000  # between two rows of the log [ours]
     normalize_obs: bool = True  # (s - mean) / (std + 1e-3) of the data [CORL]
     hidden: tuple[int, ...] = (256, 256)  # widths, ReLU [CORL]
@@ -52,7 +52,7 @@ class Config:
     def declared(self) -> Declared:
         share = f"{100 * self.best_fraction:g}-percent" if self.best_fraction < 1 else ""
         rates = ("learning_rate",)
-        steps = self.total_steps
+        steps = self.gradient_steps
         return Declared(self.hidden, self.batch_size, steps, steps, rates, variant=share)
 
 
@@ -62,7 +62,8 @@ class Config:
 PRESETS: dict[str, dict[str, dict]] = {
     "d4rl": {"*": {}},
     "d4rl-10-percent": {"*": dict(best_fraction=0.1)},  # CORL's 10%BC
-    "smoke": {"*": dict(total_steps=200, steps_per_iteration=50, batch_size=32, hidden=(32, 32))},
+    "smoke": {"*": dict(gradient_steps=200, steps_per_iteration=50, batch_size=32,
+                        hidden=(32, 32))},
 }  # fmt: skip
 
 # --------------------------------------------------------------------------------- 5. Objectives
@@ -97,13 +98,13 @@ def best_episodes(data, fraction: float) -> np.ndarray | None:
     return np.concatenate([np.arange(*bounds[i]) for i in best])  # (1)
 
 
-def draw(config: Config, learner: Learner) -> tuple[Minibatch]:
+def draw(config: Config, learner: Learner) -> tuple[TransitionBatch]:
     batch = learner.buffer.sample(config.batch_size)  # (2)
     return (batch.standardized(learner.policy.normalizer),)
 
 
 def clone_step(
-    policy: BoundedActor, config: Config, actor: Net, batch: Minibatch
+    policy: BoundedActor, config: Config, actor: Net, batch: TransitionBatch
 ) -> tuple[Net, Metrics]:
     """One step. Pure."""
 
@@ -123,12 +124,12 @@ def train(config: Config, run) -> None:
     standardize, hidden = config.normalize_obs, config.hidden
     policy = BoundedActor.for_data(data, standardize, run.device, rngs=rngs, hidden=hidden)
     kept = best_episodes(data, config.best_fraction)
-    buffer = ReplayBuffer.of_data(data, run.chance("batch"), kept)
+    buffer = ReplayBuffer.of_data(data, run.random("batch"), kept)
     learner = Learner(policy, Net.of(policy.theta), buffer)
     step = partial(clone_step, policy, config)
     update = run.update(step, partial(draw, config, learner))
     each = config.steps_per_iteration
-    run.begin(learner, train={"offline": (config.total_steps // each, each)})
+    run.begin(learner, train={"offline": (config.gradient_steps // each, each)})
     for _ in run.stage("offline"):
         for _ in range(each):
             learner.actor, metrics = update(learner.actor)

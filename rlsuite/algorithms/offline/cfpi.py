@@ -36,13 +36,13 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from rlsuite.core.buffers import Minibatch, ReplayBuffer
-from rlsuite.core.chance import Chance
+from rlsuite.core.buffers import ReplayBuffer, TransitionBatch
 from rlsuite.core.closed_form import ClosedFormPolicy, live_components, require_closed_form
 from rlsuite.core.critics import critic_loss
 from rlsuite.core.optim import Metrics, Net, descend, polyak
 from rlsuite.core.quantiles import Fractions, draw_fractions, quantile_loss
 from rlsuite.core.ranges import Declared, RunFolder, require_offline, require_positive
+from rlsuite.core.seed_random import SeedRandom
 
 # ------------------------------------------------------------------------------------- 2. Config
 
@@ -61,7 +61,7 @@ class Config:
     behaviour_steps: int = 500_000  # of fitting pi_b [paper; code]
     behaviour_lr: float = 1e-4  # of Adam [paper; code]
     critic_lr: float = 3e-4  # of Adam [paper: AntMaze; code]
-    total_steps: int = 400_000  # T, of SARSA; by data set in the presets [paper: table 16]
+    gradient_steps: int = 400_000  # T, of SARSA; by data set in the presets [paper: table 16]
     improvement_steps: int = 0  # with the improved policy's actions; 0: one-step [paper]
     round_steps: int = 0  # of these with one critic in I; 0: always the newest [code: 200k]
     target_noise: float = 0.1  # std where I has the newest, in half widths of the box [code]
@@ -91,14 +91,14 @@ class Config:
     def stages(self) -> dict[str, tuple[int, int]]:
         """Iterations of each, and the steps of one of them; the behaviour's prepare."""
         steps = {"behaviour": 0 if self.on else self.behaviour_steps}
-        steps |= {"sarsa": self.total_steps, "improvement": self.improvement_steps}
+        steps |= {"sarsa": self.gradient_steps, "improvement": self.improvement_steps}
         each = self.steps_per_iteration
         counts = {name: count // each if self.learns else 0 for name, count in steps.items()}
         return {name: (count, each) for name, count in counts.items()}
 
     @property
     def declared(self) -> Declared:
-        steps = self.total_steps + self.improvement_steps if self.learns else 1
+        steps = self.gradient_steps + self.improvement_steps if self.learns else 1
         rates, value = ("behaviour_lr", "critic_lr"), "value" if self.learns else ""
         parts = ["on"] * bool(self.on) + [self.operator] * (self.operator != "better")
         variant = "-".join(parts + ["twins"] * (self.learns and not self.quantiles))
@@ -110,10 +110,10 @@ class Config:
 # Table 16: SARSA steps, chosen by held-out errors of the value; and log tau of one set
 _STEPS = {"HalfCheetah/medium": 200, "HalfCheetah/medium-replay": 1500, "Walker2d/medium": 700,
           "Hopper/medium-replay": 300, "Walker2d/medium-replay": 1100}  # fmt: skip
-_SETS = {name: dict(total_steps=1000 * count) for name, count in _STEPS.items()}
+_SETS = {name: dict(gradient_steps=1000 * count) for name, count in _STEPS.items()}
 _MODES = {"Hopper/medium-expert": dict(log_tau=0.0)}
 _MAZE = dict(components=8, log_tau=1.5, normalize_obs=False, reward_shift=-1.0,
-             total_steps=20_000, improvement_steps=980_000)  # fmt: skip
+             gradient_steps=20_000, improvement_steps=980_000)  # fmt: skip
 _ROUNDS = dict(components=12, improvement_steps=1_000_000, round_steps=200_000)
 
 # preset -> task family or family/level of the data ("*": any) -> what differs from the defaults
@@ -122,7 +122,7 @@ PRESETS: dict[str, dict[str, dict]] = {
     "single": {"*": dict(operator="single", components=1), **_SETS},  # I_SG, log tau 0.5
     "multi-step": {"*": _ROUNDS, **_SETS},
     "released": {"*": dict(rules="released"), "AntMaze": _MAZE, **_SETS, **_MODES},
-    "smoke": {"*": dict(total_steps=150, steps_per_iteration=50, batch_size=32, hidden=(32, 32),
+    "smoke": {"*": dict(gradient_steps=150, steps_per_iteration=50, batch_size=32, hidden=(32, 32),
                         behaviour_steps=100, components=2, quantiles=4, improvement_steps=50,
                         behaviour_lr=1e-3)},  # ours
 }  # fmt: skip
@@ -157,14 +157,14 @@ class Learner:
     state: State
     buffer: ReplayBuffer
     pairs: ReplayBuffer  # the data's rows whose next action is known, with that
-    noise: Chance
+    rng: SeedRandom
 
 
 def clone_step(
-    policy: ClosedFormPolicy, config: Config, state: State, batch: Minibatch
+    policy: ClosedFormPolicy, config: Config, state: State, batch: TransitionBatch
 ) -> tuple[State, Metrics]:
     """One step of the behaviour. Pure."""
-    action = (batch.action - policy.centre) / policy.reach
+    action = (batch.action - policy.centre) / policy.half_width
 
     def loss(theta):
         pi = policy.network.distribution(theta, batch.obs)
@@ -177,7 +177,7 @@ def clone_step(
     return state._replace(behaviour=net), metrics
 
 
-def draw_logged(config: Config, learner: Learner) -> tuple[Minibatch]:
+def draw_logged(config: Config, learner: Learner) -> tuple[TransitionBatch]:
     batch = learner.buffer.sample(config.batch_size)
     return (batch.standardized(learner.policy.normalizer),)
 
@@ -187,10 +187,10 @@ def draw(config: Config, learner: Learner) -> tuple:
     batch = learner.pairs.sample(config.batch_size)  # (2)
     batch = batch.standardized(learner.policy.normalizer)
     action, next_action = batch.action.chunk(2, -1)
-    reward, noise = batch.reward + config.reward_shift, learner.noise
+    reward, rng = batch.reward + config.reward_shift, learner.rng
     batch = batch._replace(reward=reward, action=action)
-    fractions = draw_fractions(noise, config.batch_size, config.quantiles)
-    return batch, next_action, fractions, noise.normal(*action.shape[1:])
+    fractions = draw_fractions(rng, config.batch_size, config.quantiles)
+    return batch, next_action, fractions, rng.normal(*action.shape[1:])
 
 
 def improved_action(
@@ -202,7 +202,7 @@ def improved_action(
         return policy.improved(behaviour, state.anchor, obs)
     action = policy.improved(behaviour, state.critic.theta, obs)
     noise = (config.target_noise * noise).clamp(-c, c)
-    return policy.inside(action + policy.reach * noise)
+    return policy.clip_action(action + policy.half_width * noise)
 
 
 def critic_step(
@@ -210,7 +210,7 @@ def critic_step(
     config: Config,
     improving: bool,
     state: State,
-    batch: Minibatch,
+    batch: TransitionBatch,
     next_action: Tensor,
     fractions: Fractions,
     noise: Tensor,
@@ -272,12 +272,12 @@ def start(config: Config, run, data) -> Learner:
     policy = ClosedFormPolicy.of(config, data, run.streams["init"], base).to(run.device)
     behaviour, critic = map(Net.of, policy.parts())
     state = State(behaviour, critic, critic.theta.clone(), critic.theta.clone())
-    rows = run.chance("batch")
-    buffer = pairs = ReplayBuffer.of_data(data, rows)
+    batch_rng = run.random("batch")
+    buffer = pairs = ReplayBuffer.of_data(data, batch_rng)
     if config.learns:
         doubled, kept = data.with_next_actions(run.say)
-        pairs = ReplayBuffer.of_data(doubled, rows, kept)
-    return Learner(policy, state, buffer, pairs, run.chance("action"))
+        pairs = ReplayBuffer.of_data(doubled, batch_rng, kept)
+    return Learner(policy, state, buffer, pairs, run.random("action"))
 
 
 def train(config: Config, run) -> None:

@@ -37,7 +37,6 @@ from torch import Tensor
 
 from rlsuite.core.actors import BoundedActor
 from rlsuite.core.buffers import ReplayBuffer
-from rlsuite.core.chance import Chance
 from rlsuite.core.critics import Critics, StateValue, critic_loss
 from rlsuite.core.distributions import DiagGaussian
 from rlsuite.core.dynamics import Draw, Dynamics, require_models
@@ -49,6 +48,7 @@ from rlsuite.core.ranges import (
     require_positive,
     require_within,
 )
+from rlsuite.core.seed_random import SeedRandom
 from rlsuite.core.weights import EQUAL, regression_loss, regression_weights
 from rlsuite.envs.faults import warn_once
 
@@ -84,7 +84,7 @@ class Config:
     spectral_norm: bool = False  # the mean head's is one [ours: off; code on]
     dynamics: RunFolder | None = None  # run folder whose models to use instead [code: a file]
     batch_size: int = 256  # B, transitions per step [paper; code]
-    total_steps: int = 1_000_000  # T, gradient steps of each seed [paper: MuJoCo]
+    gradient_steps: int = 1_000_000  # T, gradient steps of each seed [paper: MuJoCo]
     steps_per_iteration: int = 1000  # between two rows of the log [ours]
     hidden: tuple[int, ...] = (256, 256)  # widths of pi, V and Q, ReLU [code]
 
@@ -98,7 +98,7 @@ class Config:
 
     @property
     def declared(self) -> Declared:
-        steps, rates = self.total_steps, ("alpha_lr", "actor_lr", "critic_lr", "model_lr")
+        steps, rates = self.gradient_steps, ("alpha_lr", "actor_lr", "critic_lr", "model_lr")
         return Declared(self.hidden, self.batch_size, steps, steps, rates, value="value")
 
 
@@ -107,7 +107,7 @@ class Config:
 _BETA = {f"{task}/{level}": dict(temperature=0.1) for task in ("HalfCheetah", "Hopper", "Walker2d")
          for level in ("medium-replay", "medium-expert", "expert")}  # fmt: skip
 for _hand in ("AdroitHandPen", "AdroitHandHammer", "AdroitHandDoor", "AdroitHandRelocate"):
-    _BETA[_hand] = dict(temperature=30.0, total_steps=100_000)
+    _BETA[_hand] = dict(temperature=30.0, gradient_steps=100_000)
     _BETA[f"{_hand}/expert"] = dict(temperature=0.01)
 # preset -> task family or family/level of the data ("*": any) -> what differs from the defaults
 PRESETS: dict[str, dict[str, dict]] = {
@@ -115,8 +115,8 @@ PRESETS: dict[str, dict[str, dict]] = {
     "released": {"*": dict(
         budget=-10.0, temperature=30.0, max_weight=1000.0, bonus_reward=False, next_states=True,
         mean_actions=True, clip_states=10.0, actor_lr=3e-3, critic_lr=3e-3, inverse_std=True,
-        spectral_norm=True, total_steps=100_000)},
-    "smoke": {"*": dict(total_steps=200, steps_per_iteration=50, batch_size=32, hidden=(32, 32),
+        spectral_norm=True, gradient_steps=100_000)},
+    "smoke": {"*": dict(gradient_steps=200, steps_per_iteration=50, batch_size=32, hidden=(32, 32),
                         model_steps=100, model_hidden=(32, 32), members=2, bonus=0.1)},
 }  # fmt: skip
 
@@ -153,7 +153,7 @@ class Learner:
     dynamics: Dynamics
     state: State
     buffer: ReplayBuffer
-    noise: Chance
+    rng: SeedRandom
 
 
 def fit_models(config: Config, learner: Learner) -> Metrics:
@@ -165,7 +165,7 @@ def draw(nets: Nets, learner: Learner) -> tuple:
     """Transitions of one step, and what is random for alpha, for V and for pi."""
     rows = nets.config.batch_size
     batch = learner.buffer.sample(rows)  # (2)
-    return batch, [nets.models.draw(learner.noise, rows) for _ in range(3)]
+    return batch, [nets.models.draw(learner.rng, rows) for _ in range(3)]
 
 
 def distribution(policy: BoundedActor, actor, obs) -> DiagGaussian:
@@ -181,7 +181,7 @@ def value_steps(nets: Nets, model, state: State, batch, draws) -> tuple:
     pi = distribution(policy, state.actor.theta, obs)
 
     def action(draw):
-        return policy.inside(pi.sample(draw.action))
+        return policy.clip_action(pi.sample(draw.action))
 
     def gap(theta, draw):
         asked = pi.mean if config.mean_actions else action(draw)
@@ -241,7 +241,7 @@ def csve_step(nets: Nets, model, state: State, batch, draws) -> tuple:
         pi = distribution(policy, theta, obs)
         total = regression_loss(pi.log_prob(batch.action), weight)
         if config.bonus:
-            action = policy.inside(pi.sample(draws[2].action))
+            action = policy.clip_action(pi.sample(draws[2].action))
             promise = bonus(nets, model, value.theta, obs, action, draws[2])
             total = total - config.bonus * promise
         return total, {"actor_loss": total}
@@ -266,8 +266,8 @@ def start(config: Config, run, data) -> tuple[Learner, Nets]:
     value, critic = (Net.of(x.initial(rngs).to(run.device)) for x in (values, critics))
     dual = Net.of(policy.theta.new_full((len(rngs), 1), math.log(config.alpha)))
     state = State(Net.of(policy.theta), value, critic, critic.theta.clone(), dual)
-    buffer = ReplayBuffer.of_data(data, run.chance("batch"))
-    learner = Learner(policy, dynamics, state, buffer, run.chance("action"))
+    buffer = ReplayBuffer.of_data(data, run.random("batch"))
+    learner = Learner(policy, dynamics, state, buffer, run.random("action"))
     return learner, Nets(config, policy, critics, values, dynamics.ensemble)
 
 
@@ -289,7 +289,7 @@ def train(config: Config, run) -> None:
     update = run.update(partial(csve_step, nets), partial(draw, nets, learner))
     each = config.steps_per_iteration
     fitting = 0 if config.dynamics else config.model_steps // each
-    stages = {"models": (fitting, each)}, {"offline": (config.total_steps // each, each)}
+    stages = {"models": (fitting, each)}, {"offline": (config.gradient_steps // each, each)}
     run.begin(learner, prepare=stages[0], train=stages[1])
     for _ in run.stage("models"):
         run.log(fit_models(config, learner))

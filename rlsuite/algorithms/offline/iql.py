@@ -35,7 +35,7 @@ import torch
 from torch import Tensor
 
 from rlsuite.core.actors import BoundedActor
-from rlsuite.core.buffers import Minibatch, ReplayBuffer
+from rlsuite.core.buffers import ReplayBuffer, TransitionBatch
 from rlsuite.core.critics import Critics, StateValue, critic_loss
 from rlsuite.core.distributions import DiagGaussian
 from rlsuite.core.optim import Metrics, Net, descend, polyak
@@ -59,20 +59,21 @@ class Config:
     reward_shift: float = 0.0  # added to every reward, after scaling [code: AntMaze -1]
     discount: float = 0.99  # gamma, per step [paper; code]
     polyak: float = 0.005  # of the targets' moving average [paper; code]
-    learning_rate: float = 3e-4  # of Adam, all networks [paper; code]
-    anneal_actor_lr: bool = True  # to zero along a cosine over total_steps [paper; code]
+    actor_lr: float = 3e-4  # of Adam [paper; code]
+    critic_lr: float = 3e-4  # of Adam, V and Q [paper; code]
+    anneal_lr: bool = True  # to zero along a cosine over gradient_steps [paper; code]
     log_std_min: float = -5.0  # bounds of the actor's log sigma [code]
     log_std_max: float = 2.0  # [code]
     action_margin: float = 1e-5  # the data's actions stay this far inside the box [code]
     batch_size: int = 256  # B, transitions per step [paper; code]
-    total_steps: int = 1_000_000  # T, gradient steps of each seed [paper; code]
+    gradient_steps: int = 1_000_000  # T, gradient steps of each seed [paper; code]
     steps_per_iteration: int = 1000  # between two rows of the log [ours]
     normalize_obs: bool = False  # (s - mean) / (std + 1e-3) of the data [code: off; CORL: on]
     hidden: tuple[int, ...] = (256, 256)  # widths of all networks, ReLU [paper; code]
 
     def __post_init__(self) -> None:
         require_offline(self)
-        require_positive(self, "learning_rate", "max_weight")
+        require_positive(self, "actor_lr", "critic_lr", "max_weight")
         require_within(self, 0, 1, "discount", "polyak", "action_margin")
         require_within(self, 0, math.inf, "temperature")
         require_between(self, 0, 1, "expectile")
@@ -80,8 +81,8 @@ class Config:
 
     @property
     def declared(self) -> Declared:
-        rates = ("learning_rate",)
-        steps = self.total_steps
+        rates = ("actor_lr", "critic_lr")
+        steps = self.gradient_steps
         return Declared(self.hidden, self.batch_size, steps, steps, rates, value="value")
 
 
@@ -99,7 +100,8 @@ PRESETS: dict[str, dict[str, dict]] = {
         "AdroitHandDoor": _HAND, "AdroitHandHammer": _HAND, "AdroitHandPen": _HAND,
         "AdroitHandRelocate": _HAND, "FrankaKitchen": _HAND,
     },
-    "smoke": {"*": dict(total_steps=200, steps_per_iteration=50, batch_size=32, hidden=(32, 32))},
+    "smoke": {"*": dict(gradient_steps=200, steps_per_iteration=50, batch_size=32,
+                        hidden=(32, 32))},
 }  # fmt: skip
 
 # --------------------------------------------------------------------------------- 5. Objectives
@@ -153,17 +155,17 @@ def reward_scale(config: Config, data) -> float:
 
 def actor_rate(config: Config, t: int) -> float:
     """The learning rate of pi after `t` steps."""
-    angle = math.pi * t / config.total_steps if config.anneal_actor_lr else 0.0
-    return config.learning_rate * 0.5 * (1 + math.cos(angle))
+    angle = math.pi * t / config.gradient_steps if config.anneal_lr else 0.0
+    return config.actor_lr * 0.5 * (1 + math.cos(angle))
 
 
-def draw(config: Config, learner: Learner, scale: float) -> tuple[Minibatch]:
+def draw(config: Config, learner: Learner, scale: float) -> tuple[TransitionBatch]:
     """Transitions with their rewards scaled, and actions inside the box."""
     policy = learner.policy
     batch = learner.buffer.sample(config.batch_size)  # (1)
     batch = batch.standardized(policy.normalizer)
     reward = scale * batch.reward + config.reward_shift
-    inside = policy.reach * (1 - config.action_margin)
+    inside = policy.half_width * (1 - config.action_margin)
     action = batch.action.clamp(policy.centre - inside, policy.centre + inside)
     return (batch._replace(reward=reward, action=action),)
 
@@ -174,12 +176,12 @@ def iql_step(
     values: StateValue,
     config: Config,
     state: State,
-    batch: Minibatch,
+    batch: TransitionBatch,
     actor_lr: Tensor,
 ) -> tuple[State, Metrics]:
     """One step of V, pi and Q, in this order. Pure."""
     actor, value, critic, critic_target = state
-    lr, obs = config.learning_rate, batch.obs
+    lr, obs = config.critic_lr, batch.obs
     q = critics.values(critic_target, obs, batch.action).amin(1)  # (2)
 
     def asymmetric(theta):
@@ -221,13 +223,13 @@ def train(config: Config, run) -> None:
     policy = BoundedActor.for_data(data, config.normalize_obs, run.device, **network)
     critics = Critics(data.obs_size, policy.action_size, config.hidden)
     values = StateValue(data.obs_size, config.hidden)
-    actor, buffer = Net.of(policy.theta), ReplayBuffer.of_data(data, run.chance("batch"))
+    actor, buffer = Net.of(policy.theta), ReplayBuffer.of_data(data, run.random("batch"))
     critic, value = (Net.of(x.initial(rngs).to(run.device)) for x in (critics, values))
     learner = Learner(policy, State(actor, value, critic, critic.theta.clone()), buffer)
     drawing = partial(draw, config, learner, reward_scale(config, data))
     step = partial(iql_step, policy, critics, values, config)
     update = run.update(step, drawing)
-    run.begin(learner, train={"offline": (config.total_steps // each, each)})
+    run.begin(learner, train={"offline": (config.gradient_steps // each, each)})
     for k in run.stage("offline"):
         for t in range(k * each, (k + 1) * each):
             lr = torch.tensor(actor_rate(config, t))

@@ -40,8 +40,7 @@ import torch
 from torch import Tensor
 
 from rlsuite.core.actors import BoundedActor
-from rlsuite.core.buffers import Minibatch, ReplayBuffer, chunks
-from rlsuite.core.chance import Chance
+from rlsuite.core.buffers import ReplayBuffer, TransitionBatch, chunks
 from rlsuite.core.critics import Critics, critic_loss
 from rlsuite.core.optim import Metrics, Net, descend, polyak
 from rlsuite.core.ranges import (
@@ -54,6 +53,7 @@ from rlsuite.core.ranges import (
     require_within,
 )
 from rlsuite.core.replay import Explorer
+from rlsuite.core.seed_random import SeedRandom
 from rlsuite.core.vae import ActionVAE, kl_to_prior
 
 # ------------------------------------------------------------------------------------- 2. Config
@@ -61,7 +61,7 @@ from rlsuite.core.vae import ActionVAE, kl_to_prior
 
 @dataclass(frozen=True)
 class Config:
-    penalty: float = 0.1  # lambda; see the presets [code: by data set]
+    support_weight: float = 0.1  # lambda; see the presets [code: by data set]
     density_beta: float = 0.5  # beta, weight of the VAE's KL [paper; code]
     density_steps: int = 100_000  # of fitting the VAE [code]
     density_lr: float = 1e-3  # of Adam on the VAE [code]
@@ -70,7 +70,7 @@ class Config:
     normalize_q: bool = True  # divide Q by its mean size in the actor's loss [paper; code]
     dropout: float = 0.1  # of the actor's hidden layers [code: MuJoCo; AntMaze 0]
     discount: float = 0.99  # gamma, per step [paper; code]
-    tau: float = 0.005  # of the targets' moving average, per actor step [paper; code]
+    polyak: float = 0.005  # of the targets' moving average, per actor step [paper; code]
     policy_noise: float = 0.2  # std of the target's noise, in half widths of the box [code]
     noise_clip: float = 0.5  # c, in half widths of the box [code]
     policy_freq: int = 2  # critic steps per actor step [paper; code]
@@ -80,10 +80,10 @@ class Config:
     critic_last: float | None = None  # the same of the critics [code: AntMaze 3e-3]
     reward_shift: float = 0.0  # added to every reward [code: AntMaze -1]
     batch_size: int = 256  # B, transitions per step [paper; code]
-    total_steps: int = 1_000_000  # T, critic steps of each seed [paper; code]
+    gradient_steps: int = 1_000_000  # T, critic steps of each seed [paper; code]
     online_steps: int = 0  # T', after those; 0: offline only [code: 1M on AntMaze]
     exploration_noise: float = 0.1  # std of online actions, in half widths of the box [code]
-    penalty_floor: float = 0.2  # of lambda's cooling online [code; CORL on Adroit 0.5]
+    support_weight_floor: float = 0.2  # of lambda's cooling online [code; CORL on Adroit 0.5]
     cooling_steps: int = 1_000_000  # in which lambda would reach zero online [code]
     steps_per_iteration: int = 1000  # between two rows of the log [ours]
     normalize_obs: bool = True  # (s - mean) / (std + 1e-3) of the data [code: MuJoCo]
@@ -95,8 +95,8 @@ class Config:
         require_whole(self, "density_hidden", "cooling_steps")
         require_positive(self, "density_beta", "density_lr", "actor_lr", "critic_lr", "noise_clip")
         require_positive(self, "actor_last", "critic_last")
-        require_within(self, 0, 1, "discount", "tau", "penalty_floor", "dropout")
-        require_within(self, 0, math.inf, "penalty", "policy_noise", "exploration_noise")
+        require_within(self, 0, 1, "discount", "polyak", "support_weight_floor", "dropout")
+        require_within(self, 0, math.inf, "support_weight", "policy_noise", "exploration_noise")
         if not (self.density or self.density_steps):
             raise ValueError("density_steps is 0; name a run that has fitted one: --density FOLDER")
         if self.dropout == 1:
@@ -105,9 +105,10 @@ class Config:
     @property
     def declared(self) -> Declared:
         rates = ("density_lr", "actor_lr", "critic_lr")
-        steps, online = self.total_steps + self.online_steps, "online" if self.online_steps else ""
+        steps = self.gradient_steps + self.online_steps
+        online = "online" if self.online_steps else ""
         known = {"value": "value", "variant": online}
-        return Declared(self.hidden, self.batch_size, steps, self.total_steps, rates, **known)
+        return Declared(self.hidden, self.batch_size, steps, self.gradient_steps, rates, **known)
 
     def stage(self, steps: int) -> tuple[int, int]:
         """Iterations of a stage of so many steps, and the steps of each."""
@@ -124,18 +125,24 @@ _MAZE = dict(dropout=0.0, actor_lr=1e-4, actor_last=1e-3, critic_last=3e-3, norm
 PRESETS: dict[str, dict[str, dict]] = {
     "d4rl": {
         "*": {},
-        "HalfCheetah/medium": dict(penalty=0.05), "HalfCheetah/medium-replay": dict(penalty=0.05),
-        "HalfCheetah/medium-expert": dict(penalty=1.0),
-        "Hopper/medium": dict(penalty=0.1), "Hopper/medium-replay": dict(penalty=0.1),
-        "Hopper/medium-expert": dict(penalty=0.2),
-        "Walker2d/medium": dict(penalty=0.2), "Walker2d/medium-replay": dict(penalty=0.2),
-        "Walker2d/medium-expert": dict(penalty=0.5),
+        "HalfCheetah/medium": dict(support_weight=0.05),
+        "HalfCheetah/medium-replay": dict(support_weight=0.05),
+        "HalfCheetah/medium-expert": dict(support_weight=1.0),
+        "Hopper/medium": dict(support_weight=0.1),
+        "Hopper/medium-replay": dict(support_weight=0.1),
+        "Hopper/medium-expert": dict(support_weight=0.2),
+        "Walker2d/medium": dict(support_weight=0.2),
+        "Walker2d/medium-replay": dict(support_weight=0.2),
+        "Walker2d/medium-expert": dict(support_weight=0.5),
         "AntMaze": _MAZE,
-        "AntMaze/umaze": dict(penalty=0.25), "AntMaze/umaze-diverse": dict(penalty=0.25),
-        "AntMaze/medium-play": dict(penalty=0.05), "AntMaze/medium-diverse": dict(penalty=0.025),
-        "AntMaze/large-play": dict(penalty=0.025), "AntMaze/large-diverse": dict(penalty=0.025),
+        "AntMaze/umaze": dict(support_weight=0.25),
+        "AntMaze/umaze-diverse": dict(support_weight=0.25),
+        "AntMaze/medium-play": dict(support_weight=0.05),
+        "AntMaze/medium-diverse": dict(support_weight=0.025),
+        "AntMaze/large-play": dict(support_weight=0.025),
+        "AntMaze/large-diverse": dict(support_weight=0.025),
     },
-    "smoke": {"*": dict(total_steps=200, steps_per_iteration=50, batch_size=32, hidden=(32, 32),
+    "smoke": {"*": dict(gradient_steps=200, steps_per_iteration=50, batch_size=32, hidden=(32, 32),
                         density_steps=100, density_hidden=32, online_steps=50)},  # ours
 }  # fmt: skip
 
@@ -184,7 +191,7 @@ class Learner:
     density: Net
     state: State
     buffer: ReplayBuffer  # the data, under what each seed has collected itself
-    noise: Chance
+    rng: SeedRandom
 
 
 def fit_density(config: Config, learner: Learner, fit: Callable) -> Metrics:
@@ -194,15 +201,15 @@ def fit_density(config: Config, learner: Learner, fit: Callable) -> Metrics:
     return metrics
 
 
-def draw_pairs(config: Config, learner: Learner) -> tuple[Minibatch, Tensor]:
+def draw_pairs(config: Config, learner: Learner) -> tuple[TransitionBatch, Tensor]:
     """What a step of the VAE takes: transitions, and standard normal numbers [S, B, 2 A]."""
     rows, policy = config.batch_size, learner.policy
     batch = learner.buffer.sample(rows).standardized(policy.normalizer)
-    return batch, learner.noise.normal(rows, 2 * policy.action_size)
+    return batch, learner.rng.normal(rows, 2 * policy.action_size)
 
 
 def density_step(
-    density: ActionVAE, config: Config, net: Net, batch: Minibatch, noise: Tensor
+    density: ActionVAE, config: Config, net: Net, batch: TransitionBatch, noise: Tensor
 ) -> tuple[Net, Metrics]:
     """One step of the VAE. Pure."""
 
@@ -223,34 +230,34 @@ def iterate(config: Config, learner: Learner, update: Callable, explore=None) ->
     for _ in range(config.steps_per_iteration // config.policy_freq):
         if explore is not None:
             factor = explore(config.policy_freq)
-        weight = torch.tensor(config.penalty * factor)
+        weight = torch.tensor(config.support_weight * factor)
         density = learner.density.theta
         learner.state, metrics = update(density, learner.state, weight=weight)
         learner.policy.theta.copy_(learner.state.actor.theta)
     return metrics
 
 
-def draw(config: Config, learner: Learner) -> tuple[Minibatch, Noise]:
+def draw(config: Config, learner: Learner) -> tuple[TransitionBatch, Noise]:
     """Transitions of one actor cycle, and all its random numbers."""
     batch = learner.buffer.sample(config.batch_size * config.policy_freq)  # (2)
     batch = batch.standardized(learner.policy.normalizer)
     shifted = batch._replace(reward=batch.reward + config.reward_shift)
-    return shifted, draw_noise(config, learner.policy, learner.noise)
+    return shifted, draw_noise(config, learner.policy, learner.rng)
 
 
-def draw_noise(config: Config, policy: BoundedActor, noise: Chance) -> Noise:
+def draw_noise(config: Config, policy: BoundedActor, rng: SeedRandom) -> Noise:
     rows, actions = config.batch_size, policy.action_size
-    masks = dropout_masks(config, noise)
-    target = noise.normal(config.policy_freq * rows, actions)
-    return Noise(target, noise.normal(rows, 2 * actions), masks)
+    masks = dropout_masks(config, rng)
+    target = rng.normal(config.policy_freq * rows, actions)
+    return Noise(target, rng.normal(rows, 2 * actions), masks)
 
 
-def dropout_masks(config: Config, noise: Chance) -> list[tuple[Tensor, ...] | None]:
+def dropout_masks(config: Config, rng: SeedRandom) -> list[tuple[Tensor, ...] | None]:
     """A cycle's masks, for each pass through pi: per hidden layer [S, B, H], 0 or 1 / (1 - p)."""
     passes, keep = config.policy_freq + 1, 1 - config.dropout
     if not config.dropout:
         return [None] * passes
-    draws = [noise.uniform(passes, config.batch_size, width) for width in config.hidden]
+    draws = [rng.uniform(passes, config.batch_size, width) for width in config.hidden]
     layers = [(x < keep).float().transpose(0, 1) / keep for x in draws]
     return list(zip(*layers, strict=True))
 
@@ -262,7 +269,7 @@ def target_value(
     c = config.noise_clip
     noise = (config.policy_noise * noise).clamp(-c, c)
     action = policy.mean(state.actor_target, batch.next_obs, dropout)
-    action = policy.inside(action + policy.reach * noise)  # (3)
+    action = policy.clip_action(action + policy.half_width * noise)  # (3)
     values = critics.values(state.critic_target, batch.next_obs, action)
     discount = config.discount * (1 - batch.terminated)
     return batch.reward + discount * values.amin(1)  # (4)
@@ -275,7 +282,7 @@ def actor_cycle(
     config: Config,
     density_theta: Tensor,
     state: State,
-    batch: Minibatch,
+    batch: TransitionBatch,
     noise: Noise,
     weight: Tensor,
 ) -> tuple[State, Metrics]:
@@ -296,12 +303,12 @@ def actor_cycle(
         rebuilt = density.rebuild(density_theta, obs, action, noise.latent)
         error = density_error(action, *rebuilt, config.density_beta)
         total = policy_loss(value, error, weight, config.normalize_q)  # (6)
-        return total, {"policy_loss": total, "penalty": error.mean(1)}
+        return total, {"policy_loss": total, "density_error": error.mean(1)}
 
     actor, more = descend(actor, config.actor_lr, loss)  # (7)
     # targets
-    actor_target = polyak(actor_target, actor.theta, config.tau)
-    critic_target = polyak(critic_target, critic.theta, config.tau)  # (8)
+    actor_target = polyak(actor_target, actor.theta, config.polyak)
+    critic_target = polyak(critic_target, critic.theta, config.polyak)  # (8)
     return State(actor, critic, actor_target, critic_target), metrics | more
 
 
@@ -309,7 +316,7 @@ def explore(config: Config, explorer: Explorer, rngs: list, count: int) -> float
     """`count` steps of pi plus noise in every environment; lambda's factor after them."""
     explorer.step(count, config.exploration_noise, rngs)  # (9)
     collected = explorer.buffer.added
-    return max(config.penalty_floor, 1 - collected / config.cooling_steps)  # (10)
+    return max(config.support_weight_floor, 1 - collected / config.cooling_steps)  # (10)
 
 
 # -------------------------------------------------------------------------------------- 7. Train
@@ -330,9 +337,9 @@ def start(config: Config, run, data) -> tuple[Learner, Critics, ActionVAE]:
         fitted = density.initial(rngs)
     actor, critic = Net.of(policy.theta), Net.of(critic.to(run.device))
     state = State(actor, critic, actor.theta.clone(), critic.theta.clone())
-    rng, fitted = run.chance("batch"), Net.of(fitted.to(run.device))
+    rng, fitted = run.random("batch"), Net.of(fitted.to(run.device))
     buffer = ReplayBuffer.of_data(data, rng, capacity=config.online_steps)
-    learner = Learner(policy, fitted, state, buffer, run.chance("action"))
+    learner = Learner(policy, fitted, state, buffer, run.random("action"))
     return learner, critics, density
 
 
@@ -345,7 +352,7 @@ def train(config: Config, run) -> None:
     cycle = partial(actor_cycle, policy, critics, density, config)
     update = run.update(cycle, partial(draw, config, learner))
     fitting = config.stage(0 if config.density else config.density_steps)
-    offline, online = map(config.stage, (config.total_steps, config.online_steps))
+    offline, online = map(config.stage, (config.gradient_steps, config.online_steps))
     if config.online_steps:
         explorer = Explorer(run.environments(1), policy, buffer)
         exploring = partial(explore, config, explorer, run.streams["action"])

@@ -32,8 +32,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from rlsuite.core.actors import BoundedActor
-from rlsuite.core.buffers import Minibatch, ReplayBuffer, chunks
-from rlsuite.core.chance import Chance
+from rlsuite.core.buffers import ReplayBuffer, TransitionBatch, chunks
 from rlsuite.core.critics import Critics, critic_loss
 from rlsuite.core.optim import Metrics, Net, descend, polyak
 from rlsuite.core.ranges import (
@@ -44,6 +43,7 @@ from rlsuite.core.ranges import (
     require_whole,
     require_within,
 )
+from rlsuite.core.seed_random import SeedRandom
 
 # ------------------------------------------------------------------------------------- 2. Config
 
@@ -52,13 +52,14 @@ from rlsuite.core.ranges import (
 class Config:
     alpha: float = 2.5  # weight of Q against the squared error to the data's actions [paper; code]
     discount: float = 0.99  # gamma, per step [paper; code]
-    tau: float = 0.005  # of the targets' moving average, per actor step [paper; code]
+    polyak: float = 0.005  # of the targets' moving average, per actor step [paper; code]
     policy_noise: float = 0.2  # std of the target's noise, in half widths of the box [paper; code]
     noise_clip: float = 0.5  # c, in half widths of the box [paper; code]
     policy_freq: int = 2  # critic steps per actor step [paper; code]
-    learning_rate: float = 3e-4  # of Adam, actor and critics [paper; code]
+    actor_lr: float = 3e-4  # of Adam [paper; code]
+    critic_lr: float = 3e-4  # of Adam [paper; code]
     batch_size: int = 256  # B, transitions per step [paper; code]
-    total_steps: int = 1_000_000  # T, critic steps of each seed [paper; code]
+    gradient_steps: int = 1_000_000  # T, critic steps of each seed [paper; code]
     steps_per_iteration: int = 1000  # between two rows of the log [ours]
     normalize_obs: bool = True  # (s - mean) / (std + 1e-3) of the data [paper; code]
     hidden: tuple[int, ...] = (256, 256)  # widths of actor and critics, ReLU [paper; code]
@@ -67,14 +68,14 @@ class Config:
         require_offline(self)
         require_whole(self, "policy_freq")
         require_multiple(self, "policy_freq", "steps_per_iteration")
-        require_positive(self, "noise_clip", "learning_rate")
-        require_within(self, 0, 1, "discount", "tau")
+        require_positive(self, "noise_clip", "actor_lr", "critic_lr")
+        require_within(self, 0, 1, "discount", "polyak")
         require_within(self, 0, math.inf, "alpha", "policy_noise")
 
     @property
     def declared(self) -> Declared:
-        rates = ("learning_rate",)
-        steps = self.total_steps
+        rates = ("actor_lr", "critic_lr")
+        steps = self.gradient_steps
         return Declared(self.hidden, self.batch_size, steps, steps, rates, value="value")
 
 
@@ -83,7 +84,8 @@ class Config:
 # preset -> task family ("*": any task) -> what differs from the defaults
 PRESETS: dict[str, dict[str, dict]] = {
     "d4rl": {"*": {}},
-    "smoke": {"*": dict(total_steps=200, steps_per_iteration=50, batch_size=32, hidden=(32, 32))},
+    "smoke": {"*": dict(gradient_steps=200, steps_per_iteration=50, batch_size=32,
+                        hidden=(32, 32))},
 }  # fmt: skip
 
 # --------------------------------------------------------------------------------- 5. Objectives
@@ -116,14 +118,14 @@ class Learner:
     policy: BoundedActor
     state: State
     buffer: ReplayBuffer
-    noise: Chance
+    rng: SeedRandom
 
 
-def draw(config: Config, learner: Learner) -> tuple[Minibatch, Tensor]:
+def draw(config: Config, learner: Learner) -> tuple[TransitionBatch, Tensor]:
     """Transitions of one cycle, and standard normal numbers [S, F B, A] for its targets."""
     batch = learner.buffer.sample(config.batch_size * config.policy_freq)  # (1)
     batch = batch.standardized(learner.policy.normalizer)
-    return batch, learner.noise.normal(*batch.action.shape[1:])
+    return batch, learner.rng.normal(*batch.action.shape[1:])
 
 
 def target_value(
@@ -133,23 +135,27 @@ def target_value(
     c = config.noise_clip
     noise = (config.policy_noise * noise).clamp(-c, c)
     action = policy.mean(state.actor_target, batch.next_obs)
-    action = policy.inside(action + policy.reach * noise)  # (2)
+    action = policy.clip_action(action + policy.half_width * noise)  # (2)
     values = critics.values(state.critic_target, batch.next_obs, action)
     discount = config.discount * (1 - batch.terminated)
     return batch.reward + discount * values.amin(1)  # (3)
 
 
 def actor_cycle(
-    policy: BoundedActor, critics: Critics, config: Config, state: State, batch: Minibatch, noise
+    policy: BoundedActor,
+    critics: Critics,
+    config: Config,
+    state: State,
+    batch: TransitionBatch,
+    noise,
 ) -> tuple[State, Metrics]:
     """`policy_freq` critic steps and, on the last one's transitions, an actor step. Pure."""
     actor, critic, actor_target, critic_target = state
-    lr, count = config.learning_rate, config.policy_freq
-    batches = chunks(batch, count)
+    batches = chunks(batch, config.policy_freq)
     # critics
-    for part, draws in zip(batches, noise.chunk(count, 1), strict=True):
+    for part, draws in zip(batches, noise.chunk(len(batches), 1), strict=True):
         y = target_value(policy, critics, config, state, part, draws)
-        critic, metrics = descend(critic, lr, critics.error, part, y)  # (4)
+        critic, metrics = descend(critic, config.critic_lr, critics.error, part, y)  # (4)
     # actor
     obs, logged = batches[-1].obs, batches[-1].action
     first = critic.theta[:, : critics.layout.size]
@@ -161,10 +167,10 @@ def actor_cycle(
         total = policy_loss(value, imitation, config.alpha)  # (5)
         return total, {"policy_loss": total, "imitation": imitation.mean(1)}
 
-    actor, more = descend(actor, lr, loss)  # (6)
+    actor, more = descend(actor, config.actor_lr, loss)  # (6)
     # targets
-    actor_target = polyak(actor_target, actor.theta, config.tau)
-    critic_target = polyak(critic_target, critic.theta, config.tau)  # (7)
+    actor_target = polyak(actor_target, actor.theta, config.polyak)
+    critic_target = polyak(critic_target, critic.theta, config.polyak)  # (7)
     return State(actor, critic, actor_target, critic_target), metrics | more
 
 
@@ -179,12 +185,12 @@ def train(config: Config, run) -> None:
     critics = Critics(data.obs_size, policy.action_size, hidden)
     actor, critic = Net.of(policy.theta), Net.of(critics.initial(rngs).to(run.device))
     state = State(actor, critic, actor.theta.clone(), critic.theta.clone())
-    buffer = ReplayBuffer.of_data(data, run.chance("batch"))
-    learner = Learner(policy, state, buffer, run.chance("action"))
+    buffer = ReplayBuffer.of_data(data, run.random("batch"))
+    learner = Learner(policy, state, buffer, run.random("action"))
     cycle = partial(actor_cycle, policy, critics, config)
     update = run.update(cycle, partial(draw, config, learner))
     each = config.steps_per_iteration
-    run.begin(learner, train={"offline": (config.total_steps // each, each)})
+    run.begin(learner, train={"offline": (config.gradient_steps // each, each)})
     for _ in run.stage("offline"):
         for _ in range(each // config.policy_freq):
             learner.state, metrics = update(learner.state)

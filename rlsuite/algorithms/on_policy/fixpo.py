@@ -54,7 +54,7 @@ from rlsuite.core.ranges import (
     require_whole,
     require_within,
 )
-from rlsuite.core.rollouts import Batch, Collector, experience, value_loss
+from rlsuite.core.rollouts import Collector, RolloutBatch, make_batch, value_loss
 
 # ------------------------------------------------------------------------------------- 2. Config
 
@@ -77,7 +77,7 @@ class Config:
     max_grad_norm: float = 0.5  # joint norm of actor and critic [code]
     discount: float = 0.99  # gamma, per step [code]
     gae_lambda: float = 0.95  # lambda of GAE [code]
-    total_steps: int = 1_000_000  # of each seed; lr_0 decays over it [ours; code 10M]
+    env_steps: int = 1_000_000  # of each seed; lr_0 decays over it [ours; code 10M]
     num_envs: int = 64  # N, environments per seed [code]
     num_steps: int = 128  # T, steps per environment and iteration [code]
     normalize_obs: bool = True  # running mean and std, clipped to +-10 [code]
@@ -99,18 +99,18 @@ class Config:
 
     @property
     def declared(self) -> Declared:
-        rows = self.batch_size // max(self.num_minibatches, self.fixup_minibatches)
+        rows = self.rollout_size // max(self.num_minibatches, self.fixup_minibatches)
         rates = ("multiplier_lr", "learning_rate")
-        counts = self.total_steps, self.gradient_steps
+        counts = self.env_steps, self.gradient_steps
         return Declared(self.hidden, rows, *counts, rates, self.num_envs)
 
     @property
-    def batch_size(self) -> int:
+    def rollout_size(self) -> int:
         return self.num_envs * self.num_steps
 
     @property
     def iterations(self) -> int:
-        return self.total_steps // self.batch_size
+        return self.env_steps // self.rollout_size
 
     @property
     def gradient_steps(self) -> int:
@@ -122,10 +122,10 @@ class Config:
 # preset -> task family ("*": any task) -> what differs from the defaults
 PRESETS: dict[str, dict[str, dict]] = {
     "mujoco": {"*": {}},  # mujoco_fixpo_tianshou.py as exps_tianshou.py starts it, over 1M steps
-    **{f"mujoco-{n}m": {"*": dict(total_steps=n * 1_000_000)} for n in (3, 10)},  # 10: the code's
-    "classic": {"*": dict(total_steps=500_000, num_envs=8, num_minibatches=4, fixup_minibatches=2,
+    **{f"mujoco-{n}m": {"*": dict(env_steps=n * 1_000_000)} for n in (3, 10)},  # 10: the code's
+    "classic": {"*": dict(env_steps=500_000, num_envs=8, num_minibatches=4, fixup_minibatches=2,
                           learning_rate=1e-3, normalize_obs=False)},  # ours
-    "smoke": {"*": dict(total_steps=2048, num_envs=1, num_steps=128, num_minibatches=4, epochs=2,
+    "smoke": {"*": dict(env_steps=2048, num_envs=1, num_steps=128, num_minibatches=4, epochs=2,
                         fixup_minibatches=2, learning_rate=3e-3)},  # ours
 }  # fmt: skip
 
@@ -168,7 +168,7 @@ def iterate(
     bootstrap = config.bootstrap_on_truncation
     sigma = np.sqrt(learner.targets.var.numpy() + EPSILON)
     scale = sigma[..., None].astype(np.float32)
-    batch = experience(policy, rollout, config.discount, config.gae_lambda, bootstrap, scale)  # (2)
+    batch = make_batch(policy, rollout, config.discount, config.gae_lambda, bootstrap, scale)  # (2)
     learner.targets.merge(batch.target[..., None].numpy())
     batch = batch._replace(target=batch.target / torch.from_numpy(sigma).float())  # (3)
     lr = torch.tensor(config.learning_rate * (1 - k / config.iterations))  # (4)
@@ -209,7 +209,12 @@ def minibatch_step(
 
 
 def loss(
-    theta: Tensor, policy: ActorCritic, config: Config, batch: Batch, old: Tensor, beta: Tensor
+    theta: Tensor,
+    policy: ActorCritic,
+    config: Config,
+    batch: RolloutBatch,
+    old: Tensor,
+    beta: Tensor,
 ) -> Loss:
     """L = L_pi + c_V L_V + beta mean_s KL [S], and its parts."""
     pi = policy.distribution(theta, batch.obs)
@@ -240,7 +245,7 @@ def state_kl(policy: ActorCritic, old: Tensor, actor: Tensor, obs: Tensor) -> Te
 
 
 def fixup(
-    config: Config, learner: Learner, batch: Batch, old: Tensor, lr: Tensor, rngs: list
+    config: Config, learner: Learner, batch: RolloutBatch, old: Tensor, lr: Tensor, rngs: list
 ) -> Tensor:
     """Phase two, for the seeds that need it: [2, S], steps taken and bisections (0, 1)."""
     policy, whole = learner.policy, learner.actor
@@ -254,7 +259,7 @@ def fixup(
         seeds = exceeding(seeds)
         if not len(seeds):
             return repairs
-        mine = Batch(*(x[seeds] for x in batch)).shuffled([rngs[s] for s in seeds])
+        mine = RolloutBatch(*(x[seeds] for x in batch)).shuffled([rngs[s] for s in seeds])
         moments = AdamState(*(x[seeds] for x in whole.adam))
         actor, start = Net(whole.theta[seeds], moments), old[seeds]
         for minibatch in mine.chunks(config.fixup_minibatches):
@@ -318,7 +323,7 @@ def train(config: Config, run) -> None:
     learner = Learner(policy, actor, critic, targets, scaler)
     collector = Collector(envs, policy, scaler)
     step = run.update(partial(minibatch_step, policy, config))
-    run.begin(learner, train={"train": (config.iterations, config.batch_size)})
+    run.begin(learner, train={"train": (config.iterations, config.rollout_size)})
     for k in run.stage("train"):
         if run.at_boundary:  # a checkpoint is an episode boundary: fresh environments
             collector.restart(run.streams.integers("environment", config.num_envs))

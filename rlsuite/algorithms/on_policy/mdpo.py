@@ -18,7 +18,7 @@ For iterations k = 0..K-1, for S seeds at once, each with its own everything:
 | theta | actor, critic | [S, P_actor], [S, P_critic] | the networks of pi and of V |
 | rho | log_ratio | [S, M] | pi_theta(a|s) / pi_k(a|s), as a logarithm |
 | KL | kl | [S, M] | KL(pi_theta || pi_k) in closed form, the new policy first |
-| 1/t_k | penalty | | grows from about 1 to K/2: a run's length is part of the algorithm |
+| 1/t_k | kl_coef | | grows from about 1 to K/2: a run's length is part of the algorithm |
 | m | policy_steps | | gradient steps on the whole batch, never on minibatches |
 | A, R | advantage, target | [S, M] | GAE advantage and TD(lambda) value target |
 
@@ -41,7 +41,7 @@ from rlsuite.core.networks import ActorCritic
 from rlsuite.core.normalizers import RewardScaler
 from rlsuite.core.optim import Loss, Metrics, Net, descend
 from rlsuite.core.ranges import Declared, require_on_policy, require_positive, require_whole
-from rlsuite.core.rollouts import Batch, Collector, experience, squared_error, standardise
+from rlsuite.core.rollouts import Collector, RolloutBatch, make_batch, squared_error, standardise
 
 # ------------------------------------------------------------------------------------- 2. Config
 
@@ -49,7 +49,7 @@ from rlsuite.core.rollouts import Batch, Collector, experience, squared_error, s
 @dataclass(frozen=True)
 class Config:
     policy_steps: int = 10  # m, full-batch steps per iteration [paper: best; code's example]
-    policy_lr: float = 3e-4  # of Adam, constant [code]
+    actor_lr: float = 3e-4  # of Adam, constant [code]
     max_grad_norm: float = 0.5  # of the actor [code]
     adam_eps: float = 1e-5  # denominator's constant, actor [code]
     critic_lr: float = 3e-4  # of Adam, constant [code]
@@ -59,7 +59,7 @@ class Config:
     value_clip: float | None = 0.2  # V within this of V_k; None: off [code; paper's trick]
     discount: float = 0.99  # gamma, per step [paper; code]
     gae_lambda: float = 0.95  # lambda of GAE [code; the paper's recalled]
-    total_steps: int = 1_000_000  # of each seed; t_k ends with it [ours; paper and code: 10M]
+    env_steps: int = 1_000_000  # of each seed; t_k ends with it [ours; paper and code: 10M]
     num_envs: int = 1  # N, environments per seed [code]
     num_steps: int = 2048  # T, steps per environment and iteration [paper; code]
     normalize_obs: bool = True  # running mean and std, clipped to +-10 [code; paper's trick]
@@ -73,23 +73,23 @@ class Config:
     def __post_init__(self) -> None:
         require_on_policy(self, "critic_minibatches")
         require_whole(self, "policy_steps", "critic_epochs")
-        require_positive(self, "policy_lr", "critic_lr", "max_grad_norm", "value_clip")
+        require_positive(self, "actor_lr", "critic_lr", "max_grad_norm", "value_clip")
         require_positive(self, "adam_eps", "critic_adam_eps")
 
     @property
     def declared(self) -> Declared:
-        rows = self.batch_size // self.critic_minibatches
-        rates = ("policy_lr", "critic_lr")
-        counts = self.total_steps, self.gradient_steps
+        rows = self.rollout_size // self.critic_minibatches
+        rates = ("actor_lr", "critic_lr")
+        counts = self.env_steps, self.gradient_steps
         return Declared(self.hidden, rows, *counts, rates, self.num_envs)
 
     @property
-    def batch_size(self) -> int:
+    def rollout_size(self) -> int:
         return self.num_envs * self.num_steps
 
     @property
     def iterations(self) -> int:
-        return self.total_steps // self.batch_size
+        return self.env_steps // self.rollout_size
 
     @property
     def gradient_steps(self) -> int:
@@ -109,16 +109,16 @@ _MINIMAL = dict(value_clip=None, normalize_obs=False, normalize_reward=False,
 # preset -> task family ("*": any task) -> what differs from the defaults
 PRESETS: dict[str, dict[str, dict]] = {
     "mujoco": {"*": {}},  # the paper's "loaded" settings over 1M steps
-    **{f"mujoco-{n}m": {"*": dict(total_steps=n * 1_000_000)} for n in (3, 10)},  # 10: the paper's
+    **{f"mujoco-{n}m": {"*": dict(env_steps=n * 1_000_000)} for n in (3, 10)},  # 10: the paper's
     "mujoco-minimal": {"*": _MINIMAL},
     **{
-        f"mujoco-minimal-{n}m": {"*": dict(total_steps=n * 1_000_000, **_MINIMAL)} for n in (3, 10)
+        f"mujoco-minimal-{n}m": {"*": dict(env_steps=n * 1_000_000, **_MINIMAL)} for n in (3, 10)
     },
     "classic": {  # ours: the rollouts of PPO's preset, minibatches of 128
-        "*": dict(total_steps=500_000, num_envs=4, num_steps=128, critic_minibatches=4,
+        "*": dict(env_steps=500_000, num_envs=4, num_steps=128, critic_minibatches=4,
                   normalize_obs=False, normalize_reward=False),
     },
-    "smoke": {"*": dict(total_steps=2048, num_steps=128, policy_steps=3, critic_minibatches=4,
+    "smoke": {"*": dict(env_steps=2048, num_steps=128, policy_steps=3, critic_minibatches=4,
                         critic_epochs=2)},  # ours
 }  # fmt: skip
 
@@ -130,9 +130,9 @@ def surrogate(log_ratio: Tensor, advantage: Tensor) -> Tensor:
     return (log_ratio.clamp(-20, 20).exp() * advantage).mean(1)
 
 
-def mirror_descent(log_ratio: Tensor, advantage: Tensor, kl: Tensor, penalty: float) -> Tensor:
+def mirror_descent(log_ratio: Tensor, advantage: Tensor, kl: Tensor, kl_coef: float) -> Tensor:
     """Psi = mean rho A - (1/t_k) mean KL(pi_theta || pi_k), to maximise. [S, B] -> [S]."""
-    return surrogate(log_ratio, advantage) - penalty * kl.mean(1)
+    return surrogate(log_ratio, advantage) - kl_coef * kl.mean(1)
 
 
 def step_size(k: int, iterations: int) -> float:
@@ -163,21 +163,26 @@ def iterate(
     rollout = collector.collect(config.num_steps, streams["action"])  # (1)
     policy = learner.policy
     bootstrap = config.bootstrap_on_truncation
-    batch = experience(policy, rollout, config.discount, config.gae_lambda, bootstrap)  # (2)
-    penalty = torch.tensor(1 / step_size(k, config.iterations))  # (3)
+    batch = make_batch(policy, rollout, config.discount, config.gae_lambda, bootstrap)  # (2)
+    kl_coef = torch.tensor(1 / step_size(k, config.iterations))  # (3)
     batch = batch._replace(advantage=standardise(batch.advantage))  # (4)
     old = learner.actor.theta.clone()
     for _ in range(config.policy_steps):
-        learner.actor, metrics = ascend(learner.actor, old, penalty, batch)
+        learner.actor, metrics = ascend(learner.actor, old, kl_coef, batch)
     errors = fit_critic(config, learner, batch, streams["batch"], regress)
     policy.theta.copy_(torch.cat((learner.actor.theta, learner.critic.theta), 1))
     metrics = metrics | errors | {"explained_variance": batch.explained_variance()}
-    metrics["penalty"] = penalty.expand(len(old))
+    metrics["kl_coef"] = kl_coef.expand(len(old))
     return metrics, rollout.seconds
 
 
 def policy_step(
-    policy: ActorCritic, config: Config, actor: Net, old: Tensor, penalty: Tensor, batch: Batch
+    policy: ActorCritic,
+    config: Config,
+    actor: Net,
+    old: Tensor,
+    kl_coef: Tensor,
+    batch: RolloutBatch,
 ) -> tuple[Net, Metrics]:
     """One ascent step on Psi with all M transitions; `old` [S, P_actor] are pi_k's parameters."""
 
@@ -185,16 +190,16 @@ def policy_step(
         pi = policy.distribution(theta, batch.obs)
         log_ratio = pi.log_prob(batch.action) - batch.old_log_prob
         kl = pi.kl(policy.distribution(old, batch.obs))
-        psi = mirror_descent(log_ratio, batch.advantage, kl, penalty)
+        psi = mirror_descent(log_ratio, batch.advantage, kl, kl_coef)
         entropy = pi.entropy().mean(1)
         return -psi, {"psi": psi, "kl": kl.mean(1), "entropy": entropy}
 
     options = {"max_norm": config.max_grad_norm, "eps": config.adam_eps}
-    return descend(actor, config.policy_lr, loss, **options)  # (5)
+    return descend(actor, config.actor_lr, loss, **options)  # (5)
 
 
 def fit_critic(
-    config: Config, learner: Learner, batch: Batch, rngs: list, step: Callable
+    config: Config, learner: Learner, batch: RolloutBatch, rngs: list, step: Callable
 ) -> Metrics:
     """Move V towards the targets of the whole batch; the last minibatch's metrics."""
     calls = config.critic_minibatches // config.minibatches_per_call
@@ -205,7 +210,7 @@ def fit_critic(
 
 
 def critic_steps(
-    policy: ActorCritic, config: Config, critic: Net, part: Batch
+    policy: ActorCritic, config: Config, critic: Net, part: RolloutBatch
 ) -> tuple[Net, Metrics]:
     """A few minibatches of regression in one call. Pure."""
     lr, eps = config.critic_lr, config.critic_adam_eps
@@ -214,7 +219,7 @@ def critic_steps(
     return critic, metrics
 
 
-def critic_error(theta: Tensor, policy: ActorCritic, config: Config, batch: Batch) -> Loss:
+def critic_error(theta: Tensor, policy: ActorCritic, config: Config, batch: RolloutBatch) -> Loss:
     value = policy.value(theta, batch.obs)
     error = squared_error(value, batch.old_value, batch.target, config.value_clip)
     return error, {"value_loss": error}
@@ -233,7 +238,7 @@ def train(config: Config, run) -> None:
     collector = Collector(envs, policy, scaler)
     pure = (partial(function, policy, config) for function in (policy_step, critic_steps))
     steps = list(map(run.update, pure))
-    run.begin(learner, train={"train": (config.iterations, config.batch_size)})
+    run.begin(learner, train={"train": (config.iterations, config.rollout_size)})
     for k in run.stage("train"):
         if run.at_boundary:  # a checkpoint is an episode boundary: fresh environments
             collector.restart(run.streams.integers("environment", config.num_envs))

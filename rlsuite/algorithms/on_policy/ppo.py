@@ -48,7 +48,7 @@ from rlsuite.core.ranges import (
     require_positive,
     require_whole,
 )
-from rlsuite.core.rollouts import Batch, Collector, experience, standardise, value_loss
+from rlsuite.core.rollouts import Collector, RolloutBatch, make_batch, standardise, value_loss
 
 # ------------------------------------------------------------------------------------- 2. Config
 
@@ -71,7 +71,7 @@ class Config:
     adam_eps: float = 1e-5  # denominator's constant [ppo2; CleanRL; PyTorch's default is 1e-8]
     normalize_advantage: bool = True  # per minibatch [ppo2; CleanRL; SB3]
     target_kl: float | None = None  # KL estimate, nats, that ends a seed's epochs [CleanRL: off]
-    total_steps: int = 1_000_000  # environment steps of each seed [paper; CleanRL]
+    env_steps: int = 1_000_000  # environment steps of each seed [paper; CleanRL]
     num_envs: int = 1  # N, environments per seed [ppo2 on MuJoCo; CleanRL]
     num_steps: int = 2048  # T, steps per environment and iteration [paper; ppo2; CleanRL]
     normalize_obs: bool = True  # running mean and std, clipped to +-10 [ppo2; CleanRL]
@@ -94,17 +94,17 @@ class Config:
 
     @property
     def declared(self) -> Declared:
-        rows = self.batch_size // self.num_minibatches
-        counts = self.total_steps, self.gradient_steps
+        rows = self.rollout_size // self.num_minibatches
+        counts = self.env_steps, self.gradient_steps
         return Declared(self.hidden, rows, *counts, ("learning_rate",), self.num_envs)
 
     @property
-    def batch_size(self) -> int:
+    def rollout_size(self) -> int:
         return self.num_envs * self.num_steps
 
     @property
     def iterations(self) -> int:
-        return self.total_steps // self.batch_size
+        return self.env_steps // self.rollout_size
 
     @property
     def gradient_steps(self) -> int:
@@ -126,15 +126,15 @@ def _zoo(n, t, batch, gamma, lam, lr, c_h, clip, epochs, norm, c_v, million=1, *
     return dict(num_envs=n, num_steps=t, num_minibatches=max(1, n * t // batch), discount=gamma,
                 gae_lambda=lam, learning_rate=lr, entropy_coef=c_h, clip=clip, epochs=epochs,
                 max_grad_norm=norm, value_coef=2 * c_v, value_clip=None, anneal_lr=False,
-                total_steps=round(million * 1e6), **more)  # fmt: skip
+                env_steps=round(million * 1e6), **more)  # fmt: skip
 
 
 # preset -> task family ("*": any task) -> what differs from the defaults
 PRESETS: dict[str, dict[str, dict]] = {
     "mujoco": {"*": {}},  # the defaults: baselines ppo2, CleanRL ppo_continuous_action.py
-    **{f"mujoco-{n}m": {"*": dict(total_steps=n * 1_000_000)} for n in (3, 10)},  # lr decays over n
+    **{f"mujoco-{n}m": {"*": dict(env_steps=n * 1_000_000)} for n in (3, 10)},  # lr decays over n
     "classic": {
-        "*": dict(total_steps=500_000, num_envs=4, num_steps=128, epochs=4, num_minibatches=4,
+        "*": dict(env_steps=500_000, num_envs=4, num_steps=128, epochs=4, num_minibatches=4,
                   learning_rate=2.5e-4, entropy_coef=0.01, **_RAW),  # CleanRL ppo.py
         "Pendulum": _zoo(4, 1024, 64, .9, .95, 1e-3, 0, .2, 10, .5, .5, .1, **_RAW),  # not gSDE
     },
@@ -150,7 +150,7 @@ PRESETS: dict[str, dict[str, dict]] = {
         "InvertedPendulum": _zoo(1, 32, 64, .999, .9, 2.22425e-4, 1.37976e-7, .4, 5, .3, .19816),
         "Reacher": _zoo(1, 512, 32, .9, 1.0, 1.04019e-4, 7.52585e-8, .3, 5, .9, .950368),
     },
-    "smoke": {"*": dict(total_steps=2048, num_steps=128, num_minibatches=4, epochs=2)},  # ours
+    "smoke": {"*": dict(env_steps=2048, num_steps=128, num_minibatches=4, epochs=2)},  # ours
 }  # fmt: skip
 
 # --------------------------------------------------------------------------------- 5. Objectives
@@ -229,7 +229,7 @@ def iterate(
     rollout = collector.collect(config.num_steps, streams["action"])  # (1)
     policy = learner.policy
     bootstrap = config.bootstrap_on_truncation
-    batch = experience(policy, rollout, config.discount, config.gae_lambda, bootstrap)  # (2)
+    batch = make_batch(policy, rollout, config.discount, config.gae_lambda, bootstrap)  # (2)
     decay = 1 - k / config.iterations if config.anneal_lr else 1.0
     lr = torch.tensor(config.learning_rate * decay)  # (3)
     active = torch.ones(len(policy.theta))
@@ -246,7 +246,7 @@ def iterate(
 
 
 def minibatch_steps(
-    policy: ActorCritic, config: Config, net: Net, lr: Tensor, active: Tensor, part: Batch
+    policy: ActorCritic, config: Config, net: Net, lr: Tensor, active: Tensor, part: RolloutBatch
 ) -> tuple[Net, Metrics]:
     """A few minibatches in one call, which a compiler may fuse. Pure."""
     options = {"max_norm": config.max_grad_norm, "eps": config.adam_eps, "active": active}
@@ -257,7 +257,7 @@ def minibatch_steps(
     return net, metrics
 
 
-def loss(theta: Tensor, policy: ActorCritic, config: Config, batch: Batch) -> Loss:
+def loss(theta: Tensor, policy: ActorCritic, config: Config, batch: RolloutBatch) -> Loss:
     """L = L_pi - c_H H + c_V L_V [S], and its parts."""
     pi = policy.distribution(theta, batch.obs)
     value = policy.value(theta, batch.obs)
@@ -283,7 +283,7 @@ def train(config: Config, run) -> None:
     learner = Learner(policy, Net.of(policy.theta), scaler)
     collector = Collector(envs, policy, scaler)
     step = run.update(partial(minibatch_steps, policy, config))
-    run.begin(learner, train={"train": (config.iterations, config.batch_size)})
+    run.begin(learner, train={"train": (config.iterations, config.rollout_size)})
     for k in run.stage("train"):
         if run.at_boundary:  # a checkpoint is an episode boundary: fresh environments
             collector.restart(run.streams.integers("environment", config.num_envs))

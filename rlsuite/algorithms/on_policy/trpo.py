@@ -54,7 +54,7 @@ from rlsuite.core.ranges import (
     require_whole,
     require_within,
 )
-from rlsuite.core.rollouts import Batch, Collector, experience, standardise
+from rlsuite.core.rollouts import Collector, RolloutBatch, make_batch, standardise
 
 # ------------------------------------------------------------------------------------- 2. Config
 
@@ -74,7 +74,7 @@ class Config:
     adam_eps: float = 1e-8  # denominator's constant [baselines; PyTorch; sb3-contrib 1e-5]
     discount: float = 0.99  # gamma, per step [sb3-contrib; baselines]
     gae_lambda: float = 0.95  # lambda of GAE [sb3-contrib; baselines 0.98]
-    total_steps: int = 1_000_000  # environment steps of each seed [sb3-contrib's benchmark]
+    env_steps: int = 1_000_000  # environment steps of each seed [sb3-contrib's benchmark]
     num_envs: int = 2  # N, environments per seed [zoo MuJoCo]
     num_steps: int = 1024  # T, steps per environment and iteration [zoo MuJoCo]
     normalize_obs: bool = True  # running mean and std, clipped to +-10 [zoo MuJoCo]
@@ -91,23 +91,23 @@ class Config:
         require_positive(self, "max_kl", "critic_lr", "adam_eps", "backtrack")
         require_within(self, 0, 1, "backtrack")
         require_within(self, 0, math.inf, "cg_damping", "kl_slack")
-        if self.batch_size < 2 * self.fisher_every:
-            few = f"too few of {self.batch_size} transitions"
+        if self.rollout_size < 2 * self.fisher_every:
+            few = f"too few of {self.rollout_size} transitions"
             raise ValueError(f"fisher_every {self.fisher_every} leaves {few}; use 1")
 
     @property
     def declared(self) -> Declared:
-        rows = self.batch_size // self.critic_minibatches
-        counts = self.total_steps, self.gradient_steps
+        rows = self.rollout_size // self.critic_minibatches
+        counts = self.env_steps, self.gradient_steps
         return Declared(self.hidden, rows, *counts, ("critic_lr",), self.num_envs)
 
     @property
-    def batch_size(self) -> int:
+    def rollout_size(self) -> int:
         return self.num_envs * self.num_steps
 
     @property
     def iterations(self) -> int:
-        return self.total_steps // self.batch_size
+        return self.env_steps // self.rollout_size
 
     @property
     def gradient_steps(self) -> int:
@@ -136,7 +136,7 @@ def _sb3(actions: int, kl: float = 0.01, **more) -> dict:
 # preset -> task family ("*": any task) -> what differs from the defaults
 PRESETS: dict[str, dict[str, dict]] = {
     "mujoco": {"*": {}, **_TUNED},  # the zoo's, but for the unit of the KL: see above
-    **{f"mujoco-{n}m": {"*": dict(total_steps=n * 1_000_000), **_TUNED} for n in (3, 10)},
+    **{f"mujoco-{n}m": {"*": dict(env_steps=n * 1_000_000), **_TUNED} for n in (3, 10)},
     "mujoco-baselines": {  # openai/baselines trpo_mpi, defaults.mujoco()
         "*": dict(num_envs=1, num_steps=1024, cg_iterations=10, gae_lambda=0.98, fisher_every=5,
                   kl_slack=1.5, backtrack=0.5, critic_epochs=5, hidden=(32, 32),
@@ -144,19 +144,19 @@ PRESETS: dict[str, dict[str, dict]] = {
     },
     "sb3": {  # trpo.yml in sb3-contrib's own unit; the last row is not in it: ours
         "Ant": _sb3(8), "HalfCheetah": _sb3(6, kl=0.04), "Hopper": _sb3(3), "Walker2d": _sb3(6),
-        "Swimmer": _sb3(2, discount=0.9999), "Humanoid": _sb3(17, total_steps=2_000_000),
+        "Swimmer": _sb3(2, discount=0.9999), "Humanoid": _sb3(17, env_steps=2_000_000),
         "InvertedPendulum": _sb3(1), "InvertedDoublePendulum": _sb3(1), "Reacher": _sb3(2),
     },
     "classic": {  # trpo.yml, with CartPole's for what it lacks; one action: one convention
-        "*": dict(total_steps=100_000, num_steps=512, critic_minibatches=2, cg_iterations=15,
+        "*": dict(env_steps=100_000, num_steps=512, critic_minibatches=2, cg_iterations=15,
                   cg_damping=1e-3, gae_lambda=0.98, adam_eps=1e-5, normalize_obs=False,
                   normalize_reward=False),
         "Acrobot": dict(critic_epochs=10, **_NORMALISED), "MountainCar": _NORMALISED,
         "Pendulum": dict(discount=0.9, critic_epochs=15, **_SB3),  # not gSDE
-        "MountainCarContinuous": {**_NORMALISED, "total_steps": 50_000, "num_steps": 2048,
+        "MountainCarContinuous": {**_NORMALISED, "env_steps": 50_000, "num_steps": 2048,
                                   "critic_minibatches": 32, "critic_epochs": 10},  # not gSDE
     },
-    "smoke": {"*": dict(total_steps=2048, num_envs=1, num_steps=128, critic_minibatches=4,
+    "smoke": {"*": dict(env_steps=2048, num_envs=1, num_steps=128, critic_minibatches=4,
                         critic_epochs=2, cg_iterations=5)},  # ours
 }  # fmt: skip
 
@@ -197,7 +197,7 @@ def iterate(
     rollout = collector.collect(config.num_steps, streams["action"])  # (1)
     policy = learner.policy
     bootstrap = config.bootstrap_on_truncation
-    batch = experience(policy, rollout, config.discount, config.gae_lambda, bootstrap)  # (2)
+    batch = make_batch(policy, rollout, config.discount, config.gae_lambda, bootstrap)  # (2)
     batch = batch._replace(advantage=standardise(batch.advantage))  # (3)
     actor = policy.theta[:, : policy.actor_size].clone()
     actor, metrics = policy_step(policy, config, actor, batch, product)
@@ -208,7 +208,7 @@ def iterate(
 
 
 def policy_step(
-    policy: ActorCritic, config: Config, old: Tensor, batch: Batch, product: Callable
+    policy: ActorCritic, config: Config, old: Tensor, batch: RolloutBatch, product: Callable
 ) -> tuple[Tensor, Metrics]:
     """The natural gradient step from `old` [S, P_actor] on the whole batch, and metrics [S]."""
     pi_old = policy.distribution(old, batch.obs)
@@ -277,7 +277,7 @@ def line_search(
 
 
 def fit_critic(
-    config: Config, learner: Learner, batch: Batch, rngs: list, step: Callable
+    config: Config, learner: Learner, batch: RolloutBatch, rngs: list, step: Callable
 ) -> Metrics:
     """Move V towards the targets of the whole batch; the last minibatch's metrics."""
     calls = config.critic_minibatches // config.minibatches_per_call
@@ -288,7 +288,7 @@ def fit_critic(
 
 
 def critic_steps(
-    policy: ActorCritic, config: Config, critic: Net, part: Batch
+    policy: ActorCritic, config: Config, critic: Net, part: RolloutBatch
 ) -> tuple[Net, Metrics]:
     """A few minibatches of regression in one call. Pure."""
     lr, eps = config.critic_lr, config.adam_eps
@@ -297,7 +297,7 @@ def critic_steps(
     return critic, metrics
 
 
-def critic_error(theta: Tensor, policy: ActorCritic, batch: Batch) -> Loss:
+def critic_error(theta: Tensor, policy: ActorCritic, batch: RolloutBatch) -> Loss:
     error = value_loss(policy.value(theta, batch.obs), batch.target)
     return error, {"value_loss": error}
 
@@ -314,7 +314,7 @@ def train(config: Config, run) -> None:
     collector = Collector(envs, policy, scaler)
     pure = (partial(f, policy, config) for f in (fisher_vector_product, critic_steps))
     product, step = map(run.update, pure)
-    run.begin(learner, train={"train": (config.iterations, config.batch_size)})
+    run.begin(learner, train={"train": (config.iterations, config.rollout_size)})
     for _ in run.stage("train"):
         if run.at_boundary:  # a checkpoint is an episode boundary: fresh environments
             collector.restart(run.streams.integers("environment", config.num_envs))

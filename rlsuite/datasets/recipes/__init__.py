@@ -80,16 +80,18 @@ def read(text: str) -> Recipe:
         raise DatasetError(f"{file}, level {level}: {_plain(error)}") from None
 
 
-def of_run(about: dict, name: str, steps: int, seed: int | None, task: str | None) -> Recipe:
-    """A set of the policies of a run, of which `about` is the description that is saved with them.
+def of_run(metadata: dict, name: str, steps: int, seed: int | None, task: str | None) -> Recipe:
+    """A set of the policies of a run; `metadata` is the description saved with them.
 
     All its seeds act in equal shares, or `seed` alone; on the run's task unless another is given.
     """
-    seeds = about["seeds"] if seed is None else [seed]
-    made = f"{about.get('algorithm', '?')} on {about['task']}, step {about.get('step', '?')}"
+    seeds = metadata["seeds"] if seed is None else [seed]
+    made = (
+        f"{metadata.get('algorithm', '?')} on {metadata['task']}, step {metadata.get('step', '?')}"
+    )
     return Recipe(
         name=name,
-        task=task or about["task"],
+        task=task or metadata["task"],
         steps=steps,
         parts={str(one): 1.0 for one in seeds},
         source=f"trained by rlsuite: {made}",

@@ -243,9 +243,9 @@ class Solo12Physics:
         state, sensed = states[:, -1].copy(), sensors[:, -1]
         speed = (state[:, 8:20] - before[:, 8:20]) / DT  # finite differences, as observed
         now = state[:, 26:38]
-        turn = _rotation(state[:, 4:8])
-        velocity = np.einsum("eji,ej->ei", turn, state[:, 20:23])
-        gravity, force = -turn[:, 2], sensed[:, 12:].reshape(-1, 9, 3)
+        rotation = _rotation(state[:, 4:8])
+        velocity = np.einsum("eji,ej->ei", rotation, state[:, 20:23])
+        gravity, force = -rotation[:, 2], sensed[:, 12:].reshape(-1, 9, 3)
         command = self._command[rows].copy()
         error = ((velocity[:, :2] - command[:, :2]) ** 2).sum(1)
         spin = (state[:, 25] - command[:, 2]) ** 2
@@ -271,7 +271,7 @@ class Solo12Physics:
         return landed
 
     def _disturb(self, rows: NDArray, draw: NDArray) -> None:
-        """Now and then another command, another turn or a push, for the steps to come."""
+        """Now and then another command, another rotation or a push, for the steps to come."""
         command, chance = self._command[rows], draw[:, 33:36]
         idle = ~command.any(1)
         other = chance[:, 0] < np.where(idle, 0.01, DT / 10)
@@ -305,7 +305,7 @@ def _commands(draw: NDArray) -> NDArray:
 
 
 def _rotation(quaternion: NDArray) -> NDArray:
-    """Matrices [K, 3, 3] that turn the base's frame into the world's."""
+    """Matrices [K, 3, 3] that rotation the base's frame into the world's."""
     w, x, y, z = quaternion.T
     rows = (
         (1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)),

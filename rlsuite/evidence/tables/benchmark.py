@@ -41,7 +41,7 @@ from rlsuite.evidence.tables.summaries import (
     steps_header,
     steps_text,
     summarise,
-    thing,
+    task_word,
     too_far,
     wall_time_notes,
 )
@@ -104,7 +104,7 @@ def build(results: Sequence[Result], values: Sequence[Published]) -> list[Table]
 
 def _ours(algorithm: str, ours: Sequence[Result]) -> Table:
     columns = [name for name in FINALS if any(name in r.quantities() for r in ours)]
-    header = [thing(ours).capitalize(), "Seeds", steps_header(ours)]
+    header = [task_word(ours).capitalize(), "Seeds", steps_header(ours)]
     for name in columns:
         header += [FINALS[name].capitalize(), "its IQM [95% interval]"]
     lines = []
@@ -120,7 +120,7 @@ def _ours(algorithm: str, ours: Sequence[Result]) -> Table:
         "Training return: raw return of a seed's last 100 training episodes, sampled actions. "
         "Evaluation: deterministic policy at the end of training. Steps are per seed."
     ]
-    if thing(ours) == "data set":
+    if task_word(ours) == "data set":
         measured = offline_tables.score_notes(ours)
     notes = [
         *measured,
@@ -165,7 +165,7 @@ def _beside(title: str, ours: Sequence[Result], values: Sequence[Published]) -> 
         notes.append(_source_note(label, list(shown)))
         lines.append([Cell(label), *map(Cell, facts), *cells])
     notes = [*legend(marks), *data_notes(ours), *_left_out(ours, values), *notes]
-    origin = "Data" if thing(ours) == "data set" else "Environment"
+    origin = "Data" if task_word(ours) == "data set" else "Environment"
     header = ["Source", origin, "Seeds", steps_header(ours), *(result.task for result in ours)]
     return Table(title, header, lines, notes)
 

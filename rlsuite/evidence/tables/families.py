@@ -24,7 +24,7 @@ from rlsuite.evidence.tables.summaries import (
     steps_header,
     steps_text,
     summarise,
-    thing,
+    task_word,
 )
 from rlsuite.evidence.tables.tabular import NONE, PLUS_MINUS, Cell, Table
 
@@ -46,7 +46,7 @@ def build(results: Sequence[Result], values: Sequence[Published]) -> list[Table]
         names = list(dict.fromkeys(result.algorithm for result in shown))
         if len(names) < 2:
             continue
-        all_parts = f"All algorithms: {FINALS[column]} per {thing(shown)}"
+        all_parts = f"All algorithms: {FINALS[column]} per {task_word(shown)}"
         for title, part in parts(all_parts, shown):
             tables.append(_per_task(title, part, values, column))
     return tables

@@ -153,7 +153,7 @@ def legend(marks: set[str]) -> list[str]:
 
 def steps_header(results: Sequence[Result]) -> str:
     """What a column of steps is called: "Steps", or "Gradient steps" of offline runs."""
-    return "Gradient steps" if thing(results) == "data set" else "Steps"
+    return "Gradient steps" if task_word(results) == "data set" else "Steps"
 
 
 def data_notes(results: Sequence[Result]) -> list[str]:
@@ -161,14 +161,14 @@ def data_notes(results: Sequence[Result]) -> list[str]:
     return dataset.notes(result.data for result in results if result.data)
 
 
-def thing(results: Sequence[Result]) -> str:
+def task_word(results: Sequence[Result]) -> str:
     """What the runs are told apart by: "task", or "data set" where all learned from such."""
     return "data set" if all(result.data for result in results) else "task"
 
 
-def things(results: Sequence[Result], count: int) -> str:
+def task_words(results: Sequence[Result], count: int) -> str:
     """A number of them: "9 data sets"."""
-    return f"{count} {thing(results)}{'s' * (count != 1)}"
+    return f"{count} {task_word(results)}{'s' * (count != 1)}"
 
 
 def settings_notes(results: Sequence[Result]) -> list[str]:

@@ -171,7 +171,7 @@ def test_rewards_are_never_below_zero_nor_above_their_sum(task) -> None:
 
 
 def test_cat_trains_on_it_and_a_killed_run_could_go_on(short_runs) -> None:
-    settings = dict(engine="auto", num_envs=8, total_steps=8 * 32 * 2, checkpoints=2)
+    settings = dict(engine="auto", num_envs=8, env_steps=8 * 32 * 2, checkpoints=2)
     one, other = (short_runs.train(n, "cat", "Solo12-v0", **settings) for n in ("one", "other"))
     logs = [(folder / "progress.csv").read_text().splitlines() for folder in (one, other)]
     assert "violated_torque" in logs[0][0] and len(logs[0]) == 1 + 2 * 2

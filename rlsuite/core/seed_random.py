@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 
-class Chance:
+class SeedRandom:
     """Draws from `rngs`, one generator per seed, for tensors on `device`.
 
     On the CPU the generators draw themselves. For another device each of them seeds one generator
@@ -21,7 +21,7 @@ class Chance:
             seeds = [int(rng.integers(2**62)) for rng in rngs]
             self.generators = [torch.Generator(device).manual_seed(seed) for seed in seeds]
 
-    def rows(self, count: int | Tensor, size: int) -> Tensor:
+    def integers(self, count: int | Tensor, size: int) -> Tensor:
         """Uniform whole numbers below `count`, [S, size]. A 0-d tensor stays on the device."""
         if not self.generators:
             return torch.from_numpy(np.stack([g.integers(count, size=size) for g in self.rngs]))
