@@ -53,7 +53,7 @@ def evaluate(argv: list[str]) -> None:
     from rlsuite import envs
     from rlsuite.core.saving import load_policy
     from rlsuite.core.streams import Streams
-    from rlsuite.runs.display import spread
+    from rlsuite.runs.display import cost_texts, spread
     from rlsuite.runs.evaluation import evaluate as run_episodes
 
     folder, rest = _folder_first("evaluate FOLDER", argv)
@@ -78,10 +78,8 @@ def evaluate(argv: list[str]) -> None:
     print(
         f"{task}, {options.episodes} episodes each: return {spread(means)} over {len(seeds)} seeds"
     )
-    for index, each in enumerate(pool.constraints if pool.reports_cost else ()):
-        known = each.kind == "episode" and each.limit is not None
-        limit = f", limit {each.limit:g}" if known else ""
-        print(f"{each.name}: cost {spread(result.costs[..., index].mean(1).tolist())}{limit}")
+    for text in cost_texts(result, pool.constraints if pool.reports_cost else ()):
+        print(text)
     if options.out:
         _write_episodes(options.out, seeds, result, pool.constraints)
 
@@ -122,7 +120,7 @@ def record(argv: list[str]) -> None:
     _require_episodes(options.episodes)
     name = options.policy
     task = _acting_in(folder, load_policy(folder, name)[1], options.env)
-    out = film(folder, options.out, options.seed, options.episodes, task, name)
+    out = film(folder, options.out, options.seed, options.episodes, task, name, print)
     print(f"wrote {out}")
 
 

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rlsuite.evidence import published, statistics
+from rlsuite.evidence import limits, published, statistics
 from rlsuite.evidence.published import Published
 from rlsuite.evidence.rows import FINALS, QUANTITIES, Result
 from rlsuite.evidence.tables.summaries import (
@@ -98,15 +98,21 @@ def headline(results: Sequence[Result]) -> str:
 
 
 def comparable(results: Sequence[Result], column: str) -> tuple[list[str], list[str]]:
-    """Tasks on which all algorithms have `column` after as many steps; and the others, with why."""
+    """Tasks on which all algorithms have `column` after as many steps; and the others, with why.
+
+    Where one is above a limit, returns are not compared.
+    """
     names = list(dict.fromkeys(result.algorithm for result in results))
     tasks, left_out = [], []
     for task in sorted({result.task for result in results}):
         here = [r for r in results if r.task == task and r.final(column) is not None]
         absent = [name for name in names if name not in {r.algorithm for r in here}]
+        above = [r.algorithm for r in here if limits.broken(r)]
         steps = [result.last_step for result in here]
         if absent:
             left_out.append(f"{task} ({', '.join(absent)} lacking)")
+        elif above:
+            left_out.append(f"{task} ({', '.join(above)} above its limit)")
         elif max(steps) > published.SAME_HORIZON * min(steps):
             each = [f"{r.algorithm} stands at {steps_text(r.last_step)} steps" for r in here]
             left_out.append(f"{task} ({', '.join(each)})")

@@ -67,6 +67,7 @@ def finished(folder: Path) -> Result:
 
     RunError if it has not finished, RowsError naming what is missing, cut short or damaged.
     """
+    _require_run(folder)
     if not (folder / "finished").exists():
         command = f"rlsuite train --resume {folder}"
         raise RunError(f"{folder} has not finished; go on with: {command}")
@@ -89,6 +90,25 @@ def finished(folder: Path) -> Result:
             f"and the run was to take {result.planned_steps:,}"
         )
     return result
+
+
+def _require_run(folder: Path) -> None:
+    """RunError for a folder that is no run, saying what it is and what to name instead."""
+    if (folder / "config.json").exists():
+        return
+    runs = sorted(path.parent for path in folder.glob("**/config.json"))[:3]
+    if not folder.is_dir():
+        what = "is no folder; name one that rlsuite train has written"
+    elif runs:
+        named = " ".join(map(str, runs))
+        what = f"is no run, it holds some; type: rlsuite export {named} --results FOLDER"
+    elif (folder / "policy.json").exists():
+        what = f"is a saved policy, no run; name its run, {folder.parent}"
+    elif next(folder.glob("*/*.csv"), None):
+        what = "is a benchmark's results, whose rows were exported already; name a run's folder"
+    else:
+        what = "is no run: it has no config.json; name a folder that rlsuite train has written"
+    raise RunError(f"{folder} {what}")
 
 
 def _of_run(result: Result) -> Exported:

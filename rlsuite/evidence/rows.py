@@ -31,6 +31,7 @@ OPTIONAL = ("score", "training_return")  # columns whose cells may be empty
 QUANTITIES = {
     "training_return": "training return",
     "return": "evaluation return",
+    "sampled_return": "evaluation return with sampled actions",
     "score": "normalised score",
     "cost": "evaluation cost",
 }
@@ -39,9 +40,11 @@ LAST = 10  # evaluations that are averaged
 FINALS = {
     "training_return": "training return",
     "return": "evaluation return",
+    "sampled_return": "evaluation return with sampled actions",
     "score": "normalised score, last evaluation",
     "score_last_10": f"normalised score, mean of the last {LAST} evaluations",
     "cost": "evaluation cost",
+    "sampled_cost": "evaluation cost with sampled actions",
     "score_best": "normalised score, best evaluation (optimistic)",
 }
 # A mean Q beyond which SPOT's official code gives a run up. Rewards of MuJoCo's locomotion tasks,
@@ -84,6 +87,8 @@ class Result:
             found = self.values["score"][:, -LAST:].mean(1)
         elif column == "score_best":
             found = self.values["score"].max(1)
+        elif column not in self.values:
+            return None
         else:
             found = self.values[column][:, -1]
         return None if np.isnan(found).any() else found
@@ -95,7 +100,7 @@ class Result:
         """
         known = {name for name in FINALS if self.final(name) is not None} - {"score_best"}
         if not (self.values["cost"].any() or self.manifest.get("constraints")):
-            known.discard("cost")
+            known -= {"cost", "sampled_cost"}
         if self.data is None:
             known.discard("score_last_10")
         elif "score" in known:

@@ -129,7 +129,7 @@ def held(costs: np.ndarray, result: Evaluation, constraints: Sequence[Constraint
         kind = each.kind
         known = result.discounted if kind == "discounted" else costs
         columns.append(known[..., index] / (result.lengths if kind == "step" else 1))
-    return np.stack(columns, -1)
+    return np.stack(columns, -1) if columns else costs
 
 
 def constraint_cells(

@@ -36,7 +36,7 @@ from rlsuite.datasets import scores
 from rlsuite.datasets.transitions import Transitions, check_task
 from rlsuite.runs import folder as folders
 from rlsuite.runs import logs, machine
-from rlsuite.runs.display import Display, spread
+from rlsuite.runs.display import Display, cost_texts, spread
 from rlsuite.runs.evaluation import cost_columns, evaluate_all, label
 from rlsuite.runs.files import write_whole
 from rlsuite.runs.finished import Base, base
@@ -242,10 +242,13 @@ class Run(StoredRun):
         if not (self.folder / FINISHED).exists():
             with self._writing():
                 write_whole(self.folder / FINISHED, f"{self._wall():.3f} seconds\n".encode())
+        constraints = self._evaluating.constraints if self.about.get("constraints") else ()
         for name, result in self._history[-1][1].items():
             last = result.returns.mean(1).tolist()
             what = f"{name.replace('_', ', ')}: " * bool(name) + f"return {spread(last)}"
             self.say(f"evaluation at step {self.step:,}: {what} over {len(last)} seeds")
+            for text in cost_texts(result, constraints):
+                self.say(text)
         self.say(f"everything is in {self.folder}")
 
     # ------------------------------------------------------------------ between iterations

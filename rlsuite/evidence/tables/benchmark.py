@@ -1,13 +1,14 @@
 """Tables of a benchmark or a run: our final values, and the same beside published ones.
 
-Where there are several algorithms, tables of all of them come first (``all_algorithms.py``). Per
-algorithm there are two kinds of tables: our runs (one row per task) and our runs beside published
-values (one row per source, tasks as columns). A published value whose environment version, horizon,
-metric or kind of spread differs from ours, or which was not read in its source, carries marks that
-the notes below the table explain; no mark means that like stands beside like.
+Where tasks have limits, what keeps to them comes first (``constraints.py``). Where there are
+several algorithms, tables of all of them follow (``families.py``). Per algorithm there are two
+kinds of tables: our runs (one row per task) and our runs beside published values (one row per
+source, tasks as columns). A published value whose environment version, horizon, metric or kind of
+spread differs from ours, or which was not read in its source, carries marks that the notes below
+the table explain; no mark means that like stands beside like.
 
 Of offline runs the tasks are data sets, and a further table shows the data and the best evaluation
-(``offline_tables.py``).
+(``offline.py``).
 
 Conventions: a final value of a seed is its last evaluation row; the standard deviation over seeds
 divides by n - 1; intervals are 95% percentile intervals of the bootstrap over seeds, of the
@@ -23,9 +24,9 @@ from pathlib import Path
 from rlsuite.evidence import published, rows, statistics
 from rlsuite.evidence.published import Published
 from rlsuite.evidence.rows import FINALS, Result
+from rlsuite.evidence.tables import constraints, tabular
 from rlsuite.evidence.tables import families as all_algorithms
 from rlsuite.evidence.tables import offline as offline_tables
-from rlsuite.evidence.tables import tabular
 from rlsuite.evidence.tables.summaries import (
     BOOTSTRAP_SEED,
     candidates,
@@ -90,7 +91,7 @@ def write(source: Path, out_dir: Path, published_dir: Path) -> list[Path]:
 
 def build(results: Sequence[Result], values: Sequence[Published]) -> list[Table]:
     """All algorithms together, where there are several; then each, ours and beside published."""
-    tables = all_algorithms.build(results, values)
+    tables = constraints.build(results) + all_algorithms.build(results, values)
     for algorithm in dict.fromkeys(result.algorithm for result in results):
         ours = [result for result in results if result.algorithm == algorithm]
         tables.append(_ours(algorithm, ours))

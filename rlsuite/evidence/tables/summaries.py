@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rlsuite.evidence import dataset, published, statistics
+from rlsuite.evidence import dataset, limits, published, statistics
 from rlsuite.evidence.published import Published
 from rlsuite.evidence.rows import Result
 from rlsuite.evidence.tables.tabular import NONE, PLUS_MINUS, Cell
@@ -142,7 +142,8 @@ def published_cell(row: Published, result: Result) -> Cell:
 
 def legend(marks: set[str]) -> list[str]:
     """What the marks of cells say, one line each."""
-    legend = [f"{mark}: {text}." for mark, text in published.DIFFERENCES.items() if mark in marks]
+    legend = [f"{mark}: {text}." for mark, text in limits.MARKS.items() if mark in marks]
+    legend += [f"{mark}: {text}." for mark, text in published.DIFFERENCES.items() if mark in marks]
     legend += [
         f"{mark}: {published.STATUSES[status]}."
         for status, mark in STATUS_MARKS.items()
@@ -211,7 +212,7 @@ def wall_time_notes(results: Sequence[Result]) -> list[str]:
 
 
 def failings(results: Sequence[Result]) -> list[str]:
-    """A line for every run whose last evaluation is not at its end, or whose Q diverged."""
+    """A line for every run that has not ended, whose Q diverged, or that is above a limit."""
     lines = []
     for result in results:
         name = f"{result.algorithm} on {result.task}"
@@ -225,4 +226,4 @@ def failings(results: Sequence[Result]) -> list[str]:
                 f"DIVERGED: {name}: Q reached {result.greatest_value:.0e}, more than the rewards "
                 "can add up to; its values are those of a failure."
             )
-    return lines
+    return lines + limits.remarks(results)
