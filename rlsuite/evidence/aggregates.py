@@ -16,6 +16,7 @@ the papers; of returns it is the IQM.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -102,8 +103,13 @@ def comparable(results: Sequence[Result], column: str) -> tuple[list[str], list[
 
     Where one is above a limit, returns are not compared.
     """
-    names = list(dict.fromkeys(result.algorithm for result in results))
-    tasks, left_out = [], []
+    pooled = together(results, column)
+    names = list(dict.fromkeys(result.algorithm for result in pooled))
+    tasks = []
+    counts = Counter(result.algorithm for result in results if result.algorithm not in names)
+    whole = f"of {things(pooled, len({result.task for result in pooled}))}"
+    left_out = [f"{name} (only {count} {whole})" for name, count in counts.items()]
+    results = pooled
     for task in sorted({result.task for result in results}):
         here = [r for r in results if r.task == task and r.final(column) is not None]
         absent = [name for name in names if name not in {r.algorithm for r in here}]
@@ -121,6 +127,18 @@ def comparable(results: Sequence[Result], column: str) -> tuple[list[str], list[
     return tasks, left_out
 
 
+def together(results: Sequence[Result], column: str) -> list[Result]:
+    """Results without variants and further policies that lack a task of the algorithms."""
+    have = {
+        name: {r.task for r in results if r.algorithm == name and r.final(column) is not None}
+        for name in dict.fromkeys(result.algorithm for result in results)
+    }
+    siblings = {result.algorithm for result in results if result.sibling_of}
+    needed = set().union(*(have[name] for name in have if name not in siblings))
+    lacking = {name for name in siblings if needed - have[name]} if needed else set()
+    return [result for result in results if result.algorithm not in lacking]
+
+
 def pool(results: Sequence[Result], values: Sequence[Published], column: str) -> Scores | None:
     """Final values of `column` on all comparable tasks, on one scale; None without such tasks.
 
@@ -129,6 +147,7 @@ def pool(results: Sequence[Result], values: Sequence[Published], column: str) ->
     tasks, _ = comparable(results, column)
     if not tasks:
         return None
+    results = together(results, column)
     names = list(dict.fromkeys(result.algorithm for result in results))
     by_key = {(result.algorithm, result.task): result.final(column) for result in results}
     finals = {name: [by_key[name, task] for task in tasks] for name in names}

@@ -50,6 +50,7 @@ MARKERS = 8  # on a line, at most about as many
 DASH_SHIFT = 2  # points by which the dashes of one algorithm lag behind those of the one before
 CHARACTERS_PER_INCH = 15  # of a figure's foot line, at most
 LONG = 20  # characters of a title
+WIDE = 13  # characters of names per inch of a figure
 FAINT = 0.3  # opacity of returns above a limit
 LEVEL = ("--", ":", "-.")  # lines at one height: published values, data, limits
 STYLE = {
@@ -145,7 +146,8 @@ def _learning_curves(
             thin = seed_lines and len(names) == 1
             reach += _curve(panel, result, column, statistic, style, unit, thin)
             turn = names.index(result.algorithm) if len(names) > 1 else None
-            marks |= _published_line(panel, result, values, column, style.colour, turn)
+            if not (result.variant and result.sibling_of in {r.algorithm for r in here}):
+                marks |= _published_line(panel, result, values, column, style.colour, turn)
         dotted |= _data_line(panel, here[0], column)
         _limit_line(panel, here, column)
         cut.append(_fit(panel, reach))
@@ -259,12 +261,11 @@ def _published_line(
 
 def _limit_line(panel: Axes, here: Sequence[Result], column: str) -> None:
     """Draw the limit that the costs of a task are held against."""
-    found = {e.limit for r in here for e in limits.limits(r) if column in (e.column, e.cost)}
+    found = {e.limit for r in here for e in limits.limits(r) if column in e.columns}
     for limit in found:
         panel.axhline(limit, color="#b00020", linewidth=1.2, linestyle="-.")
-        where = panel.get_yaxis_transform()
-        text = f"limit {limit:g}"
-        panel.text(0.99, limit, text, transform=where, color="#b00020", ha="right", va="bottom")
+        look = {"transform": panel.get_yaxis_transform(), "ha": "right", "va": "bottom"}
+        panel.text(0.99, limit, f"limit {limit:g}", color="#b00020", **look)
 
 
 def _data_line(panel: Axes, result: Result, column: str) -> bool:
@@ -293,14 +294,17 @@ def _legend(figure: Figure, style_of: dict[str, Style], title: str, foot: Sequen
     if len(names) == 1:
         figure.suptitle(f"{title} of {names[0]}")
     else:
-        # A long title would meet the names on its right
-        left = {"x": 0.01, "ha": "left"} if len(title) > LONG else {}
-        figure.suptitle(title, **left)
+        # A long title would meet the names on its right, and so would many names
+        names_width = sum(len(name) + 7 for name in names)
+        room = int(WIDE * figure.get_figwidth()) - len(title) - 2
+        crowded = len(title) > LONG or names_width > room / 2
+        figure.suptitle(title, **({"x": 0.01, "ha": "left"} if crowded else {}))
+        columns = max(1, len(names) * room // max(room, names_width))
         samples = [
             Line2D([], [], color=style.colour, marker=style.marker, markersize=6, linewidth=3)
             for style in style_of.values()
         ]
-        figure.legend(samples, names, loc="outside upper right", ncols=len(names), fontsize=9)
+        figure.legend(samples, names, loc="outside upper right", ncols=columns, fontsize=9)
     _foot(figure, foot)
 
 

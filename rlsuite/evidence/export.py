@@ -1,5 +1,8 @@
 """From finished run folders to rows in results/<benchmark>/<algorithm>/<task>.csv.
 
+A named variant of an algorithm (another preset, base or critic) has a folder of its own beside it,
+<algorithm>@<variant>; its manifests are like any other.
+
 The file of an offline run is named after its data set, of which one task has several:
 td3_bc/hopper-medium-v0.csv. Its manifest names the data, and `task`, where it was evaluated.
 
@@ -17,6 +20,7 @@ import csv
 import io
 import json
 import os
+import re
 from pathlib import Path
 from typing import NamedTuple
 
@@ -37,16 +41,19 @@ class Exported(NamedTuple):
     table: dict[tuple[int, int, str], dict[str, str]]
 
 
-def export(run_folder: Path, benchmark: Path, replace: bool = False) -> Path:
+def export(run_folder: Path, benchmark: Path, replace: bool = False, variant: str = "") -> Path:
     """Put the evaluation rows of a finished run into a benchmark's results; the CSV's path.
 
-    Rows of other seeds of the same config stay. RunError if the run has not finished, and, unless
-    `replace`, if the rows there are of another config, learned from other data, or have other
-    numbers for one of its seeds. RowsError if the run's files contradict one another.
+    `variant` is what sets the run apart from the algorithm's own rows. Rows of other seeds of the
+    same config stay. RunError if the run has not finished, and, unless `replace`, if the rows there
+    are of another config, learned from other data, or have other numbers for one of its seeds.
+    RowsError if the run's files contradict one another.
     """
     result = finished(run_folder)
     new = _of_run(result)
-    target = benchmark / escape(result.algorithm) / f"{escape(result.task)}.csv"
+    require_variant(variant)
+    folder = escape(result.algorithm) + f"@{variant}" * bool(variant)
+    target = benchmark / folder / f"{escape(result.task)}.csv"
     if target.parent.name in OUTPUT_FOLDERS:
         raise RunError(f"{run_folder}: no rows are read from a folder named {target.parent.name}")
     if target.exists() or target.with_suffix(".json").exists():
@@ -60,6 +67,14 @@ def export(run_folder: Path, benchmark: Path, replace: bool = False) -> Path:
     for path, partial in partials.items():
         os.replace(partial, path)
     return target
+
+
+def require_variant(name: str) -> None:
+    """ValueError for what cannot be the name of a variant."""
+    if name and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.-]*", name):
+        raise ValueError(
+            f"--variant is {name!r}; use letters, digits, dots and hyphens, as in penalty-0.1"
+        )
 
 
 def finished(folder: Path) -> Result:
@@ -142,7 +157,7 @@ def _table(result: Result) -> dict[tuple[int, int, str], dict[str, str]]:
 
 def _together(target: Path, new: Exported, replace: bool) -> Exported:
     """What is in `target` and a run's rows; the run's alone if `replace` and they do not agree."""
-    other = "name another --results folder, or add --replace to put this run there instead"
+    other = "name a --variant, or add --replace to put this run there instead"
     try:
         there = _there(target)
     except RowsError as fault:

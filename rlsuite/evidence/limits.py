@@ -38,6 +38,11 @@ class Limit(NamedTuple):
     column: str  # what the limit is held against: "sampled_cost", "cost_NAME_per_step", ...
 
     @property
+    def columns(self) -> tuple[str, str]:
+        """The columns that are measured as the limit is: of sampled actions, and of the mode."""
+        return self.column, self.cost + HELD[self.kind]
+
+    @property
     def sampled(self) -> bool:
         return self.column.startswith(SAMPLED)
 

@@ -140,7 +140,8 @@ def benchmark(source: Path, published_dir: Path) -> Benchmark:
         ours = [result for result in results if result.algorithm == name]
         seeds = joined(str(len(result.seeds)) for result in ours)
         steps = joined(steps_text(result.last_step) for result in ours)
-        score = value_text(pooled.point(name), pooled.interval(name)) if pooled else NONE
+        known = pooled and name in pooled.values
+        score = value_text(pooled.point(name), pooled.interval(name)) if known else NONE
         wall_time = duration_text(sum(result.wall_seconds for result in ours))
         totals.append(Total(name, f"{seeds} x {steps}", score, wall_time, ours[0].file.parent))
     notes = _notes(results, pooled, column)

@@ -64,8 +64,8 @@ class Result:
     constraints have columns of their own, `cost_NAME`.
     """
 
-    # "mcep"; "bc-10-percent", a variant that has published values of its own; "mcep (target)",
-    # a further policy of its runs
+    # "spot"; "spot@penalty-1", a named variant; "bc-10-percent", one that has published values of
+    # its own; "mcep (target)", a further policy of its runs
     algorithm: str
     task: str
     seeds: tuple[int, ...]
@@ -111,14 +111,21 @@ class Result:
     def place(self) -> Place:
         """What published values are compared with."""
         task, version = published.split_task(self.manifest["task"])
+        name = self.algorithm.replace(f"@{self.variant}", "", 1)
         if self.data is None:
-            return Place(self.algorithm, task, version, self.last_step)
-        return Place(self.algorithm, self.data.level, version, self.last_step, self.data.version)
+            return Place(name, task, version, self.last_step)
+        return Place(name, self.data.level, version, self.last_step, self.data.version)
 
     @property
-    def folder(self) -> str:
-        """What the folder of its rows is called in a benchmark."""
-        return named(self.manifest)
+    def variant(self) -> str:
+        """Its name if it is a named variant of its algorithm."""
+        return self.algorithm.partition("@")[2].partition(" (")[0]
+
+    @property
+    def sibling_of(self) -> str:
+        """The algorithm whose variant or further policy this is; empty for the algorithm itself."""
+        plain = named(self.manifest)
+        return plain if self.algorithm != plain else ""
 
     @property
     def step_unit(self) -> str:
@@ -204,11 +211,11 @@ def read(source: Path) -> list[Result]:
     seen: dict[tuple[str, str], Path] = {}
     learned_from: dict[str, Result] = {}
     for result in results:
-        folder = unescape(result.file.parent.name)
-        if result.folder != folder:
+        folder = unescape(result.file.parent.name.partition("@")[0])
+        if named(result.manifest) != folder:
             raise RowsError(
                 f"{result.file}: the folder says {folder!r}, the manifest "
-                f"{result.folder!r}; move the file or correct the manifest"
+                f"{named(result.manifest)!r}; move the file or correct the manifest"
             )
         other = seen.setdefault((result.algorithm, result.task), result.file)
         if other != result.file:
@@ -256,6 +263,8 @@ def read_policies(file: Path, manifest_file: Path, log: Progress | None = None) 
     if log:
         manifest["logged"] = log.logged
     name = named(manifest)
+    if manifest_file.stem == file.stem:  # of a benchmark, whose folders name the variants
+        name += "".join(file.parent.name.partition("@")[1:])
     found = _cells(file)
     return [
         _result(

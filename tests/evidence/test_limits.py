@@ -165,6 +165,7 @@ def test_each_kind_of_limit_has_its_column(tmp_path, kind, column):
     assert limit.column == column
     # 3 and 2.8 a step: a mean of 2.9, not above; discounted 3.5
     assert limits.verdict(result) == {"step": "within", "discounted": "above"}[kind]
+    assert "cost" not in limit.columns  # the sum of an episode is not what is limited
 
 
 def test_rows_from_before_sampled_evaluations_are_judged_on_the_mode(tmp_path):

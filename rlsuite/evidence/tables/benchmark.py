@@ -44,6 +44,7 @@ from rlsuite.evidence.tables.summaries import (
     summarise,
     thing,
     too_far,
+    variant_notes,
     wall_time_notes,
 )
 from rlsuite.evidence.tables.tabular import NONE, PLUS_MINUS, Cell, Table
@@ -94,7 +95,7 @@ def build(results: Sequence[Result], values: Sequence[Published]) -> list[Table]
     tables = constraints.build(results) + all_algorithms.build(results, values)
     for algorithm in dict.fromkeys(result.algorithm for result in results):
         ours = [result for result in results if result.algorithm == algorithm]
-        tables.append(_ours(algorithm, ours))
+        tables.append(_ours(algorithm, ours, results))
         title = f"{algorithm}: beside published values"
         for part_title, part in all_algorithms.parts(title, ours):
             tables.append(_beside(part_title, part, values))
@@ -103,7 +104,7 @@ def build(results: Sequence[Result], values: Sequence[Published]) -> list[Table]
     return tables
 
 
-def _ours(algorithm: str, ours: Sequence[Result]) -> Table:
+def _ours(algorithm: str, ours: Sequence[Result], results: Sequence[Result]) -> Table:
     columns = [name for name in FINALS if any(name in r.quantities() for r in ours)]
     header = [thing(ours).capitalize(), "Seeds", steps_header(ours)]
     for name in columns:
@@ -132,6 +133,7 @@ def _ours(algorithm: str, ours: Sequence[Result]) -> Table:
         "Wall time: all seeds of the row together, as they were trained.",
         *wall_time_notes(ours),
         *settings_notes(ours),
+        *variant_notes(ours, results),
         *failings(ours),
     ]
     return Table(f"{algorithm}: our runs", [*header, "Wall time"], lines, notes)

@@ -193,6 +193,30 @@ def settings_notes(results: Sequence[Result]) -> list[str]:
             ]
             parts.append(f"{field} {joined(own)}, elsewhere {usual}")
         notes += [f"Settings of {name} that differ: {'; '.join(parts)}."] if parts else []
+    return notes + variant_notes(results, results)
+
+
+def variant_notes(ours: Sequence[Result], results: Sequence[Result]) -> list[str]:
+    """A line per named variant of `ours`: settings unlike its algorithm's on the same tasks.
+
+    What only one of the two has is of another version, and no setting of the other.
+    """
+    notes = []
+    configs = {(r.algorithm, r.task): r.manifest.get("config") or {} for r in results}
+    for name in dict.fromkeys(result.algorithm for result in ours if result.variant):
+        changed: dict[tuple[str, str], list[str]] = {}
+        mine = [result for result in ours if result.algorithm == name]
+        for result in mine:
+            own, plain = (configs.get((x, result.task), {}) for x in (name, result.sibling_of))
+            for field in sorted(own.keys() & plain.keys() - result.manifest.get("uses", {}).keys()):
+                if own[field] != plain[field]:
+                    key = field, json.dumps(own[field])
+                    changed.setdefault(key, []).append(json.dumps(plain[field]))
+        parts = [
+            f"{field} {value} instead of {' or '.join(dict.fromkeys(others))}"
+            for (field, value), others in changed.items()
+        ]
+        notes += [f"{name} is {mine[0].sibling_of} with {', '.join(parts)}."] if parts else []
     return notes
 
 
