@@ -133,7 +133,8 @@ class MemoryRun:
     def about(self) -> dict:
         return {"data": self._data.about}
 
-    def begin(self, learner, *, train, prepare=None) -> None:
+    def begin(self, learner, *, train, prepare=None, policies=None) -> None:
+        self.policies = policies
         self._learner, self._plan = learner, Plan(prepare or {}, train)
         self.states = [copy.deepcopy(learner)]
 
