@@ -16,18 +16,17 @@ from offline_setting import (
     OBS,
     MemoryRun,
     PlainCritics,
+    PlainPolicy,
     as_in_a_run,
     batch_of,
     flat,
     follow,
     logged,
     normals,
-    plain_mlp,
     tensors,
     thetas,
 )
-from torch.distributions import Normal, TransformedDistribution
-from torch.distributions.transforms import TanhTransform
+from torch.distributions import Normal
 from torch.nn.functional import mse_loss
 
 from rlsuite.algorithms.offline import awac
@@ -86,35 +85,6 @@ def constant(s: SimpleNamespace, values: tuple[float, float]) -> torch.Tensor:
     for one, value in zip(theta.chunk(2, 1), values, strict=True):
         s.critics.layout.views(one)["q.2.bias"].fill_(value)
     return theta
-
-
-class PlainPolicy(torch.nn.Module):
-    """Section 3 of the sheet, and the policy of MCEP's AWAC; actions in half widths of the box."""
-
-    def __init__(self, policy, theta: torch.Tensor) -> None:
-        super().__init__()
-        self.net = plain_mlp(policy.layout, theta, "actor")
-        self.centre, self.reach = policy.centre, policy.reach
-        self.squashed = isinstance(policy, SquashedActor)
-        if not self.squashed:
-            self.log_std = torch.nn.Parameter(policy.layout.views(theta[None])["log_std"][0, 0])
-
-    def forward(self, obs: torch.Tensor) -> torch.distributions.Distribution:
-        if self.squashed:
-            mean, log_std = self.net(obs).chunk(2, 1)
-            std = log_std.clamp(-20, 2).exp()
-            return TransformedDistribution(Normal(mean, std), [TanhTransform()])
-        return Normal(self.net(obs), self.log_std.clamp(-20, 2).exp())
-
-    def sample(self, obs: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
-        pi = self(obs)
-        base = pi.base_dist if self.squashed else pi
-        raw = base.mean + base.stddev * noise
-        raw = torch.tanh(raw) if self.squashed else raw.clamp(-1, 1)
-        return self.centre + self.reach * raw
-
-    def log_prob(self, obs: torch.Tensor, action: torch.Tensor) -> torch.Tensor:
-        return self(obs).log_prob((action - self.centre) / self.reach).sum(1)
 
 
 class PlainAWAC:
