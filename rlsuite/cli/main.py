@@ -42,6 +42,7 @@ class Evaluate:
     episodes: int = 10  # of each seed
     env: str | None = None  # another task of the same shapes, e.g. Hopper-v5
     engine: str = "auto"  # envpool, gymnasium, or auto: EnvPool from 8 environments up
+    policy: str = ""  # its name, where the run has several policies; default: the main one
     sampled: bool = False  # sample actions, where the default is the policy's mode
     seed: int = 0  # of the evaluation's own random streams
     out: Path | None = None  # also write a CSV: seed, episode, return, cost, length
@@ -59,7 +60,7 @@ def evaluate(argv: list[str]) -> None:
     options = flags.parse("rlsuite evaluate FOLDER", Evaluate, rest)
     _require_episodes(options.episodes)
     _require_writable(options.out)
-    policy, about = load_policy(folder)
+    policy, about = load_policy(folder, options.policy)
     task = _acting_in(folder, about, options.env)
     seeds = about["seeds"]
     pool = envs.make(task, seeds, options.episodes, options.engine)
@@ -106,6 +107,7 @@ class Record:
 
     out: Path = Path("policy.mp4")  # the MP4 to write
     env: str | None = None  # another task of the same shapes, e.g. Hopper-v5
+    policy: str = ""  # its name, where the run has several policies; default: the main one
     seed: int | None = None  # which of the run's seeds; the first if not given
     episodes: int = 1  # one after the other
 
@@ -118,8 +120,10 @@ def record(argv: list[str]) -> None:
     folder, rest = _folder_first("record FOLDER", argv)
     options = flags.parse("rlsuite record FOLDER", Record, rest)
     _require_episodes(options.episodes)
-    task = _acting_in(folder, load_policy(folder)[1], options.env)
-    print(f"wrote {film(folder, options.out, options.seed, options.episodes, task)}")
+    name = options.policy
+    task = _acting_in(folder, load_policy(folder, name)[1], options.env)
+    out = film(folder, options.out, options.seed, options.episodes, task, name)
+    print(f"wrote {out}")
 
 
 def _acting_in(folder: Path, about: dict, typed: str | None) -> str:

@@ -31,10 +31,10 @@ KEPT = ("algorithm", "task", "preset", "command", "config", "config_hash", "comm
 
 
 class Exported(NamedTuple):
-    """The content of a CSV file and its manifest: cells by (seed, step), in the file's order."""
+    """A CSV file and its manifest: cells by (seed, step, policy), in the file's order."""
 
     manifest: dict
-    table: dict[tuple[int, int], dict[str, str]]
+    table: dict[tuple[int, int, str], dict[str, str]]
 
 
 def export(run_folder: Path, benchmark: Path, replace: bool = False) -> Path:
@@ -112,8 +112,9 @@ def _of_run(result: Result) -> Exported:
     return Exported(manifest, table)
 
 
-def _table(result: Result) -> dict[tuple[int, int], dict[str, str]]:
-    return {cells.key(row, place): row for place, row in cells.read(result.file, rows.COLUMNS)}
+def _table(result: Result) -> dict[tuple[int, int, str], dict[str, str]]:
+    read = cells.read(result.file, rows.COLUMNS)
+    return {(*cells.key(row, place), row.get("policy", "")): row for place, row in read}
 
 
 # ------------------------------------------------------------------- rows that are there already
@@ -161,7 +162,7 @@ def _difference(there: Exported, new: Exported) -> str:
     columns = [list(next(iter(each.table.values()))) for each in (there, new)]
     if columns[0] != columns[1]:
         return f"with columns {', '.join(columns[0])}, this run has {', '.join(columns[1])}"
-    steps = [sorted({step for _, step in each.table}) for each in (there, new)]
+    steps = [sorted({step for _, step, _ in each.table}) for each in (there, new)]
     if steps[0] != steps[1]:
         return f"at {len(steps[0])} other steps than this run's {len(steps[1])}"
     return ""
@@ -202,7 +203,8 @@ def _merged(there: Exported, new: Exported) -> Exported:
         "runs": runs,
     }
     table = {key: row for key, row in there.table.items() if key[0] not in own} | new.table
-    by_step = sorted(table, key=lambda key: (key[1], key[0]))
+    policies = list(dict.fromkeys(policy for _, _, policy in table))
+    by_step = sorted(table, key=lambda key: (key[1], policies.index(key[2]), key[0]))
     return Exported(manifest, {key: table[key] for key in by_step})
 
 
@@ -211,7 +213,7 @@ def _record(manifest: dict) -> dict:
     return {key: manifest[key] for key in RUN if key in manifest}
 
 
-def _csv(table: dict[tuple[int, int], dict[str, str]]) -> str:
+def _csv(table: dict[tuple[int, int, str], dict[str, str]]) -> str:
     stream = io.StringIO()
     writer = csv.DictWriter(stream, next(iter(table.values())), lineterminator="\n")
     writer.writeheader()

@@ -134,7 +134,7 @@ def benchmark(source: Path, published_dir: Path) -> Benchmark:
         steps = joined(steps_text(result.last_step) for result in ours)
         score = value_text(pooled.point(name), pooled.interval(name)) if pooled else NONE
         wall_time = duration_text(sum(result.wall_seconds for result in ours))
-        totals.append(Total(name, f"{seeds} x {steps}", score, wall_time, source / name))
+        totals.append(Total(name, f"{seeds} x {steps}", score, wall_time, ours[0].file.parent))
     notes = _notes(results, pooled, column)
     return Benchmark(FINALS[column], thing(results), tuple(lines), tuple(totals), tuple(notes))
 

@@ -284,8 +284,9 @@ def clean(folder: Path) -> None:
     for name in (MANIFEST, FINISHED, EPISODES, *TABLES):
         with contextlib.suppress(OSError):
             (folder / name).with_suffix(".partial").unlink()
-    for name in ("policy.partial", "policy.old"):
-        shutil.rmtree(folder / name, ignore_errors=True)
+    for rest in ("policy.partial", "policy.old", "policy-*.partial", "policy-*.old"):
+        for path in folder.glob(rest):
+            shutil.rmtree(path, ignore_errors=True)
     checkpoint.clean(folder / "checkpoint")
 
 

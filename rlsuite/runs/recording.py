@@ -47,16 +47,22 @@ class Filmed(gymnasium.Wrapper):
 
 
 def record(
-    folder: Path, out: Path, seed: int | None = None, episodes: int = 1, task: str | None = None
+    folder: Path,
+    out: Path,
+    seed: int | None = None,
+    episodes: int = 1,
+    task: str | None = None,
+    name: str = "",
 ) -> Path:
     """Write a video of `episodes` episodes of the deterministic policy of `seed` (default: first).
 
     They are what `evaluate` runs in environments seeded 0, 1, ...; `task` replaces the policy's
-    own. `out` is there only once it is whole. Raises RunError for a seed that was not trained, a
-    task that cannot be drawn and a file that cannot be written; ValueError for a task that is
-    unknown, was never typed or has other observations or actions.
+    own; `name` is the policy's in a run that has several. `out` is there only once it is whole.
+    Raises RunError for a seed that was not trained, a task that cannot be drawn and a file that
+    cannot be written; ValueError for a task that is unknown, was never typed or has other
+    observations or actions.
     """
-    policy, about = load_policy(folder)
+    policy, about = load_policy(folder, name)
     seeds = about["seeds"]
     if seed is not None and seed not in seeds:
         raise RunError(f"seed {seed} is not in {folder}; it has {', '.join(map(str, seeds))}")

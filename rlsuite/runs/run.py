@@ -7,7 +7,8 @@
     progress.csv      per seed and iteration: training return and metrics; preparation.csv: the
                       same of iterations before step 0, where an algorithm has such
     evaluations.csv   per seed and evaluation; evaluations.npz: every episode of them
-    policy/           the policy as of the last checkpoint; loads without any of this
+    policy/           the policy as of the last checkpoint; loads without any of this. Where a run
+                      evaluates several, the others lie beside it, each in policy-NAME/
     checkpoint/       the last two checkpoints, which hold the rows so far, too
     finished          once all of that is complete
 
@@ -16,13 +17,11 @@ seeds drawn from the run's own streams. So a killed and resumed run repeats an u
 Whatever else is lost or stale after a kill, a resume restores from the checkpoint.
 """
 
-import contextlib
 import csv
 import errno
 import math
-import signal
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 
@@ -32,19 +31,20 @@ from safetensors import SafetensorError
 
 from rlsuite import algorithms, envs
 from rlsuite.core.chance import Chance
+from rlsuite.core.networks import ActorCritic
 from rlsuite.datasets import scores
 from rlsuite.datasets.transitions import Transitions, check_task
 from rlsuite.runs import folder as folders
 from rlsuite.runs import logs, machine
 from rlsuite.runs.display import Display, spread
-from rlsuite.runs.evaluation import cost_cells, cost_columns, evaluate
+from rlsuite.runs.evaluation import cost_columns, evaluate_all, label
 from rlsuite.runs.files import write_whole
 from rlsuite.runs.finished import Base, base
 from rlsuite.runs.folder import FINISHED, RunError, from_json
 from rlsuite.runs.settings import Settings, learning_rates
 from rlsuite.runs.stages import Plan, Stages
 from rlsuite.runs.steps import Clock, CudaGraphStep, EagerStep
-from rlsuite.runs.stored import StoredRun, _due
+from rlsuite.runs.stored import StoredRun, _due, _mean
 
 __all__ = ["Run", "RunError", "create", "execute", "from_json", "reopen"]
 
@@ -131,15 +131,27 @@ class Run(StoredRun):
         self._clock.updates.append(step)
         return step
 
-    def begin(self, learner, *, train: Stages, prepare: Stages | None = None) -> None:
+    def begin(
+        self,
+        learner,
+        *,
+        train: Stages,
+        prepare: Stages | None = None,
+        policies: Mapping[str, ActorCritic] | None = None,
+    ) -> None:
         """Fix the stages, {name: (iterations, steps of each)}, and restore what a checkpoint holds.
 
         `learner` is a dataclass of modules, named tuples and replay buffers, one of them `policy`:
         what a checkpoint holds. Steps are environment steps of each seed, or gradient steps where
         it learns from data. Those of `prepare` count up to zero, and nothing is evaluated there.
+        `policies`, fields of the learner by name, are all evaluated and saved, the first as the
+        run's main one; None: its `policy` alone.
         """
         self._learner, self._plan = learner, Plan(prepare or {}, train)
+        self._set_policies(learner, policies)
         self._done = first = self._restore(learner, self._plan.total)
+        if self._training:
+            self._training.take_paid()  # of steps before the first stage
         name = f"{self.algorithm} {self.task} x{len(self.seeds)}"
         self._display = Display(name, self._plan.total, first)
         self._started = perf_counter()
@@ -196,7 +208,7 @@ class Run(StoredRun):
         self._append(table, rows)
         returns = [row["training_return"] for row in rows if row["training_return"] is not None]
         if self._data and self._history:
-            returns = self._history[-1][1].returns.mean(1).tolist()
+            returns = self._history[-1][1][""].returns.mean(1).tolist()
         self._to_board(rows, values)
         since, steps = self._speed_base
         speed = (self.step - steps) * len(self.seeds) / max(perf_counter() - since, 1e-9)
@@ -230,17 +242,21 @@ class Run(StoredRun):
         if not (self.folder / FINISHED).exists():
             with self._writing():
                 write_whole(self.folder / FINISHED, f"{self._wall():.3f} seconds\n".encode())
-        last = self._history[-1][1].returns.mean(1).tolist()
-        self.say(f"evaluation at step {self.step:,}: return {spread(last)} over {len(last)} seeds")
+        for name, result in self._history[-1][1].items():
+            last = result.returns.mean(1).tolist()
+            what = f"{name.replace('_', ', ')}: " * bool(name) + f"return {spread(last)}"
+            self.say(f"evaluation at step {self.step:,}: {what} over {len(last)} seeds")
         self.say(f"everything is in {self.folder}")
 
     # ------------------------------------------------------------------ between iterations
 
     def _between(self, k: int) -> None:
         """What is due after iteration `k` of the whole run."""
+        if self._training and self.about.get("constraints"):
+            self._paid += self._training.take_paid()
         total, prepared = self._plan.total, self._plan.prepared
         if k >= prepared and _due(k - prepared, total - prepared, self.settings.evaluations):
-            self._evaluate(self._learner.policy)
+            self._evaluate()
         self.at_boundary = _due(k, total, self.settings.checkpoints)
         if self.at_boundary or self._ending:
             self._save(k + 1, total, self._learner)
@@ -252,28 +268,23 @@ class Run(StoredRun):
             episodes = self.settings.evaluation_episodes
             self._evaluating = envs.make(self.task, self.seeds, episodes, self._evaluation_engine)
 
-    def _evaluate(self, policy) -> None:
+    def _evaluate(self) -> None:
         start = perf_counter()
-        policy.eval()
+        # Rows keep their columns: a run that an older version began has no sampled actions
+        twice = bool(self.about.get("constraints"))
+        twice &= not self._history or label(sampled=True) in self._history[0][1]
         env_seeds = self.streams.integers("evaluation", self.settings.evaluation_episodes)
-        result = evaluate(policy, self._evaluating, env_seeds)
-        policy.train()
-        self._history.append((self.step, result))
-        rows = []
-        means = result.returns.mean(1)
-        score = scores.normalized(self.task, means) if self._data else None
-        for slot, seed in enumerate(self.seeds):
-            costs = cost_cells(result.costs[slot].mean(0), self._evaluating.constraints)
-            rest = (costs["cost"], float(result.lengths[slot].mean()))
-            known = None if score is None else float(score[slot])
-            training = _mean(x[0] for x in self._recent[slot])
-            times = (round(self._wall(), 3), training)
-            row = (seed, self.step, float(means[slot]), *rest, known, *times)
-            rows.append(dict(zip(logs.COLUMNS, row, strict=True)) | costs)
+        found = evaluate_all(self._policies, self._evaluating, env_seeds, twice)
+        self._history.append((self.step, found))
+        constraints = self._evaluating.constraints
+        paid = cost_columns(constraints, "total_training_") if twice and self._training else []
+        score = partial(scores.normalized, self.task) if self._data else None
+        shared = self._shared(paid)
+        rows = logs.evaluation_rows(found, list(self._policies), constraints, shared, score)
         self._append(logs.EVALUATIONS, rows)
         with self._writing():
             logs.write_history(self.folder, self._history, self.seeds)
-            self._board.add(self.step, {"evaluation/return": float(result.returns.mean())})
+            self._board.add(self.step, logs.evaluation_tags(found))
         self._seconds["evaluation"] = self._seconds.get("evaluation", 0) + perf_counter() - start
 
     def _to_board(self, rows: list[dict], values: dict[str, list[float]]) -> None:
@@ -314,11 +325,6 @@ class Run(StoredRun):
         self._ending = True
 
 
-def _mean(values) -> float | None:
-    values = list(values)
-    return sum(values) / len(values) if values else None
-
-
 # ----------------------------------------------------------------------- starting and resuming
 
 
@@ -356,7 +362,7 @@ def execute(run: Run) -> None:
         machine.choose_products(run.config.declared)
         folders.clean(run.folder)
         try:
-            with _ended_by_signal(run):
+            with machine.asked_to_end(run.end):
                 module.train(run.config, run)
                 run.finish()
         except (envs.EnvironmentFault, envs.PolicyFault) as fault:
@@ -383,16 +389,3 @@ def _fault(run: Run, fault: envs.EnvironmentFault | envs.PolicyFault) -> str:
 def _require_device(settings: Settings) -> None:
     if settings.device == "cuda" and not torch.cuda.is_available():
         raise RunError("this machine has no CUDA device for --device cuda; leave it out")
-
-
-@contextlib.contextmanager
-def _ended_by_signal(run: Run) -> Iterator[None]:
-    """SIGTERM, as batch systems send it, asks the run to end."""
-    if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread can listen
-        return
-    before = signal.signal(signal.SIGTERM, lambda *_: run.end())
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
