@@ -1,6 +1,7 @@
 """MCEP: objectives by hand, the fact sheet's invariants by number, and whole cycles of both bases
 against one seed's written with torch.nn, torch.distributions and torch.optim from the sheet."""
 
+import csv
 from functools import partial
 from types import SimpleNamespace
 
@@ -40,6 +41,7 @@ from rlsuite.core.actors import BoundedActor
 from rlsuite.core.buffers import Minibatch, chunks
 from rlsuite.core.critics import Critics
 from rlsuite.core.optim import Net
+from rlsuite.core.saving import load_policy
 from rlsuite.core.squashed import SquashedActor
 from rlsuite.core.streams import Streams
 
@@ -300,6 +302,17 @@ def test_6_6_the_evaluation_policy_is_the_one_that_acts(base):
     assert torch.equal(start.critic.theta, start.critic_target)
     counts = [net.adam.steps[0].item() for net in run.states[-1].state[:3]]
     assert counts == ([12, 12, 12] if base is AWAC else [6, 6, 12])
+
+
+def test_a_run_evaluates_and_keeps_both_policies(finished_run):
+    folder = finished_run("mcep", "InvertedPendulum-v4")
+    with open(folder / "evaluations.csv", newline="") as file:
+        rows = [row["policy"] for row in csv.DictReader(file)]
+    assert rows[:4] == ["evaluation", "evaluation", "target", "target"]  # two seeds of each
+    main, target = (load_policy(folder / name) for name in ("policy", "policy-target"))
+    assert [about["policy"] for _, about in (main, target)] == ["evaluation", "target"]
+    assert not torch.equal(main[0].theta, target[0].theta)
+    assert torch.equal(load_policy(folder)[0].theta, main[0].theta)
 
 
 def test_6_7_n_averages_the_target_policys_errors_and_never_moves_that_policy():

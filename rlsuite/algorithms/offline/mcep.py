@@ -25,14 +25,13 @@ t = 1..T on a data set of transitions (s, a, r, s', d), for S seeds at once:
 | pi^e | evaluation | [S, P_actor] | mildly constrained; enters no target; the code's "tp" |
 | Q_1, Q_2 | critic | [S, 2 P_critic] | two critics in one row, of pi~'s returns |
 | n | error | [S] | how far pi~ is from the data: the unit of pi^e's squared error |
-| d | terminated | [S, B] | the task's own end; a time limit is none |
 
 On AWAC, where Q rises by more than lambda^e / (2 s) per unit of action, s the data's deviation,
 nothing holds pi^e before the box: watch `saturated`, the share of its modes beyond 0.95.
 
-Departures from the official code (egg-west/MCEP): networks start as torch.nn.Linear's do, not
-orthogonal; critic losses are summed, not averaged; mean |Q_1| is at least 1e-8; densities are of
-actions in half widths of the box. What no released config turns on is left out.
+Departures from the official code (egg-west/MCEP): networks start as torch.nn.Linear's do; critic
+losses are summed, not averaged; mean |Q_1| is at least 1e-8; densities are of actions in half
+widths of the box. What no released config turns on is left out.
 """
 
 import math
@@ -63,8 +62,7 @@ from rlsuite.envs.faults import warn_once
 
 # ------------------------------------------------------------------------------------- 2. Config
 
-# base -> the settings that it alone has
-ONLY = {
+ONLY = {  # base -> the settings that it alone has
     "td3_bc": ("target_alpha", "evaluation_alpha", "normalize_error", "policy_noise", "noise_clip"),
     "awac": ("target_lambda", "evaluation_lambda", "max_weight", "max_value"),
 }
@@ -188,8 +186,7 @@ def next_action(policy: BoundedActor, config: Config, actor: Tensor, obs: Tensor
     """An action of pi~_target [S, B, A], from standard normal `noise`."""
     if config.base == "awac":
         return policy.to_box(policy.distribution(actor, obs).sample(noise)[0])
-    c = config.noise_clip
-    noise = (config.policy_noise * noise).clamp(-c, c)
+    noise = (config.policy_noise * noise).clamp(-config.noise_clip, config.noise_clip)
     return policy.inside(policy.mean(actor, obs) + policy.reach * noise)  # (2)
 
 
@@ -235,8 +232,8 @@ def td3_bc_actors(
     given = (config.evaluation_alpha, n, "evaluation")
     evaluation, more = descend(state.evaluation, lr, loss, *given)  # (8)
     target = polyak(state.actor_target, actor.theta, config.polyak)  # (9)
-    changed = {"actor": actor, "evaluation": evaluation, "actor_target": target, "error": n}
-    return state._replace(**changed), metrics | more
+    state = State(actor, evaluation, state.critic, target, state.critic_target, n)
+    return state, metrics | more
 
 
 def awac_actors(
