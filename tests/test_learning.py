@@ -52,6 +52,7 @@ SETTINGS = {  # what differs from the preset `smoke`
     "iql": OFFLINE | QUICK | {"polyak": 0.05, "scale_rewards": False},
     "spot": OFFLINE | BOTH | {"tau": 0.05, "density_steps": 500, "online_steps": 0},
     "a2pr": OFFLINE | BOTH | {"polyak": 0.05, "critic_hidden": (64, 64), "vae_hidden": 64},
+    "mcep": OFFLINE | BOTH | {"polyak": 0.05, "target_alpha": 5.0},
     # Its penalty and its budget are in units of V, which is small here
     "csve": OFFLINE
     | BOTH

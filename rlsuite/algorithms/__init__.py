@@ -20,6 +20,7 @@ ALGORITHMS = {
     "iql": "rlsuite.algorithms.offline.iql",
     "spot": "rlsuite.algorithms.offline.spot",
     "a2pr": "rlsuite.algorithms.offline.a2pr",
+    "mcep": "rlsuite.algorithms.offline.mcep",
     "csve": "rlsuite.algorithms.offline.csve",
     "cfpi": "rlsuite.algorithms.offline.cfpi",
     "dppo": "rlsuite.algorithms.diffusion.dppo",

@@ -115,10 +115,19 @@ class BoundedActor(nn.Module):
                 x = x if dropout is None else x * dropout[i]
         return x
 
-    def inside(self, action: Tensor) -> Tensor:
-        """Actions [S, B, A] clipped to their bounds."""
-        low, high = self.centre - self.reach, self.centre + self.reach
+    def inside(self, action: Tensor, margin: float = 0.0) -> Tensor:
+        """Actions [S, B, A] clipped to their bounds, from which they keep `margin` half widths."""
+        reach = self.reach * (1 - margin)
+        low, high = self.centre - reach, self.centre + reach
         return torch.maximum(torch.minimum(action, high), low)
+
+    def to_box(self, raw: Tensor) -> Tensor:
+        """Actions of the environment [S, B, A], clipped, from such as are in half widths."""
+        return self.inside(self.centre + self.reach * raw)
+
+    def to_raw(self, action: Tensor) -> Tensor:
+        """Actions [S, B, A] in half widths of the box, from its centre."""
+        return (action - self.centre) / self.reach.clamp(min=1e-30)  # a box may be flat
 
     def behaviour(self, low: Bound = None, high: Bound = None) -> "BoundedSnapshot":
         """What acts like the policy as it is now, in an environment with these bounds [A]."""
