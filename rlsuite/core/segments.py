@@ -49,14 +49,17 @@ def save_buffer(buffer: ReplayBuffer, folder: Path) -> dict:
     buffer.states = [*buffer.states, buffer.added][-KEPT_STATES:]
     segments = [tuple(segment) for segment in buffer.segments]
     state = {"added": buffer.added, "states": buffer.states, "segments": segments}
-    return state | {"capacity": buffer.capacity, "rng": buffer.rng.state_dict()}
+    state |= {"capacity": buffer.capacity, "fields": dict(buffer.shapes)}
+    return state | {"rng": buffer.rng.state_dict()}
 
 
 def load_buffer(buffer: ReplayBuffer, state: dict, folder: Path) -> None:
     """The ring as it was when `save_buffer` returned `state`.
 
-    SegmentError if a file is damaged, ValueError for the state of another capacity.
+    SegmentError if a file is damaged, ValueError for the state of another capacity or other fields.
     """
+    if state.get("fields", buffer.shapes) != buffer.shapes:
+        raise ValueError(f"fields are {list(buffer.shapes)}, they were {list(state['fields'])}")
     if state["capacity"] != buffer.capacity:
         raise ValueError(f"capacity is {buffer.capacity}, it was {state['capacity']}")
     buffer.added, buffer.states = state["added"], list(state["states"])
