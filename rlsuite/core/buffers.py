@@ -13,7 +13,6 @@ Logged data alone are a base under a ring of no rows. `core.segments` writes a r
 import math
 from collections import namedtuple
 from collections.abc import Mapping
-from pathlib import Path
 from time import perf_counter
 from typing import NamedTuple
 
@@ -22,6 +21,7 @@ import torch
 from torch import Tensor
 
 from rlsuite.core.chance import Chance
+from rlsuite.core.memory import free_memory
 from rlsuite.core.policies import Rngs
 from rlsuite.core.ranges import require_multiple, require_positive, require_whole, require_within
 
@@ -70,7 +70,9 @@ class ReplayBuffer:
         # what `sample` returns
         self.Rows = Minibatch if standard else namedtuple("Rows", self.drawn)
         seeds = "1 seed" if num_seeds == 1 else f"{num_seeds} seeds"
-        require_memory(self.nbytes, f"a replay buffer of {capacity:,} rows for {seeds}")
+        require_memory(
+            self.nbytes, f"a replay buffer of {capacity:,} rows for {seeds}", self.device
+        )
         self.fields = {name: self._zeros(shape) for name, shape in self.shapes.items()}
         self.seed_index = torch.arange(num_seeds, device=self.device)[:, None]
         self.base, self.logged = None, 0
@@ -202,13 +204,10 @@ def chunks(rows: NamedTuple, count: int) -> list[NamedTuple]:
     return [type(rows)(*part) for part in parts]
 
 
-def require_memory(needed: int, purpose: str) -> None:
-    """Raise ValueError unless `needed` bytes are free on this machine, as far as Linux tells."""
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-    except OSError:
-        return
-    free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
+def require_memory(needed: int, purpose: str, device: torch.device) -> None:
+    """Raise ValueError unless `needed` bytes are free where the tensors of `device` lie."""
+    cuda = device.type == "cuda"
+    free = torch.cuda.mem_get_info(device)[0] if cuda else free_memory()
     if needed > free:
         raise ValueError(
             f"{purpose} needs {needed / 2**30:,.1f} GiB, but {free / 2**30:,.1f} GiB are free: "
