@@ -136,6 +136,7 @@ def keep(argv: list[str]) -> None:
     """Make a set of a run, after D4RL's recipe: from its snapshots, or its replay as it is."""
     run, rest = _name_first("keep RUN --level LEVEL", argv)
     options = flags.parse("rlsuite data keep RUN", Keep, rest)
+    from rlsuite.datasets import minari
     from rlsuite.runs import keep as keeping
 
     parts = max(len(keeping.PARTS.get(options.level, ())), 1)
@@ -145,7 +146,7 @@ def keep(argv: list[str]) -> None:
         folder = keeping.keep(Path(run), options.level, *choices, progress)
     finally:
         progress.close()
-    print(f"wrote {folder}; look at it: rlsuite data describe {folder}")
+    print(f"wrote {folder}; look at it: rlsuite data describe {minari.name(folder)}")
 
 
 @dataclass

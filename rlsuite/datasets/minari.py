@@ -54,6 +54,11 @@ def root() -> Path:
     return Path(given) if given else Path.home() / ".minari" / "datasets"
 
 
+def name(folder: Path) -> str:
+    """The id of the local set in `folder`."""
+    return folder.relative_to(root()).as_posix()
+
+
 def local_ids() -> list[str]:
     """Ids of the local sets, sorted; nothing is opened.
 
@@ -65,7 +70,7 @@ def local_ids() -> list[str]:
         path = Path(folder)
         versioned = re.search(r"-v\d+$", path.name) and path != root()
         if "data" in below and (versioned or (path / "data" / METADATA).is_file()):
-            found.append(path.relative_to(root()).as_posix())
+            found.append(name(path))
             below.clear()
         below[:] = [name for name in below if not name.startswith(".")]
     return sorted(found)
