@@ -233,6 +233,21 @@ def test_a_damaged_small_form_is_refused(trained, tmp_path) -> None:
     assert not minari.root().exists()
 
 
+def test_policies_that_act_otherwise_than_when_they_were_packed_are_said(trained, tmp_path) -> None:
+    keeping.keep(trained, "expert", ("512",), policy_seed=0, steps=30)
+    folder = packed.pack("sac/pendulum/expert-v0", tmp_path)
+    shutil.rmtree(minari.root())
+    about = json.loads((folder / "metadata.json").read_text())
+    (folder / "metadata.json").write_text(json.dumps(about | {"checksum": "0" * 64}))
+    said = []
+    assert packed.restore(folder, said.append).is_dir()
+    assert len(said) == 1 and "other numbers than where it was packed" in said[0]
+    shutil.rmtree(minari.root())
+    shutil.rmtree(folder / "policies")
+    with pytest.raises(DatasetError, match="no readable policy"):
+        packed.restore(folder, said.append)
+
+
 def test_only_sets_that_were_kept_can_be_packed(trained, tmp_path) -> None:
     collect.collect(Recipe("test/random-v0", "Pendulum-v1", 200, {"uniform": 1}))
     with pytest.raises(DatasetError, match="was not kept of a run"):
