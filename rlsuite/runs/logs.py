@@ -30,7 +30,8 @@ COLUMNS = (  # of evaluations.csv, and so of the rows in results/
     "training_return",
 )
 PROGRESS, PREPARATION, EVALUATIONS = "progress.csv", "preparation.csv", "evaluations.csv"
-TABLES = (PROGRESS, PREPARATION, EVALUATIONS)
+SNAPSHOTS = "snapshots.csv"
+TABLES = (PROGRESS, PREPARATION, EVALUATIONS, SNAPSHOTS)
 EPISODES = "evaluations.npz"
 History = list[tuple[int, dict[str, Evaluation]]]  # steps of each seed, evaluations by label
 

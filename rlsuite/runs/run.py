@@ -5,10 +5,11 @@
     config.json       settings, config with the source of each number, versions, hardware, commit;
                       `sessions`: what of these was different when the run was gone on with
     progress.csv      per seed and iteration: training return and metrics; preparation.csv: the
-                      same of iterations before step 0, where an algorithm has such
+                      same of iterations that only prepare, before step 0 or in a warm-up
     evaluations.csv   per seed and evaluation; evaluations.npz: every episode of them
     policy/           the policy as of the last checkpoint; loads without any of this. Where a run
                       evaluates several, the others lie beside it, each in policy-NAME/
+    snapshots/        policies kept along the run, if asked for; snapshots.csv: their returns
     checkpoint/       the last two checkpoints, which hold the rows so far, too
     finished          once all of that is complete
 
@@ -42,6 +43,7 @@ from rlsuite.runs.files import write_whole
 from rlsuite.runs.finished import Base, base
 from rlsuite.runs.folder import FINISHED, RunError, from_json
 from rlsuite.runs.settings import Settings, learning_rates
+from rlsuite.runs.snapshots import Snapshots
 from rlsuite.runs.stages import Plan, Stages
 from rlsuite.runs.steps import Clock, CudaGraphStep, EagerStep
 from rlsuite.runs.stored import StoredRun, _due, _mean
@@ -72,6 +74,7 @@ class Run(StoredRun):
         self._display: Display | None = None
         self._board: logs.Board | None = None
         self._training = self._evaluating = self._data = None
+        self._snapshots = Snapshots(folder, self.task, self.seeds, self._evaluation_engine)
         self._clock, self._chances = Clock(), []
         self._learner = self._plan = None  # until it has begun
         self._done = 0  # iterations
@@ -186,7 +189,7 @@ class Run(StoredRun):
         These are of work in the environments; what `update` drew is known here, and the rest of the
         iteration was learning.
         """
-        table = logs.PROGRESS if self.step > 0 else logs.PREPARATION
+        table = logs.PROGRESS if metrics and self.step > 0 else logs.PREPARATION
         costs = self._cost_columns(table)
         for episode in self._training.episodes(self._seen) if self._training else ():
             self._recent[episode.slot].append((episode.ret, episode.length, *episode.cost))
@@ -230,7 +233,8 @@ class Run(StoredRun):
 
     def close(self) -> None:
         """Stop the progress bar, the environments and the logs, however the run ended."""
-        for part in (self._display, self._board, self._training, self._evaluating):
+        environments = self._training, self._evaluating, self._snapshots
+        for part in (self._display, self._board, *environments):
             if part is not None:
                 part.close()
 
@@ -260,6 +264,8 @@ class Run(StoredRun):
         total, prepared = self._plan.total, self._plan.prepared
         if k >= prepared and _due(k - prepared, total - prepared, self.settings.evaluations):
             self._evaluate()
+        if k >= prepared and _due(k - prepared, total - prepared, self.settings.snapshots or 0):
+            self._keep_snapshot(self._learner.policy)
         self.at_boundary = _due(k, total, self.settings.checkpoints)
         if self.at_boundary or self._ending:
             self._save(k + 1, total, self._learner)
@@ -341,7 +347,7 @@ def create(
 ) -> Run:
     """A new run in a new `folder`. RunError if it exists or cannot be written."""
     folders.require_free(folder, algorithm)
-    _require_device(settings)
+    folders.require_device(settings)
     about = folders.describe(algorithm, config, settings, preset, command)
     folders.begin(folder, about)
     return Run(folder, about, config, settings)
@@ -360,7 +366,7 @@ def execute(run: Run) -> None:
         if run.complete():
             run.say(f"{run.folder} has finished: there is nothing left to train")
             return
-        _require_device(run.settings)
+        folders.require_device(run.settings)
         torch.set_num_threads(run.settings.torch_threads)
         machine.choose_products(run.config.declared)
         folders.clean(run.folder)
@@ -389,6 +395,3 @@ def _fault(run: Run, fault: envs.EnvironmentFault | envs.PolicyFault) -> str:
     return f"{where}; {run.kept()}: mend the environment, then add --resume {run.folder}"
 
 
-def _require_device(settings: Settings) -> None:
-    if settings.device == "cuda" and not torch.cuda.is_available():
-        raise RunError("this machine has no CUDA device for --device cuda; leave it out")

@@ -25,6 +25,7 @@ from rlsuite.runs.evaluation import Evaluation
 from rlsuite.runs.files import flush
 from rlsuite.runs.folder import FINISHED, RunError
 from rlsuite.runs.settings import Settings
+from rlsuite.runs.snapshots import Snapshots
 
 RECENT = 100  # episodes in a training return, as CleanRL reports it
 
@@ -48,6 +49,7 @@ class StoredRun:
         self._history: logs.History = []
         self._seconds: dict[str, float] = {}
         self._wall_before = 0.0
+        self._snapshots: Snapshots | None = None
         self._saved: int | None = None  # step of the newest checkpoint
         self._started = perf_counter()
 
@@ -258,6 +260,13 @@ class StoredRun:
                 for path in folder.iterdir():
                     flush(path)
             flush(self.folder)
+
+    def _keep_snapshot(self, policy) -> None:
+        start = perf_counter()
+        with self._writing():
+            rows = self._snapshots.take(policy, self._about_policy())
+        self._append(logs.SNAPSHOTS, rows)
+        self._seconds["evaluation"] = self._seconds.get("evaluation", 0) + perf_counter() - start
 
     def _append(self, name: str, rows: list[dict]) -> None:
         with self._writing():
