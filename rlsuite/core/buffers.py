@@ -78,9 +78,14 @@ class ReplayBuffer:
         self.states: list[int] = []  # `added` when they were last written, oldest first
 
     @staticmethod
-    def of_transitions(envs, capacity: int, rng: Chance) -> "ReplayBuffer":
-        """One for what happens in `envs`: its rows are those of a `Minibatch`."""
-        fields = _fields((envs.obs_size,), (envs.action_size,))
+    def of_transitions(
+        envs, capacity: int, rng: Chance, more: Mapping[str, tuple[int, ...]] | None = None
+    ) -> "ReplayBuffer":
+        """One for what happens in `envs`: its rows are those of a `Minibatch`, and `more` fields.
+
+        A `ReplayCollector` also knows "cost": (C,), of the task's constraints.
+        """
+        fields = _fields((envs.obs_size,), (envs.action_size,)) | (more or {})
         return ReplayBuffer(len(envs.seeds), capacity, fields, rng)
 
     @staticmethod
@@ -161,12 +166,13 @@ def _fields(obs: tuple[int, ...], action: tuple[int, ...]) -> dict[str, tuple[in
     return dict(zip(Minibatch._fields, (obs, action, (), obs, ()), strict=True))
 
 
-def require_off_policy(config: object, *periods: str) -> None:
+def require_off_policy(config: object, *periods: str, cycle: str = "policy_delay") -> None:
     """What every Config keeps to that fills a replay buffer and learns from it.
 
-    `periods` are further counts of environment steps, after which something happens.
+    `periods` are further counts of environment steps, after which something happens; `cycle` names
+    the gradient steps that come in one call.
     """
-    require_whole(config, "num_envs", "capacity", "batch_size", "policy_delay", *periods)
+    require_whole(config, "num_envs", "capacity", "batch_size", cycle, *periods)
     require_whole(config, "total_steps", "steps_per_iteration", "hidden")
     require_multiple(config, "num_envs", "steps_per_iteration", *periods)
     require_multiple(config, "steps_per_iteration", "total_steps", "warm_up")
@@ -180,11 +186,12 @@ def require_off_policy(config: object, *periods: str) -> None:
         envs = f"{config.num_envs} environments"
         raise ValueError(f"capacity is {config.capacity}, less than one step of {envs}")
     updates = round(config.updates_per_step * config.steps_per_iteration, 6)
-    if updates % config.policy_delay or updates < 1:
+    length = getattr(config, cycle)
+    if updates % length or updates < 1:
         raise ValueError(
             f"updates_per_step {config.updates_per_step:g} makes {updates:g} gradient steps of "
-            f"{config.steps_per_iteration} steps, no multiple of policy_delay "
-            f"{config.policy_delay}; use policy_delay 1, or another updates_per_step"
+            f"{config.steps_per_iteration} steps, no multiple of {cycle} {length}; use {cycle} 1, "
+            "or another updates_per_step"
         )
 
 
@@ -250,13 +257,15 @@ class ReplayCollector:
         after = self.envs.step(applied)
         stepped = perf_counter()
         self.behaviour.reset(after.terminated | after.truncated)
-        self.buffer.add(
+        row = dict(
             obs=self.obs,
             action=raw,
             reward=after.reward,
             next_obs=after.final_obs,
             terminated=after.terminated,
+            cost=after.cost,
         )
+        self.buffer.add(**{name: row[name] for name in self.buffer.shapes})
         self.obs = after.obs
         self._seconds["physics"] += stepped - chosen
         self._seconds["inference"] += chosen - start + perf_counter() - stepped

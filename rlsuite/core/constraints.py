@@ -13,11 +13,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from rlsuite.core.critics import Critics
 from rlsuite.core.networks import ActorCritic, initialise
-from rlsuite.core.optim import Metrics
+from rlsuite.core.optim import Loss, Metrics
 from rlsuite.core.rollouts import Batch, Rollout, factors, flat, gae
 
 KINDS = ("episode", "step")  # limits that the sums of an episode can be held against
+DISCOUNTED = (*KINDS, "discounted")  # limits that values of costs can be held against
 
 
 def require_constraints(envs) -> None:
@@ -59,7 +61,7 @@ def require_rewards(envs, policy, shift: float) -> None:
         )
 
 
-def limits(envs) -> Tensor:
+def limits(envs, kinds: Sequence[str] = KINDS) -> Tensor:
     """The limits [C] of a task's constraints; ValueError for what no multiplier can be held to."""
     require_constraints(envs)
     task, constraints = envs.task, envs.constraints
@@ -69,11 +71,34 @@ def limits(envs) -> Tensor:
             wrong = "has no limit: add the task with rlsuite.envs.constrain and give one"
         elif not 0 <= each.limit < math.inf:
             wrong = f"has the limit {each.limit}: it must be 0 or greater"
-        elif each.kind not in KINDS:
-            wrong = f"limits a {each.kind} cost: use one of kind {' or '.join(KINDS)}"
+        elif each.kind not in kinds:
+            wrong = f"limits a {each.kind} cost: use one of kind {' or '.join(kinds)}"
         if wrong:
             raise ValueError(f"{task}: constraint {each.name!r} {wrong}")
     return torch.tensor([float(each.limit) for each in constraints])
+
+
+def discounted_limits(envs, discount: float) -> Tensor:
+    """The limits [C] in the unit of a cost's value, a sum discounted by `discount`.
+
+    Those of kind "discounted" are that already. Where a sum of the T steps of an episode is limited
+    to d, each step may cost d/T, and T such steps have the value d (1 - discount^T) / (1 -
+    discount) / T. A limit per step counts for T steps, or for ever without a time limit.
+    """
+    found, steps = limits(envs, DISCOUNTED), envs.time_limit
+    kinds = [each.kind for each in envs.constraints]
+    if steps is None and "episode" in kinds:
+        name = envs.constraints[kinds.index("episode")].name
+        raise ValueError(
+            f"{envs.task} has no time limit, and so the limit of {name!r} on an episode's sum is "
+            "none on a discounted one: give it one of kind 'discounted' or 'step'"
+        )
+    if steps is None and discount == 1 and "step" in kinds:
+        raise ValueError(f"{envs.task} has no time limit: use a discount below 1")
+    whole = math.inf if steps is None else steps
+    sum_of_ones = whole if discount == 1 else (1 - discount**whole) / (1 - discount)
+    scale = {"discounted": 1.0, "step": sum_of_ones, "episode": sum_of_ones / whole}
+    return found * torch.tensor([scale[kind] for kind in kinds])
 
 
 def episode_cost(episode, constraints: Sequence) -> list[float]:
@@ -102,6 +127,13 @@ class EpisodeCosts(nn.Module):
     def mean(self) -> Tensor:
         """J_C [S, C], float32."""
         return self.last.nanmean(1).float()
+
+
+def cost_error(theta: Tensor, critics: Critics, batch, target: Tensor) -> Loss:
+    """The sum of squared errors of E critics, each to a `target` [S, E, B] of its own."""
+    values = critics.values(theta, batch.obs, batch.action)
+    total = (values - target).square().mean(2).sum(1)
+    return total, {"cost_loss": total}
 
 
 def cost_per_step(rollout) -> Tensor:

@@ -23,8 +23,10 @@ class Critics:
     first P columns are the first critic.
     """
 
-    def __init__(self, obs_size: int, action_size: int, hidden: Sequence[int]) -> None:
-        self.depth = len(hidden) + 1
+    def __init__(
+        self, obs_size: int, action_size: int, hidden: Sequence[int], activation: str = "relu"
+    ) -> None:
+        self.depth, self.activation = len(hidden) + 1, activation
         self.layout = Layout(mlp_shapes("q", (obs_size + action_size, *hidden, 1)))
 
     def initial(
@@ -40,7 +42,7 @@ class Critics:
         count = theta.shape[1] // self.layout.size
         x = torch.cat((obs, action), -1)[:, None].expand(-1, count, -1, -1)
         weights = dense(self.layout, theta.reshape(seeds * count, -1))
-        q = mlp(weights, "q", x.reshape(seeds * count, rows, -1), self.depth, "relu")
+        q = mlp(weights, "q", x.reshape(seeds * count, rows, -1), self.depth, self.activation)
         return q.view(seeds, count, rows)
 
     def first(self, theta: Tensor, obs: Tensor, action: Tensor) -> Tensor:
