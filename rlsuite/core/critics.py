@@ -50,9 +50,10 @@ class Critics:
         return self.values(theta[:, : self.layout.size], obs, action)[:, 0]
 
     def error(self, theta: Tensor, batch, target: Tensor) -> Loss:
-        """The sum of all critics' squared errors to `target` [S, B], of a batch's states."""
+        """The sum of all critics' squared errors to `target` [S, B], or to their own [S, E, B]."""
         values = self.values(theta, batch.obs, batch.action).unbind(1)
-        total = sum(critic_loss(value, target) for value in values)
+        each = target.unbind(1) if target.dim() == 3 else [target] * len(values)
+        total = sum(map(critic_loss, values, each))
         return total, {"critic_loss": total, "value": values[0].mean(1)}
 
 

@@ -53,18 +53,12 @@ from torch import Tensor
 
 from rlsuite.core.buffers import ReplayBuffer, ReplayCollector, chunks, require_off_policy
 from rlsuite.core.chance import Chance
-from rlsuite.core.constraints import cost_error, discounted_limits
 from rlsuite.core.critics import Critics, critic_loss
 from rlsuite.core.layers import Layout, truncated_normal, xavier
+from rlsuite.core.limits import discounted_limits
 from rlsuite.core.optim import Loss, Metrics, Net, descend, polyak
-from rlsuite.core.ranges import (
-    Declared,
-    require_choice,
-    require_positive,
-    require_whole,
-    require_within,
-)
-from rlsuite.core.squashed import LOG_STD, SquashedActor
+from rlsuite.core.ranges import Declared, require_positive, require_whole, require_within
+from rlsuite.core.squashed import SquashedActor
 
 # ------------------------------------------------------------------------------------- 2. Config
 
@@ -76,7 +70,6 @@ class Config:
     cost_critics: int = 4  # E, of each cost [code of January 2024; of March: 8 on MuJoCo]
     multiplier_lr: float = 3e-4  # of Adam on log lambda [code]
     multiplier_init: float = 0.6931  # lambda at the start [code]
-    multiplier_floor: float = 0.0  # lambda never falls below it; 0: no floor [ours]
     temperature: float = 1.0  # alpha at the start, per unit of reward [code]
     temperature_lr: float = 3e-4  # of Adam on log alpha; 0: alpha is fixed [code]
     discount: float = 0.99  # gamma, per step, of rewards and of costs [code]
@@ -85,7 +78,6 @@ class Config:
     critic_lr: float = 3e-4  # of Adam [code]
     cost_lr: float = 3e-4  # of Adam on the costs' critics [code; of January 2024: 5e-4]
     target_period: int = 2  # D, gradient steps per step of the targets [code]
-    log_std_map: str = "clip"  # output to log sigma: clip to [-20, 2] [code], tanh to [-5, 2]
     batch_size: int = 12  # B, transitions per gradient step [code]
     updates_per_step: float = 20.0  # gradient steps per environment step [code of January 2024]
     total_steps: int = 300_000  # environment steps of each seed [code]
@@ -98,10 +90,8 @@ class Config:
     def __post_init__(self) -> None:
         require_off_policy(self, cycle="target_period")
         require_whole(self, "cost_critics")
-        require_choice(self, "log_std_map", LOG_STD)
         require_positive(self, "multiplier_lr", "multiplier_init", "cost_lr")
         require_within(self, 0, math.inf, "conservatism", "penalty")
-        require_within(self, 0, self.multiplier_init, "multiplier_floor")
         require_within(self, 0, 1, "temperature_lr")
 
     @property
@@ -276,9 +266,10 @@ def critics_step(
     """A step of all critics to what `targets` gave."""
     given = nets.critics.error, batch, target
     critic, metrics = descend(state.critic, config.critic_lr, *given)  # (6)
-    given = cost_error, nets.cost_critics, batch, cost_target
+    given = nets.cost_critics.error, batch, cost_target
     cost_critic, more = descend(state.cost_critic, config.cost_lr, *given)  # (7)
-    return state._replace(critic=critic, cost_critic=cost_critic), metrics | more
+    metrics["cost_loss"] = more["critic_loss"]
+    return state._replace(critic=critic, cost_critic=cost_critic), metrics
 
 
 def excess(nets: Networks, config: Config, state: State, batch) -> Tensor:
@@ -331,8 +322,6 @@ def multiplier_step(config: Config, state: State, over: Tensor) -> tuple[State, 
         return multiplier_loss(multiplier, over), {"multiplier": multiplier.sum(1)}
 
     new, metrics = descend(state.log_multiplier, config.multiplier_lr, loss)  # (12)
-    floor = math.log(config.multiplier_floor) if config.multiplier_floor else -math.inf
-    new = new._replace(theta=new.theta.clamp(min=floor))
     return state._replace(log_multiplier=new), metrics
 
 
@@ -381,8 +370,7 @@ def train(config: Config, run) -> None:
     envs = run.environments(config.num_envs)
     limit = discounted_limits(envs, config.discount).to(run.device)
     rngs = run.streams["init"]
-    shape = {"hidden": config.hidden, "log_std_map": config.log_std_map}
-    policy = SquashedActor.for_envs(envs, run.device, rngs=rngs, **shape)
+    policy = SquashedActor.for_envs(envs, run.device, rngs=rngs, hidden=config.hidden)
     sizes = envs.obs_size, envs.action_size, config.hidden
     nets = Networks(policy, Critics(*sizes), Critics(*sizes, "silu"), limit)
     state = initial_state(config, nets, rngs)

@@ -53,8 +53,8 @@ from torch.nn import functional as F
 
 from rlsuite.core.buffers import ReplayBuffer, ReplayCollector, chunks, require_off_policy
 from rlsuite.core.chance import Chance
-from rlsuite.core.constraints import EpisodeCosts, cost_error, discounted_limits
 from rlsuite.core.critics import Critics, critic_loss
+from rlsuite.core.limits import EpisodeCosts, discounted_limits
 from rlsuite.core.optim import Loss, Metrics, Net, descend, polyak
 from rlsuite.core.ranges import (
     Declared,
@@ -276,9 +276,10 @@ def critics_step(
     """A step of all critics to what `targets` gave."""
     lr, bound = config.critic_lr, {"max_norm": config.max_grad_norm}
     critic, metrics = descend(state.critic, lr, nets.critics.error, batch, target, **bound)  # (6)
-    given = cost_error, nets.cost_critics, batch, cost_target
+    given = nets.cost_critics.error, batch, cost_target
     cost_critic, more = descend(state.cost_critic, lr, *given, **bound)  # (7)
-    return state._replace(critic=critic, cost_critic=cost_critic), metrics | more
+    metrics["cost_loss"] = more["critic_loss"]
+    return state._replace(critic=critic, cost_critic=cost_critic), metrics
 
 
 def actor_step(
