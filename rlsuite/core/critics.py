@@ -41,7 +41,7 @@ class Critics:
         seeds, rows, _ = obs.shape
         count = theta.shape[1] // self.layout.size
         x = torch.cat((obs, action), -1)[:, None].expand(-1, count, -1, -1)
-        weights = dense(self.layout, theta.reshape(seeds * count, -1))
+        weights = dense(self.layout, theta.reshape(seeds * count, -1), rows)
         q = mlp(weights, "q", x.reshape(seeds * count, rows, -1), self.depth, self.activation)
         return q.view(seeds, count, rows)
 
