@@ -40,6 +40,9 @@ SETTINGS = {  # what differs from the preset `smoke`
     "mdpo": ACTING | {"policy_lr": 1e-2, "critic_lr": 3e-3},
     "fixpo": ACTING | QUICK,
     "ppo_lag": ACTING | {"actor_lr": 3e-3, "critic_lr": 3e-3, "epochs": 8, "target_kl": 0.1},
+    "sac_lag": REPLAY | {"temperature_lr": 0.0},
+    "cal": {name: value for name, value in REPLAY.items() if name != "policy_delay"}
+    | {"temperature_lr": 0.0, "target_period": 1, "cost_lr": 3e-3},
     "reload": ACTING
     | {"policy_lr": 3e-3, "critic_lr": 3e-3, "critic_epochs": 8}
     | {"step_size": 100.0, "policy_steps": 10, "log_std_init": -1.0},

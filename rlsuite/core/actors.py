@@ -107,7 +107,7 @@ class BoundedActor(nn.Module):
 
     def output(self, theta: Tensor, obs: Tensor, dropout: Sequence[Tensor] | None = None) -> Tensor:
         """What the network says [S, B, outputs A], before any bound."""
-        weights, x = dense(self.layout, theta), obs
+        weights, x = dense(self.layout, theta, obs.shape[1]), obs
         for i in range(self.depth):
             x = linear(x, weights[f"actor.{i}.weight"], weights[f"actor.{i}.bias"])
             if i < self.depth - 1:
@@ -152,8 +152,16 @@ class BoundedSnapshot(Snapshot):
         return mean if noise is None else mean + self.std * noise
 
 
-def dense(layout: Layout, theta: Tensor) -> dict[str, Tensor]:
-    """`layout.views`, each in adjoining memory: a wide product would copy it at every use."""
+FEW_ROWS = 64  # below, products are MKL's (`runs.machine`), which takes strided matrices as well
+
+
+def dense(layout: Layout, theta: Tensor, rows: int = FEW_ROWS) -> dict[str, Tensor]:
+    """`layout.views`, each in adjoining memory: a wide product would copy it at every use.
+
+    A product with few `rows` takes about as long as the copy, and goes without.
+    """
+    if rows < FEW_ROWS:
+        return layout.views(theta)
     return {name: view.contiguous() for name, view in layout.views(theta).items()}
 
 

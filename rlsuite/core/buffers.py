@@ -89,9 +89,15 @@ class ReplayBuffer:
         self.states: list[int] = []  # `added` when they were last written, oldest first
 
     @staticmethod
-    def of_transitions(envs, capacity: int, rng: Chance) -> "ReplayBuffer":
-        """One for what happens in `envs`: it draws a `Minibatch`, and keeps `KEPT`, too."""
-        fields = _fields((envs.obs_size,), (envs.action_size,)) | dict.fromkeys(KEPT, ())
+    def of_transitions(
+        envs, capacity: int, rng: Chance, more: Mapping[str, tuple[int, ...]] | None = None
+    ) -> "ReplayBuffer":
+        """One for what happens in `envs`: it draws a `Minibatch` and `more` fields.
+
+        A `ReplayCollector` knows "cost": (C,), of the task's constraints. `KEPT` is kept, too.
+        """
+        drawn = _fields((envs.obs_size,), (envs.action_size,)) | (more or {})
+        fields = drawn | dict.fromkeys(KEPT, ())
         return ReplayBuffer(len(envs.seeds), capacity, fields, rng, kept=KEPT)
 
     @staticmethod
@@ -171,12 +177,13 @@ def _fields(obs: tuple[int, ...], action: tuple[int, ...]) -> dict[str, tuple[in
     return dict(zip(Minibatch._fields, (obs, action, (), obs, ()), strict=True))
 
 
-def require_off_policy(config: object, *periods: str) -> None:
+def require_off_policy(config: object, *periods: str, cycle: str = "policy_delay") -> None:
     """What every Config keeps to that fills a replay buffer and learns from it.
 
-    `periods` are further counts of environment steps, after which something happens.
+    `periods` are further counts of environment steps, after which something happens; `cycle` names
+    the gradient steps that come in one call.
     """
-    require_whole(config, "num_envs", "capacity", "batch_size", "policy_delay", *periods)
+    require_whole(config, "num_envs", "capacity", "batch_size", cycle, *periods)
     require_whole(config, "total_steps", "steps_per_iteration", "hidden")
     require_multiple(config, "num_envs", "steps_per_iteration", *periods)
     require_multiple(config, "steps_per_iteration", "total_steps", "warm_up")
@@ -190,11 +197,12 @@ def require_off_policy(config: object, *periods: str) -> None:
         envs = f"{config.num_envs} environments"
         raise ValueError(f"capacity is {config.capacity}, less than one step of {envs}")
     updates = round(config.updates_per_step * config.steps_per_iteration, 6)
-    if updates % config.policy_delay or updates < 1:
+    length = getattr(config, cycle)
+    if updates % length or updates < 1:
         raise ValueError(
             f"updates_per_step {config.updates_per_step:g} makes {updates:g} gradient steps of "
-            f"{config.steps_per_iteration} steps, no multiple of policy_delay "
-            f"{config.policy_delay}; use policy_delay 1, or another updates_per_step"
+            f"{config.steps_per_iteration} steps, no multiple of {cycle} {length}; use {cycle} 1, "
+            "or another updates_per_step"
         )
 
 
@@ -263,7 +271,7 @@ class ReplayCollector:
         stepped = perf_counter()
         ended = after.terminated | after.truncated
         self.behaviour.reset(ended)
-        self.buffer.add(
+        row = dict(
             obs=self.obs,
             action=raw,
             reward=after.reward,
@@ -272,7 +280,9 @@ class ReplayCollector:
             truncated=after.truncated,
             first=self.first,
             log_prob=log_prob,
+            cost=after.cost,
         )
+        self.buffer.add(**{name: row[name] for name in self.buffer.shapes})
         self.obs, self.first = after.obs, ended
         self._seconds["physics"] += stepped - chosen
         self._seconds["inference"] += chosen - start + perf_counter() - stepped

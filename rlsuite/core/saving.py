@@ -31,8 +31,8 @@ from rlsuite.core.closed_form import (
     closed_form_shapes,
 )
 from rlsuite.core.gaussian import GaussianActor
-from rlsuite.core.layers import ACTIVATIONS
 from rlsuite.core.networks import ActorCritic
+from rlsuite.core.policies import SQUASH
 from rlsuite.core.squashed import LOG_STD, SquashedActor
 
 KINDS = {
@@ -238,7 +238,7 @@ _FIELDS: dict[str, tuple[Callable[[object], bool], str]] = {  # of a spec: what 
     "hidden": (lambda value: _are(value, _is_count), "a list of whole numbers of at least 1"),
     "discrete": (lambda value: isinstance(value, bool), "true or false"),
     "normalize_obs": (lambda value: isinstance(value, bool), "true or false"),
-    "activation": _one_of(tuple(ACTIVATIONS)),
+    "activation": _one_of(tuple(SQUASH)),
     "log_std_map": _one_of(tuple(LOG_STD)),
     "low": _BOX,
     "high": _BOX,

@@ -393,5 +393,3 @@ def _fault(run: Run, fault: envs.EnvironmentFault | envs.PolicyFault) -> str:
         rates = learning_rates(run.config)
         return f"{where}: training diverged; {run.kept()}. Lower one of: {rates}"
     return f"{where}; {run.kept()}: mend the environment, then add --resume {run.folder}"
-
-

@@ -164,3 +164,19 @@ def test_what_only_data_sets_need_is_kept_and_not_drawn():
     density = torch.distributions.Normal(mean, log_std.exp()).log_prob(action.atanh())
     expected = (density - (1 - action.square()).log())[..., 0]
     torch.testing.assert_close(log_prob[:, 5:11].double(), expected, rtol=1e-3, atol=1e-3)
+
+
+def test_costs_are_stored_where_the_ring_has_a_field_for_them(monkeypatch):
+    envs = make("HopperSpeed-v4", (0, 1), 1, "gymnasium")
+    policy = SquashedActor.for_envs(envs, "cpu", rngs=rngs_of((0, 1)), hidden=(8,))
+    chance = Chance(rngs_of((0, 1)))
+    collector = ReplayCollector(
+        envs, policy, ReplayBuffer.of_transitions(envs, 30, chance, {"cost": (1,)})
+    )
+    collector.restart(np.array([[3], [4]]))
+    taken = steps_of(collector, monkeypatch)
+    collector.explore(30, rngs_of((0, 1)))
+    expected = np.stack([after.cost[:, 0] for _, after in taken], 1)
+    stored = collector.buffer.fields["cost"]
+    assert expected.min() > 0 and torch.equal(stored, torch.from_numpy(expected))
+    assert collector.buffer.sample(7).cost.shape == (2, 7, 1)
