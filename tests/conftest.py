@@ -94,9 +94,9 @@ def start_of(run: runs.Run, count: int, look: Callable = lambda learner: None) -
     """Execute `count` iterations of `run` after its preparation; `look(learner)` first."""
     begin, stage, left = run.begin, run.stage, [count]
 
-    def begun(learner, *, train, prepare=None):
+    def begun(learner, *, prepare=None, **given):
         look(learner)
-        begin(learner, train=train, prepare=prepare)
+        begin(learner, prepare=prepare, **given)
         run.stage = lambda name: stage(name) if name in (prepare or {}) else first_of(name)
 
     def first_of(name):

@@ -4,8 +4,8 @@ One warm process forks a short run for each operation, which dies before it (of 
 of it), or in the second mode finds the disk full there. Then it forks a resume, and compares rows,
 raw episodes and policy, bit for bit, with a run that nothing stopped. Exits with 1 on a difference.
 
---algorithm ppo td3_bc   which algorithms; one learns in the environment, one from data
---every 1                only every so many-th operation
+--algorithm ppo sac td3_bc   which; one learns in the environment, one from replay, one from data
+--every 1                    only every so many-th operation
 """
 
 import argparse
@@ -36,14 +36,19 @@ from rlsuite.runs.checkpoint import CheckpointError
 from rlsuite.runs.settings import Settings, preset
 
 TASK = "InvertedPendulum-v4"
-SHORT = {  # four iterations, two checkpoints, two evaluations
+SHORT = {  # four iterations, two checkpoints, two evaluations, two snapshots
     "on-policy": {"env_steps": 512, "num_steps": 128, "epochs": 1},
+    "off-policy": {  # the ring wraps before the second checkpoint
+        "env_steps": 64, "steps_per_iteration": 16, "warm_up": 16, "capacity": 48,
+        "batch_size": 8, "hidden": (8,),
+    },
     "offline": {"gradient_steps": 40, "steps_per_iteration": 10},
-}
+}  # fmt: skip
 OS_CALLS = ("replace", "rename", "fsync", "truncate", "ftruncate", "mkdir", "unlink", "remove")
 OS_CALLS += ("rmdir", "open", "link", "symlink")
 KILLED, REFUSED, FAILED = 137, 3, 4
 LAST = 1000  # characters of what is said that are shown
+KEPT = ("policy", "snapshots", "checkpoint/buffer")  # folders that have the same bytes at the end
 LEFTOVERS = ("partial", ".old", ".changed")
 
 
@@ -116,13 +121,16 @@ class Subject:
         self.algorithm, self.module = algorithm, algorithms.load(algorithm)
         offline = algorithms.is_offline(algorithm)
         more = {"dataset": str(logged(root / "data.npz", TASK))} if offline else {}
+        off_policy = algorithms.is_off_policy(algorithm)
+        more |= {"snapshots": 2} if off_policy else {}
         self.settings = Settings(
             TASK, seeds=(0,), evaluations=2, evaluation_episodes=1, checkpoints=2,
             engine="gymnasium", **more,
         )  # fmt: skip
         values = preset(self.module, "smoke", TASK)
         fields = {field for field in self.module.Config.__dataclass_fields__}
-        short = SHORT["offline" if offline else "on-policy"].items()
+        kind = "offline" if offline else "off-policy" if off_policy else "on-policy"
+        short = SHORT[kind].items()
         self.config = self.module.Config(**values | {k: v for k, v in short if k in fields})
 
     def train(self, folder: Path) -> None:
@@ -163,22 +171,30 @@ def forked(work: Callable[[], None], fault: Fault, said: Path) -> tuple[int, int
 def differences(whole: Path, broken: Path) -> list[str]:
     """What is not the same in two folders of the same run, wall times apart."""
     found = []
-    for name in ("progress.csv", "evaluations.csv"):
+    for name in ("progress.csv", "preparation.csv", "evaluations.csv", "snapshots.csv"):
         if _rows(whole / name) != _rows(broken / name):
             found.append(name)
     with np.load(whole / "evaluations.npz") as a, np.load(broken / "evaluations.npz") as b:
         if a.files != b.files or not all(np.array_equal(a[key], b[key]) for key in a.files):
             found.append("evaluations.npz")
-    for name in ("policy/policy.safetensors", "policy/policy.json"):
-        if (whole / name).read_bytes() != (broken / name).read_bytes():
-            found.append(name)
+    for part in KEPT:
+        one, other = (_contents(folder / part) for folder in (whole, broken))
+        names = one.keys() | other.keys()
+        found += sorted(f"{part}/{name}" for name in names if one.get(name) != other.get(name))
     if not (broken / "finished").read_text().endswith(" seconds\n"):
         found.append("finished")
     names = [str(path.relative_to(broken)) for path in broken.rglob("*")]
     return found + [name for name in names if any(word in name for word in LEFTOVERS)]
 
 
+def _contents(folder: Path) -> dict[str, bytes]:
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+
+
 def _rows(path: Path) -> list[dict]:
+    if not path.exists():
+        return []
     with open(path, newline="") as file:
         rows = list(csv.DictReader(file))
     return [{k: v for k, v in row.items() if k != "wall_seconds"} for row in rows]
@@ -228,7 +244,7 @@ def break_everywhere(algorithm: str, every: int, root: Path) -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--algorithm", nargs="+", default=["ppo", "td3_bc"])
+    parser.add_argument("--algorithm", nargs="+", default=["ppo", "sac", "td3_bc"])
     parser.add_argument("--every", type=int, default=1)
     options = parser.parse_args(argv)
     torch.set_num_threads(1)

@@ -48,10 +48,13 @@ def tensors(folder: Path) -> dict[str, torch.Tensor]:
 
 
 def assert_same_run(a: Path, b: Path) -> None:
-    """Policy, normaliser, every evaluation episode and every CSV row, bit for bit."""
-    left, right = tensors(a), tensors(b)
-    assert left.keys() == right.keys()
-    assert all(torch.equal(left[key], right[key]) for key in left)
+    """Policies, normalisers, every evaluation episode and every CSV row, bit for bit."""
+    folders = sorted(path.name for path in a.glob("policy*"))
+    assert folders == sorted(path.name for path in b.glob("policy*"))
+    for folder in folders:
+        left, right = tensors(a / folder), tensors(b / folder)
+        assert left.keys() == right.keys()
+        assert all(torch.equal(left[key], right[key]) for key in left)
     assert rows(a) == rows(b)
     assert rows(a, "progress.csv") == rows(b, "progress.csv")
     with np.load(a / "evaluations.npz") as x, np.load(b / "evaluations.npz") as y:

@@ -45,6 +45,9 @@ SETTINGS = {  # what differs from the preset `smoke`
     "mdpo": ACTING | {"actor_lr": 1e-2, "critic_lr": 3e-3},
     "fixpo": ACTING | QUICK,
     "ppo_lag": ACTING | {"actor_lr": 3e-3, "critic_lr": 3e-3, "epochs": 8, "target_kl": 0.1},
+    "sac_lag": REPLAY | {"temperature_lr": 0.0},
+    "cal": {name: value for name, value in REPLAY.items() if name != "policy_delay"}
+    | {"temperature_lr": 0.0, "target_period": 1, "cost_lr": 3e-3},
     "reload": ACTING
     | {"actor_lr": 3e-3, "critic_lr": 3e-3, "critic_epochs": 8}
     | {"step_size": 100.0, "policy_steps": 10, "log_std_init": -1.0},
@@ -57,6 +60,7 @@ SETTINGS = {  # what differs from the preset `smoke`
     "iql": OFFLINE | BOTH | {"polyak": 0.05, "scale_rewards": False},
     "spot": OFFLINE | BOTH | {"polyak": 0.05, "density_steps": 500, "online_steps": 0},
     "a2pr": OFFLINE | BOTH | {"polyak": 0.05, "critic_hidden": (64, 64), "vae_hidden": 64},
+    "mcep": OFFLINE | BOTH | {"polyak": 0.05, "target_alpha": 5.0},
     # Its penalty and its budget are in units of V, which is small here
     "csve": OFFLINE
     | BOTH

@@ -12,6 +12,8 @@ ALGORITHMS = {
     "sac": "rlsuite.algorithms.off_policy.sac",
     "mdpo_off": "rlsuite.algorithms.off_policy.mdpo_off",
     "ppo_lag": "rlsuite.algorithms.constrained.ppo_lag",
+    "sac_lag": "rlsuite.algorithms.constrained.sac_lag",
+    "cal": "rlsuite.algorithms.constrained.cal",
     "reload": "rlsuite.algorithms.constrained.reload",
     "cat": "rlsuite.algorithms.constrained.cat",
     "bc": "rlsuite.algorithms.offline.bc",
@@ -20,10 +22,12 @@ ALGORITHMS = {
     "iql": "rlsuite.algorithms.offline.iql",
     "spot": "rlsuite.algorithms.offline.spot",
     "a2pr": "rlsuite.algorithms.offline.a2pr",
+    "mcep": "rlsuite.algorithms.offline.mcep",
     "csve": "rlsuite.algorithms.offline.csve",
     "cfpi": "rlsuite.algorithms.offline.cfpi",
     "dppo": "rlsuite.algorithms.diffusion.dppo",
 }
+REPLAY = ("sac_lag", "cal")  # of the families that do not say by themselves: off-policy ones
 
 
 def load(name: str) -> ModuleType:
@@ -48,7 +52,7 @@ def load(name: str) -> ModuleType:
 def is_off_policy(name: str) -> bool:
     """Whether an algorithm acts, and learns from a replay buffer."""
     load(name)
-    return ".off_policy." in ALGORITHMS[name]
+    return ".off_policy." in ALGORITHMS[name] or name in REPLAY
 
 
 def is_offline(name: str) -> bool:

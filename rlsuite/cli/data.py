@@ -120,6 +120,75 @@ def _recipe(text: str | None, options: Collect):
     return replace(made, **changes)
 
 
+@dataclass
+class Keep:
+    """Make a set of a run, after D4RL's recipe: from its snapshots, or its replay as it is."""
+
+    level: str  # random, medium, expert, medium-expert, medium-replay or full-replay
+    snapshot: tuple[str, ...] = ("auto",)  # a step, or auto; two of medium-expert may differ
+    policy_seed: int | None = None  # which of the run's seeds, where it has several
+    name: str | None = None  # of the set; default: e.g. sac/hopper/medium-v0
+    steps: int | None = None  # transitions of each part; default: 1,000,000
+    seed: int = 0  # of what is rolled out
+
+
+def keep(argv: list[str]) -> None:
+    """Make a set of a run, after D4RL's recipe: from its snapshots, or its replay as it is."""
+    run, rest = _name_first("keep RUN --level LEVEL", argv)
+    options = flags.parse("rlsuite data keep RUN", Keep, rest)
+    from rlsuite.datasets import minari
+    from rlsuite.runs import keep as keeping
+
+    parts = max(len(keeping.PARTS.get(options.level, ())), 1)
+    progress = Progress(options.level, (options.steps or keeping.ROWS) * parts)
+    choices = options.snapshot, options.policy_seed, options.name, options.steps, options.seed
+    try:
+        folder = keeping.keep(Path(run), options.level, *choices, progress)
+    finally:
+        progress.close()
+    print(f"wrote {folder}; look at it: rlsuite data describe {minari.name(folder)}")
+
+
+@dataclass
+class Pack:
+    """Put a set that was kept of a run into a small form, for a repository."""
+
+    to: Path  # folder below which it goes, e.g. data
+
+
+def pack(argv: list[str]) -> None:
+    """Put a set that was kept of a run into a small form, for a repository."""
+    from rlsuite.datasets import packed
+
+    name, rest = _name_first("pack SET --to FOLDER", argv)
+    folder = packed.pack(name, flags.parse("rlsuite data pack SET", Pack, rest).to)
+    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    print(f"wrote {folder}, {size / 1e6:,.1f} MB; for the set again: rlsuite data restore {folder}")
+
+
+@dataclass
+class Restore:
+    """Make packed sets again: unpack their rows, or let their policies act."""
+
+
+def restore(argv: list[str]) -> None:
+    """Make packed sets again: unpack their rows, or let their policies act."""
+    from rlsuite.datasets import packed
+
+    place, rest = _name_first("restore FOLDER", argv)
+    flags.parse("rlsuite data restore FOLDER", Restore, rest)
+    for folder in packed.found(Path(place)):
+        known = packed.local(folder)
+        if known is not None:
+            print(f"{known} is there already")
+            continue
+        progress = Progress(folder.name, packed.steps(folder))
+        try:
+            print(f"wrote {packed.restore(folder, progress.display.say, progress)}")
+        finally:
+            progress.close()
+
+
 class Progress:
     """Shows on stderr loading far a collection is."""
 
@@ -224,6 +293,9 @@ COMMANDS = {
     "list": list_sets,
     "describe": describe,
     "collect": collect,
+    "keep": keep,
+    "pack": pack,
+    "restore": restore,
     "download": download,
     "convert": convert,
 }

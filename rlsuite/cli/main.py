@@ -42,6 +42,7 @@ class Evaluate:
     episodes: int = 10  # of each seed
     env: str | None = None  # another task of the same shapes, e.g. Hopper-v5
     engine: str = "auto"  # envpool, gymnasium, or auto: EnvPool from 8 environments up
+    policy: str | None = None  # its name, where the run has several; default: the main one
     sampled: bool = False  # sample actions, where the default is the policy's mode
     seed: int = 0  # of the evaluation's own random streams
     out: Path | None = None  # also write a CSV: seed, episode, return, cost, length
@@ -52,14 +53,14 @@ def evaluate(argv: list[str]) -> None:
     from rlsuite import envs
     from rlsuite.core.saving import load_policy
     from rlsuite.core.streams import Streams
-    from rlsuite.runs.display import spread
+    from rlsuite.runs.display import cost_texts, spread
     from rlsuite.runs.evaluation import evaluate as run_episodes
 
     folder, rest = _folder_first("evaluate FOLDER", argv)
     options = flags.parse("rlsuite evaluate FOLDER", Evaluate, rest)
     _require_episodes(options.episodes)
     _require_writable(options.out)
-    policy, manifest = load_policy(folder)
+    policy, manifest = load_policy(folder, options.policy or "")
     task = _acting_in(folder, manifest, options.env)
     seeds = manifest["seeds"]
     pool = envs.make(task, seeds, options.episodes, options.engine)
@@ -77,10 +78,8 @@ def evaluate(argv: list[str]) -> None:
     print(
         f"{task}, {options.episodes} episodes each: return {spread(means)} over {len(seeds)} seeds"
     )
-    for index, each in enumerate(pool.constraints if pool.reports_cost else ()):
-        known = each.kind == "episode" and each.limit is not None
-        limit = f", limit {each.limit:g}" if known else ""
-        print(f"{each.name}: cost {spread(result.costs[..., index].mean(1).tolist())}{limit}")
+    for text in cost_texts(result, pool.constraints if pool.reports_cost else ()):
+        print(text)
     if options.out:
         _write_episodes(options.out, seeds, result, pool.constraints)
 
@@ -106,6 +105,7 @@ class Record:
 
     out: Path = Path("policy.mp4")  # the MP4 to write
     env: str | None = None  # another task of the same shapes, e.g. Hopper-v5
+    policy: str | None = None  # its name, where the run has several; default: the main one
     seed: int | None = None  # which of the run's seeds; the first if not given
     episodes: int = 1  # one after the other
 
@@ -118,8 +118,10 @@ def record(argv: list[str]) -> None:
     folder, rest = _folder_first("record FOLDER", argv)
     options = flags.parse("rlsuite record FOLDER", Record, rest)
     _require_episodes(options.episodes)
-    task = _acting_in(folder, load_policy(folder)[1], options.env)
-    print(f"wrote {film(folder, options.out, options.seed, options.episodes, task)}")
+    name = options.policy or ""
+    task = _acting_in(folder, load_policy(folder, name)[1], options.env)
+    out = film(folder, options.out, options.seed, options.episodes, task, name, print)
+    print(f"wrote {out}")
 
 
 def _acting_in(folder: Path, manifest: dict, typed: str | None) -> str:
@@ -139,6 +141,7 @@ class Export:
     """Copy the rows of finished runs to a benchmark's results."""
 
     results: Path  # the benchmark's folder, e.g. results/mujoco-1m
+    variant: str | None = None  # put the rows beside the algorithm's own, as ALGORITHM@NAME
     replace: bool = False  # put a run there instead of rows that it does not agree with
 
 
@@ -150,10 +153,12 @@ def export(argv: list[str]) -> None:
     options = flags.parse("rlsuite export FOLDER...", Export, rest)
     if not folders:
         raise ValueError(f"which runs? type: rlsuite export FOLDER --results {options.results}")
+    results.require_variant(options.variant or "")
     for folder in folders:
         results.finished(Path(folder))  # before any is written
     for folder in folders:
-        print(f"wrote {results.export(Path(folder), options.results, options.replace)}")
+        given = options.results, options.replace, options.variant or ""
+        print(f"wrote {results.export(Path(folder), *given)}")
 
 
 @dataclasses.dataclass

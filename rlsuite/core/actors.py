@@ -107,7 +107,7 @@ class BoundedActor(nn.Module):
 
     def output(self, theta: Tensor, obs: Tensor, dropout: Sequence[Tensor] | None = None) -> Tensor:
         """What the network says [S, B, outputs A], before any bound."""
-        weights, x = dense(self.layout, theta), obs
+        weights, x = dense(self.layout, theta, obs.shape[1]), obs
         for i in range(self.depth):
             x = linear(x, weights[f"actor.{i}.weight"], weights[f"actor.{i}.bias"])
             if i < self.depth - 1:
@@ -115,10 +115,19 @@ class BoundedActor(nn.Module):
                 x = x if dropout is None else x * dropout[i]
         return x
 
-    def clip_action(self, action: Tensor) -> Tensor:
-        """Actions [S, B, A] clipped to their bounds."""
-        low, high = self.centre - self.half_width, self.centre + self.half_width
+    def clip_action(self, action: Tensor, margin: float = 0.0) -> Tensor:
+        """Actions [S, B, A] clipped to their bounds, from which they keep `margin` half widths."""
+        half_width = self.half_width * (1 - margin)
+        low, high = self.centre - half_width, self.centre + half_width
         return torch.maximum(torch.minimum(action, high), low)
+
+    def to_box(self, raw: Tensor) -> Tensor:
+        """Actions of the environment [S, B, A], clipped, from such as are in half widths."""
+        return self.clip_action(self.centre + self.half_width * raw)
+
+    def to_raw(self, action: Tensor) -> Tensor:
+        """Actions [S, B, A] in half widths of the box, from its centre."""
+        return (action - self.centre) / self.half_width.clamp(min=1e-30)  # a box may be flat
 
     def behaviour(self, low: Bound = None, high: Bound = None) -> "BoundedSnapshot":
         """What acts like the policy as it is now, in an environment with these bounds [A]."""
@@ -143,8 +152,16 @@ class BoundedSnapshot(Snapshot):
         return mean if noise is None else mean + self.std * noise
 
 
-def dense(layout: Layout, theta: Tensor) -> dict[str, Tensor]:
-    """`layout.views`, each in adjoining memory: a wide product would copy it at every use."""
+FEW_ROWS = 64  # below, products are MKL's (`runs.machine`), which takes strided matrices as well
+
+
+def dense(layout: Layout, theta: Tensor, rows: int = FEW_ROWS) -> dict[str, Tensor]:
+    """`layout.views`, each in adjoining memory: a wide product would copy it at every use.
+
+    A product with few `rows` takes about as long as the copy, and goes without.
+    """
+    if rows < FEW_ROWS:
+        return layout.views(theta)
     return {name: view.contiguous() for name, view in layout.views(theta).items()}
 
 

@@ -3,6 +3,7 @@
 | symbol | shape | meaning |
 |---|---|---|
 | field | [S, C, ...] float32 | the last C rows of each seed; a new one replaces the oldest |
+| kept | | names of fields that are written and saved, and never drawn |
 | base | [n, ...] | logged rows that all seeds share, never copied and never overwritten |
 | added | | rows that each seed has ever added: row i lies at i mod C |
 
@@ -12,7 +13,6 @@ Logged data alone are a base under a ring of no rows. `core.segments` writes a r
 import math
 from collections import namedtuple
 from collections.abc import Mapping
-from pathlib import Path
 from time import perf_counter
 from typing import NamedTuple
 
@@ -20,9 +20,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rlsuite.core.memory import free_memory
 from rlsuite.core.policies import Rngs
 from rlsuite.core.ranges import require_multiple, require_positive, require_whole, require_within
 from rlsuite.core.seed_random import SeedRandom
+
+# What a data set needs beside a TransitionBatch: whether a time limit cut the episode, whether the
+# row is the first of its episode, and the log-density of what the policy chose
+KEPT = ("truncated", "first", "log_prob")
 
 
 class TransitionBatch(NamedTuple):
@@ -43,9 +48,10 @@ class TransitionBatch(NamedTuple):
 class ReplayBuffer:
     """`capacity` rows of each seed. `fields` names them: {"obs": (17,), "reward": (), ...}.
 
-    `rng` draws the rows of a minibatch, and its device is where the ring lies. `base` has logged
-    rows under the same names, as arrays or memory maps; sampling draws from those and from the ring
-    alike. Raises ValueError for a ring that does not fit into memory, before it is allocated.
+    `sample` draws all of them but those in `kept`. `rng` draws the rows of a minibatch, and its
+    device is where the ring lies. `base` has logged rows under the same names, as arrays or memory
+    maps; sampling draws from those and from the ring alike. Raises ValueError for
+    a ring that does not fit into memory, before it is allocated.
     """
 
     def __init__(
@@ -55,20 +61,23 @@ class ReplayBuffer:
         fields: Mapping[str, tuple[int, ...]],
         rng: SeedRandom,
         base: Mapping[str, np.ndarray] | None = None,
+        kept: tuple[str, ...] = (),
     ) -> None:
         self.num_seeds, self.capacity, self.shapes = num_seeds, capacity, dict(fields)
         self.rng, self.device = rng, rng.device
-        standard = tuple(fields) == TransitionBatch._fields
-        self.Rows = (
-            TransitionBatch if standard else namedtuple("Rows", fields)
-        )  # what `sample` returns
+        self.drawn = tuple(name for name in fields if name not in kept)
+        standard = self.drawn == TransitionBatch._fields
+        # what `sample` returns
+        self.Rows = TransitionBatch if standard else namedtuple("Rows", self.drawn)
         seeds = "1 seed" if num_seeds == 1 else f"{num_seeds} seeds"
-        require_memory(self.nbytes, f"a replay buffer of {capacity:,} rows for {seeds}")
+        require_memory(
+            self.nbytes, f"a replay buffer of {capacity:,} rows for {seeds}", self.device
+        )
         self.fields = {name: self._zeros(shape) for name, shape in self.shapes.items()}
         self.seed_index = torch.arange(num_seeds, device=self.device)[:, None]
         self.base, self.logged = None, 0
         if base is not None:
-            self.base = {name: np.asarray(base[name]) for name in self.shapes}
+            self.base = {name: np.asarray(base[name]) for name in self.drawn}
             self.logged = len(next(iter(self.base.values())))
             if self.device.type != "cpu":
                 where = {"dtype": torch.float32, "device": self.device}
@@ -80,10 +89,16 @@ class ReplayBuffer:
         self.states: list[int] = []  # `added` when they were last written, oldest first
 
     @staticmethod
-    def of_transitions(envs, capacity: int, rng: SeedRandom) -> "ReplayBuffer":
-        """One for what happens in `envs`: its rows are those of a `TransitionBatch`."""
-        fields = _fields((envs.obs_size,), (envs.action_size,))
-        return ReplayBuffer(len(envs.seeds), capacity, fields, rng)
+    def of_transitions(
+        envs, capacity: int, rng: SeedRandom, more: Mapping[str, tuple[int, ...]] | None = None
+    ) -> "ReplayBuffer":
+        """One for what happens in `envs`: it draws a `TransitionBatch` and `more` fields.
+
+        A `ReplayCollector` knows "cost": (C,), of the task's constraints. `KEPT` is kept, too.
+        """
+        drawn = _fields((envs.obs_size,), (envs.action_size,)) | (more or {})
+        fields = drawn | dict.fromkeys(KEPT, ())
+        return ReplayBuffer(len(envs.seeds), capacity, fields, rng, kept=KEPT)
 
     @staticmethod
     def of_data(
@@ -117,9 +132,8 @@ class ReplayBuffer:
         rows = next(iter(step.values())).shape[1]
         at = (self.added + np.arange(rows)) % self.capacity
         for name, value in step.items():
-            self.fields[name][:, at] = torch.as_tensor(
-                value, dtype=torch.float32, device=self.device
-            )
+            value = np.asarray(value, np.float32)
+            self.fields[name][:, at] = torch.as_tensor(value, device=self.device)
         self.added += rows
         self.count.fill_(len(self))
 
@@ -134,7 +148,7 @@ class ReplayBuffer:
         graphed = self.capacity and self.device.type != "cpu"
         rows = self.rng.integers(self.logged + (self.count if graphed else len(self)), size)
         pick = self._on_host if self.device.type == "cpu" else self._on_device
-        return self.Rows(*(pick(name, rows) for name in self.shapes))
+        return self.Rows(*(pick(name, rows) for name in self.drawn))
 
     def _on_host(self, name: str, rows: Tensor) -> Tensor:
         ring = self.fields[name]
@@ -163,12 +177,13 @@ def _fields(obs: tuple[int, ...], action: tuple[int, ...]) -> dict[str, tuple[in
     return dict(zip(TransitionBatch._fields, (obs, action, (), obs, ()), strict=True))
 
 
-def require_off_policy(config: object, *periods: str) -> None:
+def require_off_policy(config: object, *periods: str, cycle: str = "policy_delay") -> None:
     """What every Config keeps to that fills a replay buffer and learns from it.
 
-    `periods` are further counts of environment steps, after which something happens.
+    `periods` are further counts of environment steps, after which something happens; `cycle` names
+    the gradient steps that come in one call.
     """
-    require_whole(config, "num_envs", "capacity", "batch_size", "policy_delay", *periods)
+    require_whole(config, "num_envs", "capacity", "batch_size", cycle, *periods)
     require_whole(config, "env_steps", "steps_per_iteration", "hidden")
     require_multiple(config, "num_envs", "steps_per_iteration", *periods)
     require_multiple(config, "steps_per_iteration", "env_steps", "warm_up")
@@ -182,11 +197,12 @@ def require_off_policy(config: object, *periods: str) -> None:
         envs = f"{config.num_envs} environments"
         raise ValueError(f"capacity is {config.capacity}, less than one step of {envs}")
     updates = round(config.updates_per_step * config.steps_per_iteration, 6)
-    if updates % config.policy_delay or updates < 1:
+    length = getattr(config, cycle)
+    if updates % length or updates < 1:
         raise ValueError(
             f"updates_per_step {config.updates_per_step:g} makes {updates:g} gradient steps of "
-            f"{config.steps_per_iteration} steps, no multiple of policy_delay "
-            f"{config.policy_delay}; use policy_delay 1, or another updates_per_step"
+            f"{config.steps_per_iteration} steps, no multiple of {cycle} {length}; use {cycle} 1, "
+            "or another updates_per_step"
         )
 
 
@@ -196,13 +212,10 @@ def chunks(rows: NamedTuple, count: int) -> list[NamedTuple]:
     return [type(rows)(*part) for part in parts]
 
 
-def require_memory(needed: int, purpose: str) -> None:
-    """Raise ValueError unless `needed` bytes are free on this machine, as far as Linux tells."""
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-    except OSError:
-        return
-    free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
+def require_memory(needed: int, purpose: str, device: torch.device) -> None:
+    """Raise ValueError unless `needed` bytes are free where the tensors of `device` lie."""
+    cuda = device.type == "cuda"
+    free = torch.cuda.mem_get_info(device)[0] if cuda else free_memory()
     if needed > free:
         raise ValueError(
             f"{purpose} needs {needed / 2**30:,.1f} GiB, but {free / 2**30:,.1f} GiB are free: "
@@ -213,8 +226,9 @@ def require_memory(needed: int, purpose: str) -> None:
 class ReplayCollector:
     """Steps `envs` (of rlsuite.envs) and stores each transition in `buffer`.
 
-    The buffer gets what the policy chose, in (-1, 1), and the true next observation, also where an
-    episode ended. A time limit is no end, and neither is a restart: such rows have a future.
+    The buffer gets what the policy chose, in (-1, 1), with its log-density there, and the true next
+    observation, also where an episode ended. A time limit is no end, and neither is a restart: such
+    rows have a future. The row after either is the first of an episode.
     """
 
     def __init__(self, envs, policy, buffer: ReplayBuffer) -> None:
@@ -225,40 +239,50 @@ class ReplayCollector:
     def restart(self, env_seeds: np.ndarray) -> None:
         """Fresh environments from `env_seeds` [S, N]."""
         self.obs = self.envs.reset(env_seeds)
-        self.behaviour.reset(np.ones(env_seeds.shape, bool))
+        self.first = np.ones(env_seeds.shape, bool)
+        self.behaviour.reset(self.first)
 
     def step(self, rngs: Rngs) -> None:
         """One step of every environment with the policy as it is now, sampled."""
         start = perf_counter()
         self.behaviour.refresh(self.policy)
         raw, applied = self.behaviour.act(self.obs, rngs)
-        self._store(raw, applied, start)
+        self._store(raw, applied, self.behaviour.log_prob, start)
 
     def explore(self, steps: int, rngs: Rngs) -> None:
         """So many steps of every environment with actions uniform in the box."""
         shape = (self.obs.shape[1], self.policy.action_size)
+        log_prob = np.full(self.obs.shape[:2], -self.policy.action_size * math.log(2))
         for _ in range(steps):
             start = perf_counter()
             raw = np.stack([rng.uniform(-1, 1, shape) for rng in rngs]).astype(np.float32)
-            self._store(raw, self.behaviour.to_env(raw), start)
+            self._store(raw, self.behaviour.to_env(raw), log_prob, start)
 
     def seconds(self) -> dict[str, float]:
         """Spent since the last call, by kind of work."""
         spent, self._seconds = self._seconds, {"physics": 0.0, "inference": 0.0}
         return spent
 
-    def _store(self, raw: np.ndarray, applied: np.ndarray, start: float) -> None:
+    def _store(
+        self, raw: np.ndarray, applied: np.ndarray, log_prob: np.ndarray, start: float
+    ) -> None:
         chosen = perf_counter()
         after = self.envs.step(applied)
         stepped = perf_counter()
-        self.behaviour.reset(after.terminated | after.truncated)
-        self.buffer.add(
+        ended = after.terminated | after.truncated
+        self.behaviour.reset(ended)
+        row = dict(
             obs=self.obs,
             action=raw,
             reward=after.reward,
             next_obs=after.final_obs,
             terminated=after.terminated,
+            truncated=after.truncated,
+            first=self.first,
+            log_prob=log_prob,
+            cost=after.cost,
         )
-        self.obs = after.obs
+        self.buffer.add(**{name: row[name] for name in self.buffer.shapes})
+        self.obs, self.first = after.obs, ended
         self._seconds["physics"] += stepped - chosen
         self._seconds["inference"] += chosen - start + perf_counter() - stepped

@@ -1,9 +1,8 @@
-"""What learning under constraints needs: limits, costs of episodes, a critic for each cost.
+"""What learning under constraints from rollouts needs: a critic for each cost, slack, margins.
 
 | symbol | shape | meaning |
 |---|---|---|
 | J_C | [S, C] | mean cost of finished episodes, in the unit of the limits; NaN: no episode ended |
-| limit | [C] | of each constraint: J_C is to stay at or below it |
 """
 
 import math
@@ -11,22 +10,12 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from rlsuite.core.limits import episode_cost, limits, require_constraints
 from rlsuite.core.networks import ActorCritic, initialise
 from rlsuite.core.optim import Metrics
 from rlsuite.core.rollouts import Rollout, RolloutBatch, factors, flat, gae
-
-KINDS = ("episode", "step")  # limits that the sums of an episode can be held against
-
-
-def require_constraints(envs) -> None:
-    """ValueError for a task without constraints."""
-    if not envs.constraints:
-        raise ValueError(
-            f"{envs.task} has no constraints, and this algorithm learns under some: use one such "
-            "as HopperVelocity-v4; `rlsuite tasks` lists them"
-        )
 
 
 def require_margins(envs) -> None:
@@ -57,51 +46,6 @@ def require_rewards(envs, policy, shift: float) -> None:
             f"constraints a relief from what is below zero: add --reward-shift "
             f"{math.ceil(shift - least)}, or use a task whose rewards are not negative"
         )
-
-
-def limits(envs) -> Tensor:
-    """The limits [C] of a task's constraints; ValueError for what no multiplier can be held to."""
-    require_constraints(envs)
-    task, constraints = envs.task, envs.constraints
-    for each in constraints:
-        wrong = None
-        if each.limit is None:
-            wrong = "has no limit: add the task with rlsuite.envs.constrain and give one"
-        elif not 0 <= each.limit < math.inf:
-            wrong = f"has the limit {each.limit}: it must be 0 or greater"
-        elif each.kind not in KINDS:
-            wrong = f"limits a {each.kind} cost: use one of kind {' or '.join(KINDS)}"
-        if wrong:
-            raise ValueError(f"{task}: constraint {each.name!r} {wrong}")
-    return torch.tensor([float(each.limit) for each in constraints])
-
-
-def episode_cost(episode, constraints: Sequence) -> list[float]:
-    """The costs [C] of a finished episode, in the unit of each limit: its sum, or the mean step."""
-    pairs = zip(episode.cost, constraints, strict=True)
-    return [c / episode.length if each.kind == "step" else c for c, each in pairs]
-
-
-class EpisodeCosts(nn.Module):
-    """J_C over each seed's last `window` finished episodes, and the limits it is held against."""
-
-    def __init__(self, envs, window: int) -> None:
-        super().__init__()
-        self.constraints, seeds = envs.constraints, len(envs.seeds)
-        self.limit = limits(envs)
-        shape = (seeds, window, len(self.constraints))
-        self.register_buffer("last", torch.full(shape, math.nan, dtype=torch.float64))
-
-    def add(self, episodes: Iterable) -> None:
-        """Take in episodes that ended, in their order."""
-        for episode in episodes:
-            cost = torch.tensor([episode_cost(episode, self.constraints)], dtype=torch.float64)
-            row = self.last[episode.seed]
-            row.copy_(torch.cat((row[1:], cost)))
-
-    def mean(self) -> Tensor:
-        """J_C [S, C], float32."""
-        return self.last.nanmean(1).float()
 
 
 def cost_per_step(rollout) -> Tensor:

@@ -23,8 +23,10 @@ class Critics:
     first P columns are the first critic.
     """
 
-    def __init__(self, obs_size: int, action_size: int, hidden: Sequence[int]) -> None:
-        self.depth = len(hidden) + 1
+    def __init__(
+        self, obs_size: int, action_size: int, hidden: Sequence[int], activation: str = "relu"
+    ) -> None:
+        self.depth, self.activation = len(hidden) + 1, activation
         self.layout = Layout(mlp_shapes("q", (obs_size + action_size, *hidden, 1)))
 
     def initial(
@@ -39,8 +41,8 @@ class Critics:
         seeds, rows, _ = obs.shape
         count = theta.shape[1] // self.layout.size
         x = torch.cat((obs, action), -1)[:, None].expand(-1, count, -1, -1)
-        weights = dense(self.layout, theta.reshape(seeds * count, -1))
-        q = mlp(weights, "q", x.reshape(seeds * count, rows, -1), self.depth, "relu")
+        weights = dense(self.layout, theta.reshape(seeds * count, -1), rows)
+        q = mlp(weights, "q", x.reshape(seeds * count, rows, -1), self.depth, self.activation)
         return q.view(seeds, count, rows)
 
     def first(self, theta: Tensor, obs: Tensor, action: Tensor) -> Tensor:
@@ -48,9 +50,10 @@ class Critics:
         return self.values(theta[:, : self.layout.size], obs, action)[:, 0]
 
     def error(self, theta: Tensor, batch, target: Tensor) -> Loss:
-        """The sum of all critics' squared errors to `target` [S, B], of a batch's states."""
+        """The sum of all critics' squared errors to `target` [S, B], or to their own [S, E, B]."""
         values = self.values(theta, batch.obs, batch.action).unbind(1)
-        total = sum(critic_loss(value, target) for value in values)
+        each = target.unbind(1) if target.dim() == 3 else [target] * len(values)
+        total = sum(map(critic_loss, values, each))
         return total, {"critic_loss": total, "value": values[0].mean(1)}
 
 

@@ -51,7 +51,10 @@ class Behaviour:
 
     It owns all that acting needs, so training goes on without changing it. A policy that has to
     draw random numbers even where it does not explore has a generator of its own.
+    `log_prob` [S, N] is the log-density of what `act` drew last, where a behaviour knows it.
     """
+
+    log_prob: np.ndarray | None = None
 
     def seed(self, env_seeds: np.ndarray) -> None:
         """Draw what is drawn without exploring from streams made of [S, N] seeds. Most do not."""

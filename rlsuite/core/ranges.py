@@ -85,6 +85,13 @@ def require_within(config: object, low: float, high: float, *names: str) -> None
             raise ValueError(f"{name} is {value}; it must {bound}")
 
 
+def require_default(config: object, where: str, *names: str) -> None:
+    """Each of these is what the class has, since it does nothing `where` the message says."""
+    for name in names:
+        if getattr(config, name) != getattr(type(config), name):
+            raise ValueError(f"{name} does nothing {where}")
+
+
 def require_between(config: object, low: float, high: float, name: str) -> None:
     """It lies between these, neither of which is allowed itself."""
     value = getattr(config, name)

@@ -8,6 +8,7 @@ A policy may come from a stranger: every field of the description is checked aga
 range and the sizes of the tensors before anything is built, and nothing that it names is imported.
 """
 
+import contextlib
 import json
 import os
 import shutil
@@ -30,8 +31,8 @@ from rlsuite.core.closed_form import (
     closed_form_shapes,
 )
 from rlsuite.core.gaussian import GaussianActor
-from rlsuite.core.layers import ACTIVATIONS
 from rlsuite.core.networks import ActorCritic
+from rlsuite.core.policies import SQUASH
 from rlsuite.core.squashed import LOG_STD, SquashedActor
 
 KINDS = {
@@ -86,12 +87,13 @@ def save_policy(policy: ActorCritic, folder: Path, metadata: dict) -> None:
         os.rename(partial, folder)
 
 
-def load_policy(folder: Path) -> tuple[ActorCritic, dict]:
+def load_policy(folder: Path, name: str = "") -> tuple[ActorCritic, dict]:
     """(policy in eval mode, its description) from `folder`; a run folder's `policy/` is found too.
 
-    Raises ValueError naming what is missing, damaged or does not fit.
+    `name`: of one of the policies of a run that has several. Raises ValueError naming what is
+    missing, damaged or does not fit.
     """
-    folder = Path(folder)
+    folder = _of_name(Path(folder), name) if name else Path(folder)
     folder = folder if (folder / "policy.json").exists() else folder / "policy"
     try:
         metadata = json.loads(_text(folder / "policy.json"))
@@ -103,6 +105,19 @@ def load_policy(folder: Path) -> tuple[ActorCritic, dict]:
     except (OSError, ValueError, SafetensorError, LookupError, TypeError, RuntimeError) as error:
         why = " ".join(f"{type(error).__name__}: {error}".split())
         raise ValueError(f"{folder} holds no readable policy ({why}); name a run folder") from None
+
+
+def _of_name(folder: Path, name: str) -> Path:
+    """The folder of the policy that a run in `folder` calls `name`."""
+    known = {}
+    for path in (folder / "policy", *sorted(folder.glob("policy-*/"))):
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            known[json.loads(_text(path / "policy.json")).get("policy")] = path
+    if name not in known:
+        names = [f"--policy {each}" for each in known if isinstance(each, str)]
+        hint = f"type {' or '.join(names)}" if names else "leave --policy out"
+        raise ValueError(f"{folder} has no policy {name!r}; {hint}")
+    return known[name]
 
 
 def _text(file: Path) -> str:
@@ -135,7 +150,7 @@ def _check_description(metadata: object) -> None:
     seeds = metadata.get("seeds", [])
     if not (_are(seeds, lambda seed: _is_count(seed, 0)) and len(set(seeds)) == len(seeds)):
         raise ValueError(f"seeds are {_short(seeds)}; they must be different whole numbers")
-    for name, types in (("task", str), ("algorithm", str), ("step", int)):
+    for name, types in (("task", str), ("algorithm", str), ("policy", str), ("step", int)):
         if not isinstance(metadata.get(name, types()), types) or metadata.get(name) is True:
             raise ValueError(f"{name} is {_short(metadata[name])}")
 
@@ -223,7 +238,7 @@ _FIELDS: dict[str, tuple[Callable[[object], bool], str]] = {  # of a spec: what 
     "hidden": (lambda value: _are(value, _is_count), "a list of whole numbers of at least 1"),
     "discrete": (lambda value: isinstance(value, bool), "true or false"),
     "normalize_obs": (lambda value: isinstance(value, bool), "true or false"),
-    "activation": _one_of(tuple(ACTIVATIONS)),
+    "activation": _one_of(tuple(SQUASH)),
     "log_std_map": _one_of(tuple(LOG_STD)),
     "low": _BOX,
     "high": _BOX,

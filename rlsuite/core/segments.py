@@ -8,7 +8,7 @@ state of the ring's random numbers is part of it.
 import hashlib
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -49,14 +49,17 @@ def save_buffer(buffer: ReplayBuffer, folder: Path) -> dict:
     buffer.states = [*buffer.states, buffer.added][-KEPT_STATES:]
     segments = [tuple(segment) for segment in buffer.segments]
     state = {"added": buffer.added, "states": buffer.states, "segments": segments}
-    return state | {"capacity": buffer.capacity, "rng": buffer.rng.state_dict()}
+    state |= {"capacity": buffer.capacity, "fields": dict(buffer.shapes)}
+    return state | {"rng": buffer.rng.state_dict()}
 
 
 def load_buffer(buffer: ReplayBuffer, state: dict, folder: Path) -> None:
     """The ring as it was when `save_buffer` returned `state`.
 
-    SegmentError if a file is damaged, ValueError for the state of another capacity.
+    SegmentError if a file is damaged, ValueError for the state of another capacity or other fields.
     """
+    if state.get("fields", buffer.shapes) != buffer.shapes:
+        raise ValueError(f"fields are {list(buffer.shapes)}, they were {list(state['fields'])}")
     if state["capacity"] != buffer.capacity:
         raise ValueError(f"capacity is {buffer.capacity}, it was {state['capacity']}")
     buffer.added, buffer.states = state["added"], list(state["states"])
@@ -98,14 +101,41 @@ def _write(buffer: ReplayBuffer, folder: Path, start: int, end: int) -> Segment:
 
 
 def _fill(buffer: ReplayBuffer, segment: Segment, content: bytes) -> None:
-    rows = segment.end - segment.start
-    at, offset = np.arange(segment.start, segment.end) % buffer.capacity, 0
-    for name, shape in buffer.shapes.items():
-        size = buffer.num_seeds * rows * math.prod(shape)
+    at = np.arange(segment.start, segment.end) % buffer.capacity
+    for name, values in _fields(buffer.shapes, buffer.num_seeds, segment, content):
+        buffer.fields[name][:, at] = torch.from_numpy(values.copy()).to(buffer.device)
+
+
+def _fields(
+    shapes: Mapping[str, tuple[int, ...]], num_seeds: int, segment: Segment, content: bytes
+) -> Iterator[tuple[str, np.ndarray]]:
+    """Each field of a segment, [S, rows, ...]."""
+    rows, offset = segment.end - segment.start, 0
+    for name, shape in shapes.items():
+        size = num_seeds * rows * math.prod(shape)
         values = np.frombuffer(content, np.float32, size, offset)
-        values = values.reshape(buffer.num_seeds, rows, *shape).copy()
-        buffer.fields[name][:, at] = torch.from_numpy(values).to(buffer.device)
+        yield name, values.reshape(num_seeds, rows, *shape)
         offset += 4 * size
+
+
+def first_rows(state: dict, folder: Path, seed: int, num_seeds: int, count: int) -> dict:
+    """{field: the first `count` rows that one of the seeds has ever added}, [count, ...].
+
+    `state` is what `save_buffer` returned. ValueError where the ring has overwritten some, or has
+    not seen as many; SegmentError if a file is damaged.
+    """
+    if state["added"] > state["capacity"]:
+        lost = state["added"] - state["capacity"]
+        raise ValueError(f"its replay buffer has overwritten the first {lost:,} rows")
+    if count > state["added"]:
+        raise ValueError(f"its replay buffer has {state['added']:,} rows, not {count:,}")
+    if "fields" not in state:
+        raise ValueError("its replay buffer is of a version that kept no log-densities")
+    parts: dict[str, list[np.ndarray]] = {name: [] for name in state["fields"]}
+    for segment, content in read_segments(state, folder):
+        for name, values in _fields(state["fields"], num_seeds, segment, content):
+            parts[name].append(values[seed, : max(count - segment.start, 0)])
+    return {name: np.concatenate(values) for name, values in parts.items()}
 
 
 def read_segments(state: dict, folder: Path) -> Iterator[tuple[Segment, bytes]]:

@@ -109,7 +109,10 @@ class SquashedActor(BoundedActor):
 
 
 class SquashedSnapshot(BoundedSnapshot):
-    """Raw actions are tanh(mean + sigma noise), in (-1, 1); the environment gets them scaled."""
+    """Raw actions are tanh(mean + sigma noise), in (-1, 1); the environment gets them scaled.
+
+    `log_prob` is that of the raw action.
+    """
 
     def __init__(self, policy, low: Bound = None, high: Bound = None) -> None:
         self.log_std_map = policy.log_std_map
@@ -119,7 +122,11 @@ class SquashedSnapshot(BoundedSnapshot):
         mean, width = output[..., : self.action_size], output[..., self.action_size :]
         if noise is None:
             return np.tanh(mean)
-        return np.tanh(mean + np.exp(log_std(width, self.log_std_map, np)) * noise)
+        width = log_std(width, self.log_std_map, np)
+        pre_tanh = mean + np.exp(width) * noise
+        slope = 2 * (math.log(2) - pre_tanh - np.logaddexp(0, -2 * pre_tanh))  # as in `log_slope`
+        self.log_prob = (-0.5 * noise * noise - width - LOG_SQRT_2PI - slope).sum(-1)
+        return np.tanh(pre_tanh)
 
     def to_env(self, raw: np.ndarray) -> np.ndarray:
         return super().to_env(self.centre + self.half_width * raw)

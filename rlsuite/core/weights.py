@@ -7,7 +7,10 @@ from torch import Tensor
 
 from rlsuite.core.optim import Metrics
 
-EQUAL = "the advantages of a batch are all equal, so that its actions are cloned"
+EQUAL = (
+    "the advantages of a batch are all equal, so that its actions are cloned: do the rewards of "
+    "the data differ?"
+)
 
 
 def regression_weights(
@@ -22,8 +25,10 @@ def regression_weights(
     # the exponent is bounded first: exp overflows long before the minimum is taken
     weight = (temperature * advantage).clamp(max=math.log(bound)).exp()
     weight = torch.where(same[:, None], 1.0, weight)
+    capped = (weight > 0.999 * bound).to(weight.dtype)
     metrics = {"weight": weight.mean(1), "effective_size": effective_size(weight)}
-    return weight, metrics | {"equal_advantages": same.to(weight.dtype)}
+    metrics |= {"capped": capped.mean(1), "equal_advantages": same.to(weight.dtype)}
+    return weight, metrics
 
 
 def effective_size(weight: Tensor) -> Tensor:

@@ -29,6 +29,10 @@ class NamedBehaviour(Behaviour):
     def act(self, obs: np.ndarray, rngs: Rngs | None = None) -> Actions:
         return self.behaviour.act(obs, None if self.mode else rngs)
 
+    @property
+    def log_prob(self) -> np.ndarray | None:
+        return None if self.mode else self.behaviour.log_prob
+
     def reset(self, ended: np.ndarray) -> None:
         self.behaviour.reset(ended)
 
@@ -48,7 +52,10 @@ class UniformDiscrete(Behaviour):
 
 
 class UniformBox(Behaviour):
-    """Uniform between bounds `low` and `high` [A], whatever it sees."""
+    """Uniform between bounds `low` and `high` [A], whatever it sees.
+
+    `log_prob` is that of the box scaled to (-1, 1), as of a policy that is squashed.
+    """
 
     def __init__(self, low: np.ndarray, high: np.ndarray) -> None:
         self.low, self.width = low, high - low
@@ -56,6 +63,7 @@ class UniformBox(Behaviour):
     def act(self, obs: np.ndarray, rngs: Rngs) -> Actions:
         shape = (obs.shape[1], len(self.low))
         action = self.low + self.width * np.stack([rng.random(shape, np.float32) for rng in rngs])
+        self.log_prob = np.full(obs.shape[:2], -shape[1] * np.log(2), np.float32)
         return action, action
 
 
@@ -116,7 +124,7 @@ def saved(folder: Path, seed: int, envs, mode: bool = False) -> NamedBehaviour:
 
 def snapshots(path: Path) -> list[str]:
     """Names of the policies in a Deep-OPE archive, in the order of training."""
-    with _archive(path) as arrays:
+    with archive(path) as arrays:
         names = {key.split("/")[0] for key in arrays.files if "/" in key}
     return sorted(names, key=lambda name: (len(name), name))  # online_2 before online_10
 
@@ -132,7 +140,7 @@ def snapshot(path: Path, name: str, envs, mode: bool = False) -> NamedBehaviour:
     if name not in known:
         near = difflib.get_close_matches(name, known) or known
         raise DatasetError(f"{path.name} has no policy {name!r}; use one of {', '.join(near)}")
-    with _archive(path) as arrays:
+    with archive(path) as arrays:
         try:
             layers = [
                 (arrays[f"{name}/{layer}/weight"], arrays[f"{name}/{layer}/bias"])
@@ -151,7 +159,7 @@ def snapshot(path: Path, name: str, envs, mode: bool = False) -> NamedBehaviour:
     return NamedBehaviour(name, DeepOPEBehaviour(layers, squash, output, bounds), mode)
 
 
-def _archive(path: Path):
+def archive(path: Path):
     if not path.is_file():
         raise DatasetError(f"{path} is not there; name the folder that holds it: --policies FOLDER")
     try:

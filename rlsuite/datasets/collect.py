@@ -12,9 +12,11 @@ import platform
 import zlib
 from collections.abc import Callable
 from dataclasses import asdict, replace
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from time import perf_counter
+from typing import NamedTuple
 
 import numpy as np
 
@@ -56,6 +58,34 @@ def collect(
     """
     given = {"seed": seed, "steps": steps}
     recipe = replace(recipe, **{key: value for key, value in given.items() if value is not None})
+    found = roll_parts(recipe, partial(_actor, recipe, policies), progress)
+    metadata = _metadata(recipe, policies, found)
+    return minari.write_episodes(recipe.name, recipe.task, found.episodes, metadata)
+
+
+class Rolled(NamedTuple):
+    """What the policies of a recipe did, and who they were."""
+
+    names: str
+    parts: dict[str, list[Episode]]
+    engine: str
+    num_envs: int  # environments side by side
+
+    @property
+    def episodes(self) -> list[Episode]:
+        return [episode for part in self.parts.values() for episode in part]
+
+
+def roll_parts(
+    recipe: Recipe,
+    actor: Callable[[str, Environments], NamedBehaviour],
+    progress: Progress = _silent,
+    densities: bool = False,
+) -> Rolled:
+    """Let `actor(part, envs)` act for each part of `recipe`; `densities`: episodes have log_prob.
+
+    Raises as `collect`.
+    """
     minari.require_free(recipe.name)
     quotas = recipe.quotas()
     count = min(max(min(quotas.values()) // STEPS_PER_ENVIRONMENT, 1), MOST_ENVIRONMENTS)
@@ -63,7 +93,7 @@ def collect(
     row = 4 * (envs.obs_size + (2 if envs.discrete else envs.action_size) + 1) + 2  # and two flags
     writing.require_disk(minari.root(), row * recipe.steps, minari.ADVICE)
     try:
-        actors = {part: _actor(recipe, part, policies, envs) for part in quotas}
+        actors = {part: actor(part, envs) for part in quotas}
         parts: dict[str, list[Episode]] = {}
         for part, quota in quotas.items():
             before = sum(len(e.reward) for episodes in parts.values() for e in episodes)
@@ -72,13 +102,11 @@ def collect(
                 progress(before + steps, *rest)
 
             rng = _generator(recipe.seed, part)
-            parts[part] = roll(actors[part], envs, quota, rng, ahead)
-        names = " + ".join(actor.name for actor in actors.values())
-        metadata = _metadata(recipe, names, policies, envs, parts)
+            parts[part] = roll(actors[part], envs, quota, rng, ahead, densities)
+        names = " + ".join(each.name for each in actors.values())
+        return Rolled(names, parts, envs.engine, envs.num_envs)
     finally:
         envs.close()
-    episodes = [episode for part in parts.values() for episode in part]
-    return minari.write_episodes(recipe.name, recipe.task, episodes, metadata)
 
 
 def roll(
@@ -87,10 +115,12 @@ def roll(
     steps: int,
     rng: np.random.Generator,
     progress: Progress = _silent,
+    densities: bool = False,
 ) -> list[Episode]:
     """The first episodes, in the order of their starts, that hold `steps` transitions or more.
 
-    `envs` has one slot. `rng` gives everything random: the environments' seeds, then the noise.
+    `envs` has one slot. `densities`: they have the log_prob of actions, where `policy` knows it.
+    `rng` gives everything random: the environments' seeds, then the noise.
     Raises DatasetError for a task whose episodes do not end.
     """
     n = envs.num_envs
@@ -109,7 +139,9 @@ def roll(
         policy.reset(step.terminated | step.truncated)
         seconds["inference"] += acted - began
         seconds["physics"] += perf_counter() - acted
-        rows.append((obs[0].astype(np.float32), action[0], step.reward[0]))
+        row = (obs[0].astype(np.float32), action[0], step.reward[0])
+        known = densities and policy.log_prob is not None
+        rows.append((*row, policy.log_prob[0]) if known else row)
         obs, now = step.obs, len(rows)
         for episode in envs.episodes(seen):
             copy = episode.copy
@@ -138,12 +170,13 @@ def environment_seeds(rng: np.random.Generator, count: int) -> np.ndarray:
 
 def _cut(columns, copy, first, end, final_obs, terminated: bool, truncated: bool) -> Episode:
     """Steps first .. end - 1 of one environment, out of columns [T, n, ...]."""
-    obs, action, reward = (column[first:end, copy] for column in columns)
+    obs, *rest = (column[first:end, copy].copy() for column in columns)
+    action, reward, *log_prob = rest
     whole = np.concatenate([obs, final_obs[None]])
-    return Episode(whole, action.copy(), reward.copy(), terminated, truncated)
+    return Episode(whole, action, reward, terminated, truncated, *log_prob)
 
 
-def _actor(recipe: Recipe, part: str, policies: Path | None, envs: Environments) -> NamedBehaviour:
+def _actor(recipe: Recipe, policies: Path | None, part: str, envs: Environments) -> NamedBehaviour:
     if part == UNIFORM:
         return behaviour.uniform(envs)
     if policies is None:
@@ -160,43 +193,45 @@ def _generator(seed: int, part: str) -> np.random.Generator:
     return np.random.default_rng([seed, zlib.crc32(part.encode())])
 
 
-def _metadata(
-    recipe: Recipe,
-    names: str,
-    policies: Path | None,
-    envs: Environments,
-    parts: dict[str, list[Episode]],
-) -> dict:
+def _metadata(recipe: Recipe, policies: Path | None, found: Rolled) -> dict:
     """What the set says of itself, in JSON's types; no path and no date, so that it is repeatable.
 
     `algorithm_name`, `description`, `ref_min_score` and `ref_max_score` are Minari's own keys.
     """
-    described = {}
-    for part, episodes in parts.items():
-        # What `roll` drew first
-        seeds = environment_seeds(_generator(recipe.seed, part), envs.num_envs)[0].tolist()
-        described[part] = _summary(episodes) | {"environment_seeds": seeds}
     sha256 = _sha256(recipe, policies)
     made_by = f"policies {recipe.source}" if sha256 else "uniform actions"
-    metadata = {
-        "algorithm_name": names,
+    return {
+        "algorithm_name": found.names,
         "description": f"Collected on {recipe.task} by rlsuite. Not a set of D4RL.",
-        "source": f"collected by rlsuite: {names}; {made_by}",
+        "source": f"collected by rlsuite: {found.names}; {made_by}",
         "policies_sha256": sha256,
         "recipe": asdict(recipe),
-        "parts": described,
-        "whole": _summary([episode for episodes in parts.values() for episode in episodes]),
-        "engine": envs.engine,
-        "versions": _versions(),
+        **described(recipe, found),
+        **references(recipe.task),
     }
-    found = scores.reference(recipe.task)
-    if found is not None:
-        metadata |= {"ref_min_score": found.minimum, "ref_max_score": found.maximum}
-        metadata |= {"ref_source": found.text}
-    return metadata
 
 
-def _summary(episodes: list[Episode]) -> dict:
+def described(recipe: Recipe, found: Rolled) -> dict:
+    """What was collected, part by part, and with what."""
+    parts = {}
+    for part, episodes in found.parts.items():
+        # What `roll` drew first
+        seeds = environment_seeds(_generator(recipe.seed, part), found.num_envs)[0].tolist()
+        parts[part] = summary(episodes) | {"environment_seeds": seeds}
+    whole = {"parts": parts, "whole": summary(found.episodes)}
+    return whole | {"engine": found.engine, "versions": versions()}
+
+
+def references(task: str) -> dict:
+    """The returns that score 0 and 100, under Minari's keys, and whose they are."""
+    known = scores.reference(task)
+    if known is None:
+        return {}
+    scale = {"ref_min_score": known.minimum, "ref_max_score": known.maximum}
+    return scale | {"ref_source": known.text}
+
+
+def summary(episodes: list[Episode]) -> dict:
     returns = np.array([episode.reward.sum(dtype=np.float64) for episode in episodes])
     lengths = np.array([len(episode.reward) for episode in episodes])
     return {
@@ -216,7 +251,7 @@ def _sha256(recipe: Recipe, policies: Path | None) -> str | None:
     return hashlib.sha256((policies / name).read_bytes()).hexdigest()
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
     """Of everything that has a part in the numbers."""
     found = {"rlsuite": __version__, "python": platform.python_version()}
     for package in ("numpy", "gymnasium", "mujoco", "envpool"):

@@ -19,7 +19,7 @@ from rlsuite.datasets.transitions import DatasetError, Transitions, printable
 
 EDGES = 5
 ROWS = 100_000
-SATURATED = 1e-3  # of half the width of the box
+BEYOND = (0.9, 0.99, 1 - 1e-3)  # half widths from the centre of the box; the last is its end
 PART = 1_000_000  # rows at a time, where a set may be larger than memory
 WIDTH = 100  # columns of text
 
@@ -51,6 +51,7 @@ def describe(data: Transitions, reference: Transitions | None = None) -> dict:
         "truncated": int((truncated & ~terminated).sum()),
         "open": int((~complete).sum()),
         "saturation": None if data.discrete else saturation(data),
+        "entropy": data.metadata.get("entropy"),
         "remarks": data.metadata.get("remarks", []),
         "score": _score(data, returns[counted]),
         "coverage": coverage(data, reference),
@@ -58,15 +59,20 @@ def describe(data: Transitions, reference: Transitions | None = None) -> dict:
 
 
 def saturation(data: Transitions) -> dict[str, float]:
-    """Shares of action components at an end of the box: `all`, and `max` over dimensions."""
+    """Shares of action components at an end of the box: `all`, and `max` over dimensions.
+
+    `0.9` and `0.99`: shares of those further than that from the centre, in half widths.
+    """
     low, high = (np.asarray(data.metadata[key]) for key in ("action_low", "action_high"))
-    margin = SATURATED * (high - low) / 2
-    hits = np.zeros(data.action.shape[1])
+    hits = np.zeros((len(BEYOND), data.action.shape[1]))
     for start in range(0, len(data), PART):
         part = data.action[start : start + PART]
-        hits += ((part <= low + margin) | (part >= high - margin)).sum(0)
-    shares = hits / len(data)
-    return {"all": float(shares.mean()), "max": float(shares.max())}
+        for row, share in enumerate(BEYOND):
+            margin = (1 - share) * (high - low) / 2
+            hits[row] += ((part <= low + margin) | (part >= high - margin)).sum(0)
+    *inner, ends = hits / len(data)
+    named = dict(zip(map(str, BEYOND), (float(x.mean()) for x in inner), strict=False))
+    return {"all": float(ends.mean()), "max": float(ends.max()), **named}
 
 
 def coverage(data: Transitions, reference: Transitions | None) -> dict:
@@ -152,6 +158,11 @@ def text(metadata: dict) -> str:
     if metadata["saturation"] is not None:
         share = "{all:.1%} of action components at an end of the box, {max:.1%} in one dimension"
         rows.append(("saturation", share.format(**metadata["saturation"])))
+        inner = [f"{metadata['saturation'][str(each)]:.1%} beyond {each}" for each in BEYOND[:-1]]
+        rows.append(("", f"{', '.join(inner)} of the way from the centre to an end"))
+    if metadata["entropy"] is not None:
+        nats = f"{metadata['entropy']:.3f} nats per dimension of the actions' density"
+        rows.append(("entropy", f"{nats} (uniform in the box: {np.log(2):.3f})"))
     score = metadata["score"]
     if score is None:
         rows.append(("score", f"none: {why_none(metadata['task'] or metadata['name'])}"))

@@ -10,7 +10,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -33,7 +33,8 @@ class Episode:
     """One episode of T steps, as collected.
 
     obs [T + 1, O] float; action [T, A] float or [T] whole numbers; reward [T]; the flags are those
-    of the last step, and an episode with neither is one that was left unfinished.
+    of the last step, and an episode with neither is one that was left unfinished. log_prob [T] is
+    the log-density of the action scaled to (-1, 1), where whoever acted knows it: infos/log_prob.
     """
 
     obs: np.ndarray
@@ -41,6 +42,7 @@ class Episode:
     reward: np.ndarray
     terminated: bool
     truncated: bool
+    log_prob: np.ndarray | None = None
 
 
 # ------------------------------------------------------------------------------------- local sets
@@ -50,6 +52,11 @@ def root() -> Path:
     """Minari's own folder of local sets; it need not exist."""
     given = os.environ.get("MINARI_DATASETS_PATH")
     return Path(given) if given else Path.home() / ".minari" / "datasets"
+
+
+def name(folder: Path) -> str:
+    """The id of the local set in `folder`."""
+    return folder.relative_to(root()).as_posix()
 
 
 def local_ids() -> list[str]:
@@ -63,7 +70,7 @@ def local_ids() -> list[str]:
         path = Path(folder)
         versioned = re.search(r"-v\d+$", path.name) and path != root()
         if "data" in below and (versioned or (path / "data" / METADATA).is_file()):
-            found.append(path.relative_to(root()).as_posix())
+            found.append(name(path))
             below.clear()
         below[:] = [name for name in below if not name.startswith(".")]
     return sorted(found)
@@ -155,6 +162,7 @@ def read(path: Path, timeouts: str = "kept", skip_damaged: bool = False) -> Tran
         dataset = minari.MinariDataset(folder)
         arrays, damaged = joined(dataset, path, skip_damaged)
         remarks = _remarks(declared, leaves(path, dataset.observation_space))
+        remarks += declared.get("remarks", [])
         source = _source(declared)
     if damaged:
         remarks.append(skipped(damaged, dataset.total_episodes))
@@ -179,6 +187,7 @@ def read(path: Path, timeouts: str = "kept", skip_damaged: bool = False) -> Tran
         "timeouts": "dropped" if declared.get("timeouts") == "dropped" else timeouts,
         "source": source,
         "remarks": remarks,
+        "entropy": declared.get("entropy"),
     }
     return Transitions(**arrays, metadata=metadata)
 
@@ -204,11 +213,19 @@ def _source(declared: dict) -> str:
 # ------------------------------------------------------------------------------------- writing
 
 
-def write_episodes(dataset_id: str, task: str, episodes: Iterable[Episode], metadata: dict) -> Path:
+def write_episodes(
+    dataset_id: str,
+    task: str,
+    episodes: Iterable[Episode],
+    metadata: dict,
+    add: Callable[[Path], None] = lambda folder: None,
+) -> Path:
     """Write a new set of hdf5, whole or not at all; its folder.
 
     The same arguments give the same bytes. `metadata`, in JSON's types, is added to what Minari
-    needs; `source` says who made the data. Numbers are stored in the dtypes they come in.
+    needs; `source` says who made the data, `remarks` what is unusual, `entropy` that of the actions
+    in nats per dimension. Numbers are stored in the dtypes they come in. `add` may write more files
+    into the folder that it is given, beside `data`.
 
     Raises DatasetError for a name that is bad or taken, no episodes, and arrays that do not fit;
     ValueError for an unknown task.
@@ -224,7 +241,7 @@ def write_episodes(dataset_id: str, task: str, episodes: Iterable[Episode], meta
     else:
         action_space = Box(sizes.action_low, sizes.action_high, dtype=np.float32)
     sizes.close()
-    return _write(dataset_id, task, action_space, episodes, metadata)
+    return _write(dataset_id, task, action_space, episodes, metadata, add)
 
 
 def write(data: Transitions, dataset_id: str) -> Path:
@@ -244,7 +261,10 @@ def write(data: Transitions, dataset_id: str) -> Path:
         box = (np.asarray(data.metadata[key], np.float32) for key in ("action_low", "action_high"))
         action_space = Box(*box, dtype=np.float32)
     metadata = {key: data.metadata[key] for key in ("source", "timeouts")}
-    return _write(dataset_id, data.metadata["task"], action_space, _episodes(data), metadata)
+    written = _episodes(data)
+    return _write(
+        dataset_id, data.metadata["task"], action_space, written, metadata, lambda _: None
+    )
 
 
 def _episodes(data: Transitions) -> Iterator[Episode]:
@@ -262,7 +282,12 @@ def _episodes(data: Transitions) -> Iterator[Episode]:
 
 
 def _write(
-    dataset_id: str, task: str | None, action_space, episodes: Iterable[Episode], metadata: dict
+    dataset_id: str,
+    task: str | None,
+    action_space,
+    episodes: Iterable[Episode],
+    metadata: dict,
+    add: Callable[[Path], None],
 ) -> Path:
     import minari
 
@@ -291,6 +316,7 @@ def _write(
         }
         with writing.explained(folder, ADVICE):
             (partial / "data" / METADATA).write_text(json.dumps(contents, indent=1))
+            add(partial)
             folder.parent.mkdir(parents=True, exist_ok=True)
             require_free(dataset_id)
             os.rename(partial, folder)
@@ -342,7 +368,9 @@ def _store(
         ends[:, -1] = episode.terminated, episode.truncated
         group = file.create_group(f"episode_{number}")
         group.attrs["id"], group.attrs["total_steps"] = number, steps
-        group.create_group("infos")
+        infos = group.create_group("infos")
+        if episode.log_prob is not None:
+            infos.create_dataset("log_prob", data=episode.log_prob)
         action = episode.action + start if episode.action.ndim == 1 else episode.action
         arrays = {"observations": episode.obs, "actions": action}
         arrays |= {"rewards": episode.reward, "terminations": ends[0], "truncations": ends[1]}

@@ -4,9 +4,7 @@ A file from a stranger may declare arrays far larger than itself, or point to ot
 checksum of the set would cover. Only arrays that lie in the file itself, whole, are read.
 """
 
-import contextlib
 import math
-import os
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from rlsuite.core.memory import free_memory
 from rlsuite.datasets.transitions import DatasetError
 
 SMALL = 1 << 30  # bytes that any file may unpack to
@@ -62,17 +61,6 @@ def require_room(path: Path, need: int, size: int) -> None:
             f"{path} unpacks to {need / 1e9:,.1f} GB, and {free / 1e9:,.1f} GB of memory are free; "
             "close other programs, or take a smaller set"
         )
-
-
-def free_memory() -> int:
-    """Bytes that this process may still take of the machine, or of its container."""
-    found = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
-    with contextlib.suppress(OSError, LookupError, ValueError):  # not Linux
-        lines = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
-        found.append(1024 * int(lines["MemAvailable"].split()[0]))
-    with contextlib.suppress(OSError, ValueError):  # no container, or one without a limit
-        found.append(int(Path("/sys/fs/cgroup/memory.max").read_text()))
-    return min(found)
 
 
 # ------------------------------------------------------------------------------------- HDF5

@@ -74,6 +74,7 @@ class Environments:
         self._no_cost = _constant(np.zeros((*self._shape, len(self.constraints)), np.float32))
         self._no_truncation = _constant(np.zeros(self._count, dtype=bool))
         self._episodes: list[Episode] = []
+        self._paid = np.zeros((self._count, len(self.constraints)))
         self._forgotten = 0  # episodes that ended before the last reset
         self._steps: int | None = None
 
@@ -141,6 +142,7 @@ class Environments:
         else:
             self.reports_cost = True
             self._cost += cost
+            self._paid += cost
             cost = cost.astype(np.float32).reshape(*self._shape, -1)
         if margin is not None:
             margin = margin.astype(np.float32).reshape(*self._shape, -1)
@@ -216,6 +218,11 @@ class Environments:
         `since`, what `finished` was, leaves out those that ended earlier: each reader has its own.
         """
         return self._episodes[max(since - self._forgotten, 0) :]
+
+    def take_paid(self) -> NDArray[np.float64]:
+        """Return the costs [S, C] of all steps since the last call, those of cut episodes, too."""
+        paid, self._paid = self._paid, np.zeros_like(self._paid)
+        return paid.reshape(*self._shape, -1).sum(1)
 
     def unfinished(self) -> list[Episode]:
         """Return the episodes under way, one for each environment, as far as they have come."""

@@ -16,12 +16,13 @@ the papers; of returns it is the IQM.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from rlsuite.evidence import published, statistics
+from rlsuite.evidence import limits, published, statistics
 from rlsuite.evidence.published import Published
 from rlsuite.evidence.rows import FINALS, QUANTITIES, Result
 from rlsuite.evidence.tables.summaries import (
@@ -98,21 +99,44 @@ def headline(results: Sequence[Result]) -> str:
 
 
 def comparable(results: Sequence[Result], column: str) -> tuple[list[str], list[str]]:
-    """Tasks on which all algorithms have `column` after as many steps; and the others, with why."""
-    names = list(dict.fromkeys(result.algorithm for result in results))
-    tasks, left_out = [], []
+    """Tasks on which all algorithms have `column` after as many steps; and the others, with why.
+
+    Where one is above a limit, returns are not compared.
+    """
+    pooled = together(results, column)
+    names = list(dict.fromkeys(result.algorithm for result in pooled))
+    tasks = []
+    counts = Counter(result.algorithm for result in results if result.algorithm not in names)
+    whole = f"of {task_words(pooled, len({result.task for result in pooled}))}"
+    left_out = [f"{name} (only {count} {whole})" for name, count in counts.items()]
+    results = pooled
     for task in sorted({result.task for result in results}):
         here = [r for r in results if r.task == task and r.final(column) is not None]
         absent = [name for name in names if name not in {r.algorithm for r in here}]
+        above = [r.algorithm for r in here if limits.broken(r)]
         steps = [result.last_step for result in here]
         if absent:
             left_out.append(f"{task} ({', '.join(absent)} lacking)")
+        elif above:
+            left_out.append(f"{task} ({', '.join(above)} above its limit)")
         elif max(steps) > published.SAME_HORIZON * min(steps):
             each = [f"{r.algorithm} stands at {steps_text(r.last_step)} steps" for r in here]
             left_out.append(f"{task} ({', '.join(each)})")
         else:
             tasks.append(task)
     return tasks, left_out
+
+
+def together(results: Sequence[Result], column: str) -> list[Result]:
+    """Results without variants and further policies that lack a task of the algorithms."""
+    have = {
+        name: {r.task for r in results if r.algorithm == name and r.final(column) is not None}
+        for name in dict.fromkeys(result.algorithm for result in results)
+    }
+    siblings = {result.algorithm for result in results if result.sibling_of}
+    needed = set().union(*(have[name] for name in have if name not in siblings))
+    lacking = {name for name in siblings if needed - have[name]} if needed else set()
+    return [result for result in results if result.algorithm not in lacking]
 
 
 def pool(results: Sequence[Result], values: Sequence[Published], column: str) -> Scores | None:
@@ -123,6 +147,7 @@ def pool(results: Sequence[Result], values: Sequence[Published], column: str) ->
     tasks, _ = comparable(results, column)
     if not tasks:
         return None
+    results = together(results, column)
     names = list(dict.fromkeys(result.algorithm for result in results))
     by_key = {(result.algorithm, result.task): result.final(column) for result in results}
     finals = {name: [by_key[name, task] for task in tasks] for name in names}

@@ -5,8 +5,9 @@ mean (or the IQM) over seeds and the band its pointwise 95% bootstrap interval; 
 published value most like ours, with the marks of `published.DIFFERENCES`. A value that stands only
 at another horizon is not drawn; as in the tables, it is named where several algorithms stand
 together, while one alone says how far its published values are. A dotted line is the mean score of
-the data that an offline run learned from. The training returns of a run folder are those of every
-iteration, of exported rows those at each evaluation. Where several algorithms share tasks, a
+the data that an offline run learned from. Costs have their limit as a line, and returns of what is
+above one are faint, since they count for nothing. The training returns of a run folder are those of
+every iteration, of exported rows those at each evaluation. Where several algorithms share tasks, a
 further figure shows the IQM (of scores: the mean) over all tasks, the probability that one
 algorithm scores above another, and performance profiles (``aggregates.py``).
 """
@@ -24,7 +25,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from rlsuite.evidence import aggregates, published, rows, statistics
+from rlsuite.evidence import aggregates, limits, published, rows, statistics
 from rlsuite.evidence.aggregates import Scores
 from rlsuite.evidence.published import Published
 from rlsuite.evidence.rows import QUANTITIES, Result
@@ -48,6 +49,10 @@ MOST_POINTS = 500  # of a line
 MARKERS = 8  # on a line, at most about as many
 DASH_SHIFT = 2  # points by which the dashes of one algorithm lag behind those of the one before
 CHARACTERS_PER_INCH = 15  # of a figure's foot line, at most
+LONG = 20  # characters of a title
+WIDE = 13  # characters of names per inch of a figure
+FAINT = 0.3  # opacity of returns above a limit
+LEVEL = ("--", ":", "-.")  # lines at one height: published values, data, limits
 STYLE = {
     "font.size": 9,
     "axes.titlesize": 10,
@@ -97,8 +102,9 @@ def figures(
         raise ValueError(f"unknown statistic {statistic!r}; use one of {', '.join(ESTIMATORS)}")
     pictures = {}
     with matplotlib.rc_context(STYLE):
-        for column in QUANTITIES:
-            shown = [result for result in results if column in result.quantities()]
+        for column in (*QUANTITIES, *limits.held_columns(results)):
+            known = [{*r.quantities(), *limits.held_columns([r])} for r in results]
+            shown = [r for r, columns in zip(results, known, strict=True) if column in columns]
             if shown:
                 figure = _learning_curves(shown, values, column, statistic, seed_lines)
                 pictures[f"curves_{column}.png"] = png(figure)
@@ -120,6 +126,7 @@ def _learning_curves(
 ) -> Figure:
     names = list(dict.fromkeys(result.algorithm for result in results))
     style_of = styles(names)
+    title = QUANTITIES.get(column) or limits.held_columns(results)[column]
     tasks = sorted({result.task for result in results})
     across = min(3, len(tasks))
     down = -(-len(tasks) // across)
@@ -139,14 +146,16 @@ def _learning_curves(
             thin = seed_lines and len(names) == 1
             reach += _curve(panel, result, column, statistic, style, unit, thin)
             position = names.index(result.algorithm) if len(names) > 1 else None
-            marks |= _published_line(panel, result, values, column, style.colour, position)
+            if not (result.variant and result.sibling_of in {r.algorithm for r in here}):
+                marks |= _published_line(panel, result, values, column, style.colour, position)
         dotted |= _data_line(panel, here[0], column)
+        _limit_line(panel, here, column)
         cut.append(_fit(panel, reach))
         panel.set_title(one_line(task))
         panel.set_xlabel(f"{here[0].step_unit}{word}")
         panel.set_xlim(left=0)
         if panel.get_subplotspec().is_first_col():
-            panel.set_ylabel(QUANTITIES[column])
+            panel.set_ylabel(title)
         if panel.get_legend_handles_labels()[0]:
             panel.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2))
     over = {"mean": "mean", "iqm": "interquartile mean"}[statistic]
@@ -161,9 +170,10 @@ def _learning_curves(
     if len(names) == 1:
         notes += filter(None, (too_far(result, values, [column]) for result in results))
     notes += settings_notes(results)
-    _legend(
-        figure, style_of, QUANTITIES[column].capitalize(), [band, " ".join(legend(marks)), *notes]
-    )
+    faint = [f"{r.algorithm} on {r.task}" for r in results if "L" in limits.marks(r, column)]
+    notes += [f"faint: above its limit, no better than any within: {joined(faint)}"] * any(faint)
+    foot = [band, " ".join(legend(marks)), *notes]
+    _legend(figure, style_of, title[0].upper() + title[1:], foot)
     below = max(len(panel.get_legend_handles_labels()[1]) for panel in panels)
     figure.set_figheight((2.8 + 0.19 * below) * down + 1.2)  # panels keep their height
     return figure
@@ -192,7 +202,9 @@ def _curve(
     marker = style.point if len(steps) == 1 else style.marker
     every = -(-len(steps) // MARKERS)
     line = ESTIMATORS[statistic](values.T, mass)
-    panel.plot(steps, line, color=colour, linewidth=1.8, marker=marker, markevery=every)
+    alpha = FAINT if "L" in limits.marks(result, column) else 1
+    look = {"color": colour, "marker": marker, "markevery": every, "alpha": alpha}
+    panel.plot(steps, line, linewidth=1.8, **look)
     low, high = (values.min(0), values.max(0)) if thin else (line, line)
     if len(values) > 1:
         ends = statistics.bootstrap_band(values, ESTIMATORS[statistic], generator())
@@ -247,6 +259,15 @@ def _published_line(
     return set(cell.marks)
 
 
+def _limit_line(panel: Axes, here: Sequence[Result], column: str) -> None:
+    """Draw the limit that the costs of a task are held against."""
+    found = {e.limit for r in here for e in limits.limits(r) if column in e.columns}
+    for limit in found:
+        panel.axhline(limit, color="#b00020", linewidth=1.2, linestyle="-.")
+        look = {"transform": panel.get_yaxis_transform(), "ha": "right", "va": "bottom"}
+        panel.text(0.99, limit, f"limit {limit:g}", color="#b00020", **look)
+
+
 def _data_line(panel: Axes, result: Result, column: str) -> bool:
     """Draw the mean score of the data that a run learned from; whether there is one."""
     score = result.data.score() if result.data and column == "score" else None
@@ -257,7 +278,7 @@ def _data_line(panel: Axes, result: Result, column: str) -> bool:
 
 def _fit(panel: Axes, reach: list[float]) -> bool:
     """Fit the height to what comes after the first steps, if those start far from the rest."""
-    level = [line.get_ydata()[0] for line in panel.lines if line.get_linestyle() in ("--", ":")]
+    level = [line.get_ydata()[0] for line in panel.lines if line.get_linestyle() in LEVEL]
     low, high = min([*reach, *level]), max([*reach, *level])
     bottom, top = panel.get_ylim()
     if high == low or top - bottom <= MOSTLY_EMPTY * (high - low):
@@ -270,13 +291,20 @@ def _fit(panel: Axes, reach: list[float]) -> bool:
 def _legend(figure: Figure, style_of: dict[str, Style], title: str, foot: Sequence[str]) -> None:
     """Head line with the algorithms in their styles, foot lines with what else to know."""
     names = list(style_of)
-    figure.suptitle(f"{title} of {', '.join(names)}" if len(names) == 1 else title)
-    if len(names) > 1:
+    if len(names) == 1:
+        figure.suptitle(f"{title} of {names[0]}")
+    else:
+        # A long title would meet the names on its right, and so would many names
+        names_width = sum(len(name) + 7 for name in names)
+        room = int(WIDE * figure.get_figwidth()) - len(title) - 2
+        crowded = len(title) > LONG or names_width > room / 2
+        figure.suptitle(title, **({"x": 0.01, "ha": "left"} if crowded else {}))
+        columns = max(1, len(names) * room // max(room, names_width))
         samples = [
             Line2D([], [], color=style.colour, marker=style.marker, markersize=6, linewidth=3)
             for style in style_of.values()
         ]
-        figure.legend(samples, names, loc="outside upper right", ncols=len(names), fontsize=9)
+        figure.legend(samples, names, loc="outside upper right", ncols=columns, fontsize=9)
     _foot(figure, foot)
 
 

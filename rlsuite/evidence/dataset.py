@@ -18,6 +18,7 @@ D4RL, FILE = "D4RL", "file"
 UNKNOWN = "unknown"  # source of a file that does not name one; D4RL's own files do not
 ORIGINS = {
     "deep-ope": "rolled out anew from public policies; not D4RL's files",
+    "sac": "kept of one training run of sac, after D4RL's recipe; not D4RL's files",
     D4RL: "D4RL's own files, going by name and size",
     FILE: "a file of one's own",
 }

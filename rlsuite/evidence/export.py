@@ -1,5 +1,8 @@
 """From finished run folders to rows in results/<benchmark>/<algorithm>/<task>.csv.
 
+A named variant of an algorithm (another preset, base or critic) has a folder of its own beside it,
+<algorithm>@<variant>; its manifests are like any other.
+
 The file of an offline run is named after its data set, of which one task has several:
 td3_bc/hopper-medium-v0.csv. Its manifest names the data, and `task`, where it was evaluated.
 
@@ -17,6 +20,7 @@ import csv
 import io
 import json
 import os
+import re
 from pathlib import Path
 from typing import NamedTuple
 
@@ -31,22 +35,25 @@ KEPT = ("algorithm", "task", "preset", "command", "config", "config_hash", "comm
 
 
 class Exported(NamedTuple):
-    """The content of a CSV file and its manifest: cells by (seed, step), in the file's order."""
+    """A CSV file and its manifest: cells by (seed, step, policy), in the file's order."""
 
     manifest: dict
-    table: dict[tuple[int, int], dict[str, str]]
+    table: dict[tuple[int, int, str], dict[str, str]]
 
 
-def export(run_folder: Path, benchmark: Path, replace: bool = False) -> Path:
+def export(run_folder: Path, benchmark: Path, replace: bool = False, variant: str = "") -> Path:
     """Put the evaluation rows of a finished run into a benchmark's results; the CSV's path.
 
-    Rows of other seeds of the same config stay. RunError if the run has not finished, and, unless
-    `replace`, if the rows there are of another config, learned from other data, or have other
-    numbers for one of its seeds. RowsError if the run's files contradict one another.
+    `variant` is what sets the run apart from the algorithm's own rows. Rows of other seeds of the
+    same config stay. RunError if the run has not finished, and, unless `replace`, if the rows there
+    are of another config, learned from other data, or have other numbers for one of its seeds.
+    RowsError if the run's files contradict one another.
     """
     result = finished(run_folder)
     new = _of_run(result)
-    target = benchmark / escape(result.algorithm) / f"{escape(result.task)}.csv"
+    require_variant(variant)
+    folder = escape(result.algorithm) + f"@{variant}" * bool(variant)
+    target = benchmark / folder / f"{escape(result.task)}.csv"
     if target.parent.name in OUTPUT_FOLDERS:
         raise RunError(f"{run_folder}: no rows are read from a folder named {target.parent.name}")
     if target.exists() or target.with_suffix(".json").exists():
@@ -62,11 +69,20 @@ def export(run_folder: Path, benchmark: Path, replace: bool = False) -> Path:
     return target
 
 
+def require_variant(name: str) -> None:
+    """ValueError for what cannot be the name of a variant."""
+    if name and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.-]*", name):
+        raise ValueError(
+            f"--variant is {name!r}; use letters, digits, dots and hyphens, as in penalty-0.1"
+        )
+
+
 def finished(folder: Path) -> Result:
     """A run whose files say what its config.json and one another say.
 
     RunError if it has not finished, RowsError naming what is missing, cut short or damaged.
     """
+    _require_run(folder)
     if not (folder / "finished").exists():
         command = f"rlsuite train --resume {folder}"
         raise RunError(f"{folder} has not finished; go on with: {command}")
@@ -91,6 +107,25 @@ def finished(folder: Path) -> Result:
     return result
 
 
+def _require_run(folder: Path) -> None:
+    """RunError for a folder that is no run, saying what it is and what to name instead."""
+    if (folder / "config.json").exists():
+        return
+    runs = sorted(path.parent for path in folder.glob("**/config.json"))[:3]
+    if not folder.is_dir():
+        what = "is no folder; name one that rlsuite train has written"
+    elif runs:
+        named = " ".join(map(str, runs))
+        what = f"is no run, it holds some; type: rlsuite export {named} --results FOLDER"
+    elif (folder / "policy.json").exists():
+        what = f"is a saved policy, no run; name its run, {folder.parent}"
+    elif next(folder.glob("*/*.csv"), None):
+        what = "is a benchmark's results, whose rows were exported already; name a run's folder"
+    else:
+        what = "is no run: it has no config.json; name a folder that rlsuite train has written"
+    raise RunError(f"{folder} {what}")
+
+
 def _of_run(result: Result) -> Exported:
     facts = result.manifest
     table = _table(result)
@@ -112,8 +147,9 @@ def _of_run(result: Result) -> Exported:
     return Exported(manifest, table)
 
 
-def _table(result: Result) -> dict[tuple[int, int], dict[str, str]]:
-    return {cells.key(row, place): row for place, row in cells.read(result.file, rows.COLUMNS)}
+def _table(result: Result) -> dict[tuple[int, int, str], dict[str, str]]:
+    read = cells.read(result.file, rows.COLUMNS)
+    return {(*cells.key(row, place), row.get("policy", "")): row for place, row in read}
 
 
 # ------------------------------------------------------------------- rows that are there already
@@ -121,7 +157,7 @@ def _table(result: Result) -> dict[tuple[int, int], dict[str, str]]:
 
 def _together(target: Path, new: Exported, replace: bool) -> Exported:
     """What is in `target` and a run's rows; the run's alone if `replace` and they do not agree."""
-    other = "name another --results folder, or add --replace to put this run there instead"
+    other = "name a --variant, or add --replace to put this run there instead"
     try:
         there = _there(target)
     except RowsError as fault:
@@ -161,7 +197,7 @@ def _difference(there: Exported, new: Exported) -> str:
     columns = [list(next(iter(each.table.values()))) for each in (there, new)]
     if columns[0] != columns[1]:
         return f"with columns {', '.join(columns[0])}, this run has {', '.join(columns[1])}"
-    steps = [sorted({step for _, step in each.table}) for each in (there, new)]
+    steps = [sorted({step for _, step, _ in each.table}) for each in (there, new)]
     if steps[0] != steps[1]:
         return f"at {len(steps[0])} other steps than this run's {len(steps[1])}"
     return ""
@@ -202,7 +238,8 @@ def _merged(there: Exported, new: Exported) -> Exported:
         "runs": runs,
     }
     table = {key: row for key, row in there.table.items() if key[0] not in own} | new.table
-    by_step = sorted(table, key=lambda key: (key[1], key[0]))
+    policies = list(dict.fromkeys(policy for _, _, policy in table))
+    by_step = sorted(table, key=lambda key: (key[1], policies.index(key[2]), key[0]))
     return Exported(manifest, {key: table[key] for key in by_step})
 
 
@@ -211,7 +248,7 @@ def _record(manifest: dict) -> dict:
     return {key: manifest[key] for key in RUN if key in manifest}
 
 
-def _csv(table: dict[tuple[int, int], dict[str, str]]) -> str:
+def _csv(table: dict[tuple[int, int, str], dict[str, str]]) -> str:
     stream = io.StringIO()
     writer = csv.DictWriter(stream, next(iter(table.values())), lineterminator="\n")
     writer.writeheader()

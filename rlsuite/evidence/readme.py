@@ -9,7 +9,7 @@ from importlib import import_module
 from pathlib import Path
 
 from rlsuite.algorithms import ALGORITHMS, load
-from rlsuite.evidence import aggregates, published, rows
+from rlsuite.evidence import aggregates, limits, published, rows
 from rlsuite.evidence.published import Published
 from rlsuite.evidence.rows import FINALS, Result
 from rlsuite.evidence.tables import families as all_algorithms
@@ -43,6 +43,13 @@ WORDS = {
     "N": "noted",
     "NR": "noted, spread recalled",
     "R": "recalled",
+}
+
+
+OF_VERDICT = {
+    "above": " (above its limit)",
+    "early": " (within its limit by falling early)",
+    "within": " (within its limit)",
 }
 
 
@@ -125,16 +132,18 @@ def benchmark(source: Path, published_dir: Path) -> Benchmark:
     pooled = aggregates.pool(results, values, column)
     if pooled and (len(pooled.tasks) < 2 or not pooled.fixed):
         pooled = None  # nothing to pool, or a scale that says nothing beyond this benchmark
-    by_task = sorted(results, key=lambda result: result.task)  # stable: in the registry's order
+    # Stable: in the registry's order, what is above a limit after what is within
+    by_task = sorted(results, key=lambda result: (result.task, bool(limits.broken(result))))
     lines = [_row(result, values, column) for result in by_task]
     totals = []
     for name in dict.fromkeys(result.algorithm for result in results):
         ours = [result for result in results if result.algorithm == name]
         seeds = joined(str(len(result.seeds)) for result in ours)
         steps = joined(steps_text(result.last_step) for result in ours)
-        score = value_text(pooled.point(name), pooled.interval(name)) if pooled else NONE
+        known = pooled and name in pooled.values
+        score = value_text(pooled.point(name), pooled.interval(name)) if known else NONE
         wall_time = duration_text(sum(result.wall_seconds for result in ours))
-        totals.append(Total(name, f"{seeds} x {steps}", score, wall_time, source / name))
+        totals.append(Total(name, f"{seeds} x {steps}", score, wall_time, ours[0].file.parent))
     notes = _notes(results, pooled, column)
     return Benchmark(FINALS[column], task_word(results), tuple(lines), tuple(totals), tuple(notes))
 
@@ -176,6 +185,7 @@ def _quantity(results: Sequence[Result], values: Sequence[Published]) -> str:
 def _row(result: Result, values: Sequence[Published], column: str) -> Row:
     summary = summarise(result.final(column))
     mark = "" if result.state == "finished" else f" ({result.state})"
+    mark += OF_VERDICT.get(limits.verdict(result), "")
     near = all_algorithms.nearest(result, values, column)
     value, source = _beside(near, result) if near else (NONE, NONE)
     return Row(

@@ -174,7 +174,8 @@ def _caveats(results: Sequence[Result]) -> str:
 
 def _figure(name: str, picture: bytes) -> str:
     data = base64.b64encode(picture).decode("ascii")
-    words = html.escape(_FIGURES[name])
+    other = name.removeprefix("curves_").removesuffix(".png").replace("_", " ").capitalize()
+    words = html.escape(_FIGURES.get(name, other))
     return (
         f'<h2>{words}</h2>\n<figure><img alt="{words}" src="data:image/png;base64,{data}"></figure>'
     )

@@ -4,7 +4,8 @@ Two sources have the same rows: a benchmark folder, ``<algorithm>/<task>.csv`` b
 ``<task>.json`` (the manifest), and a single run folder, ``evaluations.csv`` beside ``config.json``.
 The task of an offline run is its data set: several sets have one environment. Everything is checked
 here, so that what comes after may rely on it: every seed has a row at every evaluation step, and an
-array is either complete or absent.
+array is either complete or absent. A run of several policies has a column `policy`; the first that
+its rows name is the main one, which stands for the algorithm.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ OPTIONAL = ("score", "training_return")  # columns whose cells may be empty
 QUANTITIES = {
     "training_return": "training return",
     "return": "evaluation return",
+    "sampled_return": "evaluation return with sampled actions",
     "score": "normalised score",
     "cost": "evaluation cost",
 }
@@ -39,14 +41,17 @@ LAST = 10  # evaluations that are averaged
 FINALS = {
     "training_return": "training return",
     "return": "evaluation return",
+    "sampled_return": "evaluation return with sampled actions",
     "score": "normalised score, last evaluation",
     "score_last_10": f"normalised score, mean of the last {LAST} evaluations",
     "cost": "evaluation cost",
+    "sampled_cost": "evaluation cost with sampled actions",
     "score_best": "normalised score, best evaluation (optimistic)",
 }
 # A mean Q beyond which SPOT's official code gives a run up. Rewards of MuJoCo's locomotion tasks,
 # discounted by 0.99, add up to less than 2000.
 DIVERGED = 1e4
+COSTS = ("cost_", "sampled_", "total_training_cost", "within")  # how further columns begin
 OUTPUT_FOLDERS = ("tables", "curves")  # may lie in a benchmark folder; nothing is read from them
 
 
@@ -60,7 +65,9 @@ class Result:
     constraints have columns of their own, `cost_NAME`.
     """
 
-    algorithm: str  # or a variant that has published values of its own: "bc-10-percent"
+    # "spot"; "spot@penalty-1", a named variant; "bc-10-percent", one that has published values of
+    # its own; "mcep (target)", a further policy of its runs
+    algorithm: str
     task: str
     seeds: tuple[int, ...]
     steps: np.ndarray  # int64 [E], increasing
@@ -81,6 +88,8 @@ class Result:
             found = self.values["score"][:, -LAST:].mean(1)
         elif column == "score_best":
             found = self.values["score"].max(1)
+        elif column not in self.values:
+            return None
         else:
             found = self.values[column][:, -1]
         return None if np.isnan(found).any() else found
@@ -92,7 +101,7 @@ class Result:
         """
         known = {name for name in FINALS if self.final(name) is not None} - {"score_best"}
         if not (self.values["cost"].any() or self.manifest.get("constraints")):
-            known.discard("cost")
+            known -= {"cost", "sampled_cost"}
         if self.data is None:
             known.discard("score_last_10")
         elif "score" in known:
@@ -103,9 +112,21 @@ class Result:
     def place(self) -> Place:
         """What published values are compared with."""
         task, version = published.split_task(self.manifest["task"])
+        name = self.algorithm.replace(f"@{self.variant}", "", 1)
         if self.data is None:
-            return Place(self.algorithm, task, version, self.last_step)
-        return Place(self.algorithm, self.data.level, version, self.last_step, self.data.version)
+            return Place(name, task, version, self.last_step)
+        return Place(name, self.data.level, version, self.last_step, self.data.version)
+
+    @property
+    def variant(self) -> str:
+        """Its name if it is a named variant of its algorithm."""
+        return self.algorithm.partition("@")[2].partition(" (")[0]
+
+    @property
+    def sibling_of(self) -> str:
+        """The algorithm whose variant or further policy this is; empty for the algorithm itself."""
+        plain = named(self.manifest)
+        return plain if self.algorithm != plain else ""
 
     @property
     def step_unit(self) -> str:
@@ -176,7 +197,7 @@ def read(source: Path) -> list[Result]:
     if not source.is_dir():
         raise RowsError(f"{source}: no such folder; give a benchmark folder or a run folder")
     if (source / "evaluations.csv").exists():
-        return [read_run(source)]
+        return _read_run(source)
     files = [
         file for file in sorted(source.glob("*/*.csv")) if file.parent.name not in OUTPUT_FOLDERS
     ]
@@ -185,15 +206,17 @@ def read(source: Path) -> list[Result]:
             f"{source}: holds neither evaluations.csv (a run folder) nor <algorithm>/<task>.csv "
             f"(a benchmark folder)"
         )
-    results = [read_file(file, file.with_suffix(".json")) for file in files]
+    results = [
+        result for file in files for result in read_policies(file, file.with_suffix(".json"))
+    ]
     seen: dict[tuple[str, str], Path] = {}
     learned_from: dict[str, Result] = {}
     for result in results:
-        folder = unescape(result.file.parent.name)
-        if result.algorithm != folder:
+        folder = unescape(result.file.parent.name.partition("@")[0])
+        if named(result.manifest) != folder:
             raise RowsError(
                 f"{result.file}: the folder says {folder!r}, the manifest "
-                f"{result.algorithm!r}; move the file or correct the manifest"
+                f"{named(result.manifest)!r}; move the file or correct the manifest"
             )
         other = seen.setdefault((result.algorithm, result.task), result.file)
         if other != result.file:
@@ -208,24 +231,59 @@ def read(source: Path) -> list[Result]:
 
 
 def read_run(folder: Path) -> Result:
-    """Read a run folder, finished or not, with its progress where it has any. Raises as `read`."""
+    """Read a run folder, finished or not, with its progress where it has any. Raises as `read`.
+
+    Of several policies the main one.
+    """
+    return _read_run(folder)[0]
+
+
+def _read_run(folder: Path) -> list[Result]:
     file, progress_file = folder / "evaluations.csv", folder / "progress.csv"
     log = progress.read(progress_file) if progress_file.exists() else None
-    result = read_file(file, folder / "config.json", log)
-    if log and log.seeds != result.seeds:
+    results = read_policies(file, folder / "config.json", log)
+    if log and log.seeds != results[0].seeds:
         raise RowsError(
             f"{progress_file}: rows of seeds {list(log.seeds)}, but {file.name} has "
-            f"{list(result.seeds)}"
+            f"{list(results[0].seeds)}"
         )
-    return result
+    return results
 
 
-def read_file(file: Path, manifest_file: Path, log: Progress | None = None) -> Result:
-    """Read one CSV file with its manifest, and the log of its run if it has one; as `read`."""
+def read_file(file: Path, manifest_file: Path) -> Result:
+    """Read one CSV file with its manifest; of several policies the main one. Raises as `read`."""
+    return read_policies(file, manifest_file)[0]
+
+
+def read_policies(file: Path, manifest_file: Path, log: Progress | None = None) -> list[Result]:
+    """Read one CSV file with its manifest, and the log of its run if it has one; as `read`.
+
+    A result for each policy, the main one first.
+    """
     manifest = _manifest(manifest_file, file)
     if log:
         manifest["logged"] = log.logged
+    name = named(manifest)
+    if manifest_file.stem == file.stem:  # of a benchmark, whose folders name the variants
+        name += "".join(file.parent.name.partition("@")[1:])
     found = _cells(file)
+    return [
+        _result(
+            f"{name} ({policy})" if position else name, rows, manifest, manifest_file, file, log
+        )
+        for position, (policy, rows) in enumerate(found.items())
+    ]
+
+
+def _result(
+    algorithm: str,
+    found: dict[tuple[int, int], dict[str, float]],
+    manifest: dict,
+    manifest_file: Path,
+    file: Path,
+    log: Progress | None,
+) -> Result:
+    """The rows of one policy as arrays."""
     seeds, steps = cells.grid(file, list(found))
     values = {
         name: np.array([[found[seed, step][name] for step in steps] for seed in seeds])
@@ -238,7 +296,7 @@ def read_file(file: Path, manifest_file: Path, log: Progress | None = None) -> R
         )
     data = dataset.of_manifest(manifest)
     return Result(
-        algorithm=named(manifest),
+        algorithm=algorithm,
         task=data.short_name if data else manifest["task"],
         seeds=tuple(seeds),
         steps=np.array(steps, dtype=np.int64),
@@ -303,15 +361,15 @@ def _manifest(manifest_file: Path, file: Path) -> dict:
     return manifest
 
 
-def _cells(file: Path) -> dict[tuple[int, int], dict[str, float]]:
-    """Every row's numbers by (seed, step)."""
-    found: dict[tuple[int, int], dict[str, float]] = {}
+def _cells(file: Path) -> dict[str, dict[tuple[int, int], dict[str, float]]]:
+    """{policy: every row's numbers by (seed, step)}; "" where the rows name none."""
+    found: dict[str, dict[tuple[int, int], dict[str, float]]] = {}
     for place, row in cells.read(file, COLUMNS):
-        key = cells.key(row, place)
-        if key in found:
+        key, of_policy = cells.key(row, place), found.setdefault(row.get("policy", ""), {})
+        if key in of_policy:
             raise RowsError(f"{place}: seed {key[0]} already has a row at step {key[1]}")
-        names = (*COLUMNS[2:], *(name for name in row if name.startswith("cost_")))
-        found[key] = {
+        names = (*COLUMNS[2:], *(name for name in row if name.startswith(COSTS)))
+        of_policy[key] = {
             name: cells.number(row[name], name, place, name in OPTIONAL) for name in names
         }
     if not found:

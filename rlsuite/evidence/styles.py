@@ -8,6 +8,7 @@ as far as the colours go. Solid lines are ours; dashes and dots are for publishe
 
 from __future__ import annotations
 
+import re
 import zlib
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -53,16 +54,24 @@ STYLES = {
     "cfpi": Style(SKY, TRIANGLE),
     "dppo": Style(BLACK, DISC),
 }
+OF_VARIANTS = ("D", "v", "P", "X", "*", "<")
 OTHERS = tuple(Style(colour, SQUARE) for colour in COLOURS)  # for names that are not in the table
 
 
 def styles(names: Sequence[str]) -> dict[str, Style]:
     """The style of every name. A name that is not in the table has the style that its letters give.
 
-    Where that is taken by another such name of the same figure, it gets the next free one.
+    Where that is taken by another such name of the same figure, it gets the next free one. Variants
+    and further policies ("spot@penalty-1", "mcep (target)") have their algorithm's colour.
     """
     chosen = {name: STYLES[name] for name in names if name in STYLES}
     for name in sorted(set(names) - set(STYLES)):
+        own = STYLES.get(re.split(r"@| \(", name)[0])
+        if own:
+            taken = {style.marker for style in chosen.values() if style.colour == own.colour}
+            marker = next((each for each in OF_VARIANTS if each not in taken), OF_VARIANTS[0])
+            chosen[name] = Style(own.colour, marker)
+            continue
         first = zlib.crc32(name.encode("utf-8", "replace")) % len(OTHERS)
         ring = OTHERS[first:] + OTHERS[:first]
         free = [style for style in ring if style not in chosen.values()]

@@ -1,6 +1,6 @@
 """How a run is going: on a terminal a live line with a bar, elsewhere a line now and then."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from time import perf_counter
 
@@ -8,6 +8,9 @@ import numpy as np
 from rich.console import Console
 from rich.progress import Progress, ProgressColumn, Task
 from rich.text import Text
+
+from rlsuite.envs import Constraint
+from rlsuite.runs.evaluation import Evaluation, held
 
 PLAIN_LINES = 20  # how many lines a run prints where there is no terminal
 BAR = (5, 20)  # characters, at least and at most
@@ -99,3 +102,15 @@ def spread(values: list[float]) -> str:
     mean = f"{np.mean(values):,.1f}"
     with np.errstate(invalid="ignore"):  # infinite returns have no spread, but are shown
         return mean if len(values) == 1 else f"{mean} ± {np.std(values, ddof=1):,.1f}"
+
+
+def cost_texts(result: Evaluation, constraints: Sequence[Constraint]) -> list[str]:
+    """ "velocity: cost 24.0 ± 1.2, limit 25, 92% of episodes within it", for each constraint."""
+    costs, texts = held(result.costs, result, constraints), []
+    for index, each in enumerate(constraints):
+        text = f"{each.name}: cost {spread(costs[..., index].mean(1).tolist())}"
+        if each.limit is not None:
+            within = (costs[..., index] <= each.limit).mean()
+            text += f", limit {each.limit:g}, {within:.0%} of episodes within it"
+        texts.append(text)
+    return texts

@@ -15,12 +15,14 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import torch
+
 from rlsuite import algorithms, envs
 from rlsuite.algorithms.renamed import renamed
 from rlsuite.datasets import store
 from rlsuite.datasets.transitions import Transitions
 from rlsuite.envs.tasks import choose_engine, costs_of
-from rlsuite.runs import checkpoint, machine
+from rlsuite.runs import checkpoint, machine, snapshots
 from rlsuite.runs.files import write_whole
 from rlsuite.runs.logs import EPISODES, TABLES
 from rlsuite.runs.settings import (
@@ -126,6 +128,12 @@ def require_free(folder: Path, algorithm: str) -> None:
     if folder.exists() and set(found) - set(left):
         command = f"rlsuite train {algorithm} --resume {folder}"
         raise RunError(f"{folder} exists; to go on with it: {command}, or name another --folder")
+
+
+def require_device(settings: Settings) -> None:
+    """RunError where this machine lacks the device that the settings name."""
+    if settings.device == "cuda" and not torch.cuda.is_available():
+        raise RunError("this machine has no CUDA device for --device cuda; leave it out")
 
 
 def read(folder: Path, algorithm: str | None = None) -> dict:
@@ -300,8 +308,10 @@ def clean(folder: Path) -> None:
     for name in (MANIFEST, FINISHED, EPISODES, *TABLES):
         with contextlib.suppress(OSError):
             (folder / name).with_suffix(".partial").unlink()
-    for name in ("policy.partial", "policy.old"):
-        shutil.rmtree(folder / name, ignore_errors=True)
+    for rest in ("policy.partial", "policy.old", "policy-*.partial", "policy-*.old"):
+        for path in folder.glob(rest):
+            shutil.rmtree(path, ignore_errors=True)
+    snapshots.clean(folder)
     checkpoint.clean(folder / "checkpoint")
 
 

@@ -15,7 +15,8 @@ from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.record_writer import RecordWriter
 
-from rlsuite.runs.evaluation import Evaluation
+from rlsuite.envs import Constraint
+from rlsuite.runs.evaluation import Evaluation, cells_of, label
 from rlsuite.runs.files import flush, write_whole
 
 COLUMNS = (  # of evaluations.csv, and so of the rows in results/
@@ -29,9 +30,10 @@ COLUMNS = (  # of evaluations.csv, and so of the rows in results/
     "training_return",
 )
 PROGRESS, PREPARATION, EVALUATIONS = "progress.csv", "preparation.csv", "evaluations.csv"
-TABLES = (PROGRESS, PREPARATION, EVALUATIONS)
+SNAPSHOTS = "snapshots.csv"
+TABLES = (PROGRESS, PREPARATION, EVALUATIONS, SNAPSHOTS)
 EPISODES = "evaluations.npz"
-History = list[tuple[int, Evaluation]]  # steps of each seed, and the evaluation there
+History = list[tuple[int, dict[str, Evaluation]]]  # steps of each seed, evaluations by label
 
 
 class LogError(RuntimeError):
@@ -75,8 +77,43 @@ def append(folder: Path, name: str, rows: Sequence[dict]) -> None:
         writer.writerows(rows)
 
 
+def evaluation_rows(
+    found: Mapping[str, Evaluation],
+    policies: Sequence[str],
+    constraints: Sequence[Constraint],
+    shared: Sequence[dict],
+    score: Callable[[np.ndarray], np.ndarray | None] | None,
+) -> list[dict]:
+    """A row of each policy and seed; `shared`: what the rows of a seed have in common.
+
+    Where a run has several policies, their names are a column.
+    """
+    rows = []
+    for position, name in enumerate(policies):
+        further = name if position else ""
+        means = found[label(further)].returns.mean(1)
+        known = score(means) if score else None
+        columns = [*COLUMNS[:2], *["policy"] * (len(policies) > 1), *COLUMNS[2:]]
+        for index, common in enumerate(shared):
+            row = dict.fromkeys(columns) | cells_of(found, further, index, constraints)
+            row["score"] = None if known is None else float(known[index])
+            rows.append(row | ({"policy": name} if "policy" in row else {}) | common)
+    return rows
+
+
+def evaluation_tags(found: Mapping[str, Evaluation]) -> dict[str, float]:
+    """What TensorBoard shows of evaluations: the mean return of each."""
+    return {
+        f"evaluation/{name}{'_' * bool(name)}return": float(result.returns.mean())
+        for name, result in found.items()
+    }
+
+
 def write_history(folder: Path, history: History, seeds: Sequence[int]) -> None:
-    """Write the raw episodes of all evaluations: [evaluations, S, E], and costs [..., C]."""
+    """Write the raw episodes of all evaluations: [evaluations, S, E], and costs [..., C].
+
+    Those with sampled actions are `sampled_returns`, those of another policy `NAME_returns`.
+    """
     buffer = io.BytesIO()
     np.savez(buffer, **_arrays(history, seeds))
     write_whole(folder / EPISODES, buffer.getbuffer())
@@ -165,13 +202,20 @@ def _holds(folder: Path, history: History, seeds: Sequence[int]) -> bool:
 
 def _arrays(history: History, seeds: Sequence[int]) -> dict[str, np.ndarray]:
     found = {"steps": np.array([step for step, _ in history]), "seeds": np.array(seeds)}
-    for name in ("returns", "lengths"):
-        found[name] = np.stack([getattr(result, name) for _, result in history])
-    costs = [result.costs for _, result in history]
-    newest = costs[-1]
-    if newest.ndim == 3:  # [S, E, C]; a run begun by an older version had one cost, [S, E]
-        costs = [x if x.ndim == 3 else x[..., None][..., : newest.shape[2]] for x in costs]
-    return found | {"costs": np.stack(costs)}
+    for each in history[-1][1]:
+        results = [evaluations[each] for _, evaluations in history]
+        prefix = f"{each}_" if each else ""
+        for name in ("returns", "lengths"):
+            found[prefix + name] = np.stack([getattr(result, name) for result in results])
+        costs = [result.costs for result in results]
+        newest = costs[-1]
+        if newest.ndim == 3:  # [S, E, C]; a run begun by an older version had one cost, [S, E]
+            costs = [x if x.ndim == 3 else x[..., None][..., : newest.shape[2]] for x in costs]
+        found[f"{prefix}costs"] = np.stack(costs)
+        discounted = [result.discounted for result in results]
+        if all(each is not None for each in discounted):
+            found[f"{prefix}discounted_costs"] = np.stack(discounted)
+    return found
 
 
 def _bytes(path: Path) -> bytes:

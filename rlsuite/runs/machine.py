@@ -1,10 +1,13 @@
 """What ran where: versions, hardware, commit; and whether to compile the update."""
 
+import contextlib
 import os
 import platform
 import shutil
+import signal
 import subprocess
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -109,3 +112,16 @@ def compiled(function: Callable, say: Callable[[str], None]) -> Callable:
         return result
 
     return call
+
+
+@contextlib.contextmanager
+def asked_to_end(end: Callable[[], None]) -> Iterator[None]:
+    """Call `end` where SIGTERM, as batch systems send it, asks this process to end."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread can listen
+        return
+    before = signal.signal(signal.SIGTERM, lambda *_: end())
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

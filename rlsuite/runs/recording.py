@@ -1,25 +1,31 @@
-"""A saved policy on video. Rendering is by software; no display is needed."""
+"""A saved policy on video. Rendering is by software; no display is needed.
+
+On tasks with constraints each picture tells the costs so far, as their limits measure them; its
+frame is red while a step breaks a constraint, or once a limit is passed.
+"""
 
 import contextlib
 import os
 import subprocess
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import gymnasium
 import numpy as np
+from PIL import Image, ImageDraw
 
 from rlsuite.core.saving import load_policy, select_seed
-from rlsuite.envs import Environments
+from rlsuite.envs import Constraint, Environments, Step
 from rlsuite.envs.faults import explained
 from rlsuite.envs.gymnasium_engine import GymnasiumPhysics, of_any_age
 from rlsuite.envs.tasks import choose_engine, engine_id, find, require_typed
-from rlsuite.runs.evaluation import evaluate
+from rlsuite.runs.evaluation import DISCOUNT, Evaluation, evaluate, held
 from rlsuite.runs.run import RunError
 
 RENDERERS = ("egl", "osmesa")
+RED = (200, 0, 30)
 SUFFIXES = (".mp4", ".mkv", ".mov", ".avi")
 
 
@@ -46,17 +52,97 @@ class Filmed(gymnasium.Wrapper):
         return result
 
 
+class Film:
+    """Passes pictures on to `video`; the newest waits until its costs are known and drawn."""
+
+    def __init__(self, video) -> None:
+        self._video, self._waiting = video, None
+
+    def append_data(self, picture: np.ndarray) -> None:
+        """Take the next picture."""
+        self.pass_on()
+        self._waiting = picture
+
+    def draw(self, lines: list[str], red: bool) -> None:
+        """Write `lines` into the newest picture, in a frame if `red`."""
+        image = Image.fromarray(np.asarray(self._waiting, np.uint8))
+        pen, size = ImageDraw.Draw(image), max(10, image.height // 24)
+        if red:
+            pen.rectangle((0, 0, image.width - 1, image.height - 1), None, RED, size // 2)
+        options = {"font_size": size, "stroke_width": 2, "stroke_fill": "black"}
+        pen.multiline_text((size, size), "\n".join(lines), "white", **options)
+        self._waiting = np.asarray(image)
+
+    def pass_on(self) -> None:
+        """Send what waits."""
+        if self._waiting is not None:
+            self._video.append_data(self._waiting)
+            self._waiting = None
+
+
+class Watched(Environments):
+    """One environment whose costs are drawn into its film."""
+
+    def __init__(self, film: Film, *given) -> None:
+        super().__init__(*given)
+        self._film = film
+
+    def reset(self, env_seeds: np.ndarray, staggered: bool = False) -> np.ndarray:
+        self._so_far, self._length = np.zeros((2, len(self.constraints))), 0
+        return super().reset(env_seeds, staggered)
+
+    def step(self, action: np.ndarray, active: np.ndarray | None = None) -> Step:
+        result = super().step(action, active)
+        if self.reports_cost:
+            cost = result.cost[0, 0]
+            self._so_far += cost, DISCOUNT**self._length * cost
+            self._length += 1
+            values = self._held()
+            limits = [each.limit for each in self.constraints]
+            over = any(map(_above, values, limits)) or (self.reports_margin and cost.any())
+            self._film.draw(costs_text(values, self.constraints), bool(over))
+        return result
+
+    def _held(self) -> np.ndarray:
+        """The costs [C] of the episode so far, as their limits measure them."""
+        sums, discounted = self._so_far
+        lengths = np.array(self._length)
+        return held(sums, Evaluation(sums, sums, lengths, discounted), self.constraints)
+
+
+def costs_text(values: np.ndarray, constraints: Sequence[Constraint]) -> list[str]:
+    """ "velocity 13 (limit 25)", a line for each constraint."""
+    lines = []
+    for value, each in zip(values.tolist(), constraints, strict=True):
+        limit = "" if each.limit is None else f" (limit {each.limit:g})"
+        lines.append(f"{each.name} {value:.4g}{limit}")
+    return lines
+
+
+def _above(value: float, limit: float | None) -> bool:
+    return limit is not None and value > limit
+
+
 def record(
-    folder: Path, out: Path, seed: int | None = None, episodes: int = 1, task: str | None = None
+    folder: Path,
+    out: Path,
+    seed: int | None = None,
+    episodes: int = 1,
+    task: str | None = None,
+    name: str = "",
+    say: Callable[[str], None] = lambda text: None,
 ) -> Path:
     """Write a video of `episodes` episodes of the deterministic policy of `seed` (default: first).
 
+    `say` is told what each of them earned and, where there are constraints, cost.
+
     They are what `evaluate` runs in environments seeded 0, 1, ...; `task` replaces the policy's
-    own. `out` is there only once it is whole. Raises RunError for a seed that was not trained, a
-    task that cannot be drawn and a file that cannot be written; ValueError for a task that is
-    unknown, was never typed or has other observations or actions.
+    own; `name` is the policy's in a run that has several. `out` is there only once it is whole.
+    Raises RunError for a seed that was not trained, a task that cannot be drawn and a file that
+    cannot be written; ValueError for a task that is unknown, was never typed or has other
+    observations or actions.
     """
-    policy, manifest = load_policy(folder)
+    policy, manifest = load_policy(folder, name)
     seeds = manifest["seeds"]
     if seed is not None and seed not in seeds:
         raise RunError(f"seed {seed} is not in {folder}; it has {', '.join(map(str, seeds))}")
@@ -69,13 +155,20 @@ def record(
         require_typed(task, str(folder))
     fps, options = _drawable(task)
     with _video(out, fps) as video:
-        physics = GymnasiumPhysics(task, 1, wrap=lambda env: Filmed(env, video), **options)
-        pool = Environments(physics, task, "gymnasium", [seed], 1)
+        film = Film(video)
+        physics = GymnasiumPhysics(task, 1, wrap=lambda env: Filmed(env, film), **options)
+        pool = Watched(film, physics, task, "gymnasium", [seed], 1)
         sizes = (policy.spec["obs_size"], policy.action_size, policy.discrete)
         if (pool.obs_size, pool.action_size, pool.discrete) != sizes:
             raise ValueError(f"{task} has other observations or actions than {manifest['task']}")
         for episode in range(episodes):
-            evaluate(policy, pool, np.array([[episode]]))
+            result = evaluate(policy, pool, np.array([[episode]]))
+            film.pass_on()
+            told = [f"return {result.returns[0, 0]:.4g}", f"{result.lengths[0, 0]:.0f} steps"]
+            if pool.reports_cost:
+                values = held(result.costs, result, pool.constraints)[0, 0]
+                told += costs_text(values, pool.constraints)
+            say(f"episode {episode + 1}: {', '.join(told)}")
         pool.close()
     return out
 

@@ -5,9 +5,11 @@
     config.json       settings, config with the source of each number, versions, hardware, commit;
                       `sessions`: what of these was different when the run was gone on with
     progress.csv      per seed and iteration: training return and metrics; preparation.csv: the
-                      same of iterations before step 0, where an algorithm has such
+                      same of iterations that only prepare, before step 0 or in a warm-up
     evaluations.csv   per seed and evaluation; evaluations.npz: every episode of them
-    policy/           the policy as of the last checkpoint; loads without any of this
+    policy/           the policy as of the last checkpoint; loads without any of this. Where a run
+                      evaluates several, the others lie beside it, each in policy-NAME/
+    snapshots/        policies kept along the run, if asked for; snapshots.csv: their returns
     checkpoint/       the last two checkpoints, which hold the rows so far, too
     finished          once all of that is complete
 
@@ -16,13 +18,11 @@ seeds drawn from the run's own streams. So a killed and resumed run repeats an u
 Whatever else is lost or stale after a kill, a resume restores from the checkpoint.
 """
 
-import contextlib
 import csv
 import errno
 import math
-import signal
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 
@@ -31,20 +31,22 @@ import torch
 from safetensors import SafetensorError
 
 from rlsuite import algorithms, envs
+from rlsuite.core.networks import ActorCritic
 from rlsuite.core.seed_random import SeedRandom
 from rlsuite.datasets import scores
 from rlsuite.datasets.transitions import Transitions, check_task
 from rlsuite.runs import folder as folders
 from rlsuite.runs import logs, machine
-from rlsuite.runs.display import Display, spread
-from rlsuite.runs.evaluation import cost_cells, cost_columns, evaluate
+from rlsuite.runs.display import Display, cost_texts, spread
+from rlsuite.runs.evaluation import cost_columns, evaluate_all, label
 from rlsuite.runs.files import write_whole
 from rlsuite.runs.finished import Base, base
 from rlsuite.runs.folder import FINISHED, RunError, from_json
 from rlsuite.runs.settings import Settings, learning_rates
+from rlsuite.runs.snapshots import Snapshots
 from rlsuite.runs.stages import Plan, Stages
 from rlsuite.runs.steps import Clock, CudaGraphStep, EagerStep
-from rlsuite.runs.stored import StoredRun, _due
+from rlsuite.runs.stored import StoredRun, _due, _mean
 
 __all__ = ["Run", "RunError", "create", "execute", "from_json", "reopen"]
 
@@ -72,6 +74,7 @@ class Run(StoredRun):
         self._display: Display | None = None
         self._board: logs.Board | None = None
         self._training = self._evaluating = self._data = None
+        self._snapshots = Snapshots(folder, self.task, self.seeds, self._evaluation_engine)
         self._clock, self._randoms = Clock(), []
         self._learner = self._plan = None  # until it has begun
         self._done = 0  # iterations
@@ -131,15 +134,27 @@ class Run(StoredRun):
         self._clock.updates.append(step)
         return step
 
-    def begin(self, learner, *, train: Stages, prepare: Stages | None = None) -> None:
+    def begin(
+        self,
+        learner,
+        *,
+        train: Stages,
+        prepare: Stages | None = None,
+        policies: Mapping[str, ActorCritic] | None = None,
+    ) -> None:
         """Fix the stages, {name: (iterations, steps of each)}, and restore what a checkpoint holds.
 
         `learner` is a dataclass of modules, named tuples and replay buffers, one of them `policy`:
         what a checkpoint holds. Steps are environment steps of each seed, or gradient steps where
         it learns from data. Those of `prepare` count up to zero, and nothing is evaluated there.
+        `policies`, fields of the learner by name, are all evaluated and saved, the first as the
+        run's main one; None: its `policy` alone.
         """
         self._learner, self._plan = learner, Plan(prepare or {}, train)
+        self._set_policies(learner, policies)
         self._done = first = self._restore(learner, self._plan.total)
+        if self._training:
+            self._training.take_paid()  # of steps before the first stage
         name = f"{self.algorithm} {self.task} x{len(self.seeds)}"
         self._display = Display(name, self._plan.total, first)
         self._started = perf_counter()
@@ -174,7 +189,7 @@ class Run(StoredRun):
         These are of work in the environments; what `update` drew is known here, and the rest of the
         iteration was learning.
         """
-        table = logs.PROGRESS if self.step > 0 else logs.PREPARATION
+        table = logs.PROGRESS if metrics and self.step > 0 else logs.PREPARATION
         costs = self._cost_columns(table)
         for episode in self._training.episodes(self._seen) if self._training else ():
             self._recent[episode.seed].append((episode.ret, episode.length, *episode.cost))
@@ -194,7 +209,7 @@ class Run(StoredRun):
         self._append(table, rows)
         returns = [row["training_return"] for row in rows if row["training_return"] is not None]
         if self._data and self._history:
-            returns = self._history[-1][1].returns.mean(1).tolist()
+            returns = self._history[-1][1][""].returns.mean(1).tolist()
         self._to_board(rows, values)
         since, steps = self._speed_base
         speed = (self.step - steps) * len(self.seeds) / max(perf_counter() - since, 1e-9)
@@ -216,7 +231,8 @@ class Run(StoredRun):
 
     def close(self) -> None:
         """Stop the progress bar, the environments and the logs, however the run ended."""
-        for part in (self._display, self._board, self._training, self._evaluating):
+        environments = self._training, self._evaluating, self._snapshots
+        for part in (self._display, self._board, *environments):
             if part is not None:
                 part.close()
 
@@ -228,17 +244,26 @@ class Run(StoredRun):
         if not (self.folder / FINISHED).exists():
             with self._writing():
                 write_whole(self.folder / FINISHED, f"{self._wall():.3f} seconds\n".encode())
-        last = self._history[-1][1].returns.mean(1).tolist()
-        self.say(f"evaluation at step {self.step:,}: return {spread(last)} over {len(last)} seeds")
+        constraints = self._evaluating.constraints if self.manifest.get("constraints") else ()
+        for name, result in self._history[-1][1].items():
+            last = result.returns.mean(1).tolist()
+            what = f"{name.replace('_', ', ')}: " * bool(name) + f"return {spread(last)}"
+            self.say(f"evaluation at step {self.step:,}: {what} over {len(last)} seeds")
+            for text in cost_texts(result, constraints):
+                self.say(text)
         self.say(f"everything is in {self.folder}")
 
     # ------------------------------------------------------------------ between iterations
 
     def _between(self, k: int) -> None:
         """What is due after iteration `k` of the whole run."""
+        if self._training and self.manifest.get("constraints"):
+            self._paid += self._training.take_paid()
         total, prepared = self._plan.total, self._plan.prepared
         if k >= prepared and _due(k - prepared, total - prepared, self.settings.evaluations):
-            self._evaluate(self._learner.policy)
+            self._evaluate()
+        if k >= prepared and _due(k - prepared, total - prepared, self.settings.snapshots or 0):
+            self._keep_snapshot(self._learner.policy)
         self.at_boundary = _due(k, total, self.settings.checkpoints)
         if self.at_boundary or self._ending:
             self._save(k + 1, total, self._learner)
@@ -250,28 +275,23 @@ class Run(StoredRun):
             episodes = self.settings.evaluation_episodes
             self._evaluating = envs.make(self.task, self.seeds, episodes, self._evaluation_engine)
 
-    def _evaluate(self, policy) -> None:
+    def _evaluate(self) -> None:
         start = perf_counter()
-        policy.eval()
+        # Rows keep their columns: a run that an older version began has no sampled actions
+        twice = bool(self.manifest.get("constraints"))
+        twice &= not self._history or label(sampled=True) in self._history[0][1]
         env_seeds = self.streams.integers("evaluation", self.settings.evaluation_episodes)
-        result = evaluate(policy, self._evaluating, env_seeds)
-        policy.train()
-        self._history.append((self.step, result))
-        rows = []
-        means = result.returns.mean(1)
-        score = scores.normalized(self.task, means) if self._data else None
-        for s, seed in enumerate(self.seeds):
-            costs = cost_cells(result.costs[s].mean(0), self._evaluating.constraints)
-            rest = (costs["cost"], float(result.lengths[s].mean()))
-            known = None if score is None else float(score[s])
-            training = _mean(x[0] for x in self._recent[s])
-            times = (round(self._wall(), 3), training)
-            row = (seed, self.step, float(means[s]), *rest, known, *times)
-            rows.append(dict(zip(logs.COLUMNS, row, strict=True)) | costs)
+        found = evaluate_all(self._policies, self._evaluating, env_seeds, twice)
+        self._history.append((self.step, found))
+        constraints = self._evaluating.constraints
+        paid = cost_columns(constraints, "total_training_") if twice and self._training else []
+        score = partial(scores.normalized, self.task) if self._data else None
+        shared = self._shared(paid)
+        rows = logs.evaluation_rows(found, list(self._policies), constraints, shared, score)
         self._append(logs.EVALUATIONS, rows)
         with self._writing():
             logs.write_history(self.folder, self._history, self.seeds)
-            self._board.add(self.step, {"evaluation/return": float(result.returns.mean())})
+            self._board.add(self.step, logs.evaluation_tags(found))
         self._seconds["evaluation"] = self._seconds.get("evaluation", 0) + perf_counter() - start
 
     def _to_board(self, rows: list[dict], values: dict[str, list[float]]) -> None:
@@ -312,11 +332,6 @@ class Run(StoredRun):
         self._ending = True
 
 
-def _mean(values) -> float | None:
-    values = list(values)
-    return sum(values) / len(values) if values else None
-
-
 # ----------------------------------------------------------------------- starting and resuming
 
 
@@ -330,7 +345,7 @@ def create(
 ) -> Run:
     """A new run in a new `folder`. RunError if it exists or cannot be written."""
     folders.require_free(folder, algorithm)
-    _require_device(settings)
+    folders.require_device(settings)
     manifest = folders.describe(algorithm, config, settings, preset, command)
     folders.begin(folder, manifest)
     return Run(folder, manifest, config, settings)
@@ -349,12 +364,12 @@ def execute(run: Run) -> None:
         if run.complete():
             run.say(f"{run.folder} has finished: there is nothing left to train")
             return
-        _require_device(run.settings)
+        folders.require_device(run.settings)
         torch.set_num_threads(run.settings.torch_threads)
         machine.choose_products(run.config.declared)
         folders.clean(run.folder)
         try:
-            with _ended_by_signal(run):
+            with machine.asked_to_end(run.end):
                 module.train(run.config, run)
                 run.finish()
         except (envs.EnvironmentFault, envs.PolicyFault) as fault:
@@ -376,21 +391,3 @@ def _fault(run: Run, fault: envs.EnvironmentFault | envs.PolicyFault) -> str:
         rates = learning_rates(run.config)
         return f"{where}: training diverged; {run.kept()}. Lower one of: {rates}"
     return f"{where}; {run.kept()}: mend the environment, then add --resume {run.folder}"
-
-
-def _require_device(settings: Settings) -> None:
-    if settings.device == "cuda" and not torch.cuda.is_available():
-        raise RunError("this machine has no CUDA device for --device cuda; leave it out")
-
-
-@contextlib.contextmanager
-def _ended_by_signal(run: Run) -> Iterator[None]:
-    """SIGTERM, as batch systems send it, asks the run to end."""
-    if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread can listen
-        return
-    before = signal.signal(signal.SIGTERM, lambda *_: run.end())
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -20,6 +20,7 @@ COMPILE_CHOICES = ("auto", "on", "off")
 ENGINES = ("auto", "envpool", "gymnasium")
 DEVICES = ("cpu", "cuda")
 MOST_SEEDS = 10_000  # in one run; they are trained side by side
+NOT_DECISIVE = ("seeds", "snapshots")  # settings that leave a seed's numbers as they are
 CLASSIC = ("CartPole", "Acrobot", "Pendulum", "MountainCar", "MountainCarContinuous")
 
 
@@ -37,6 +38,7 @@ class Settings:
     checkpoints: int = 10  # evenly over the run; each is an episode boundary of every environment
     compile: str = "auto"  # on, off, or auto: compile the update where it pays
     torch_threads: int = 1  # fastest for small networks; more for many seeds on an idle machine
+    snapshots: int | None = None  # policies to keep, evenly over the run, for `rlsuite data keep`
 
     def __post_init__(self) -> None:
         if not all(type(seed) is int for seed in self.seeds):
@@ -49,6 +51,8 @@ class Settings:
         for name in ("evaluations", "evaluation_episodes", "checkpoints", "torch_threads"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        if self.snapshots is not None and self.snapshots < 1:
+            raise ValueError(f"snapshots is {self.snapshots}; it must be at least 1")
         choices = {"engine": ENGINES, "compile": COMPILE_CHOICES, "device": (None, *DEVICES)}
         for name, known in choices.items():
             if getattr(self, name) not in known:
@@ -130,7 +134,7 @@ def config_hash(algorithm: str, config: object, settings: Settings) -> str:
 
 def hash_of(algorithm: str, config: dict, settings: dict) -> str:
     """The same from what config.json holds."""
-    given = {k: v for k, v in settings.items() if v is not None and k != "seeds"}
+    given = {k: v for k, v in settings.items() if v is not None and k not in NOT_DECISIVE}
     decisive = {
         "algorithm": algorithm,
         "config": original(algorithm, config),

@@ -1,10 +1,11 @@
 """A run as its folder holds it: what a checkpoint keeps, and what a resume restores from it."""
 
 import contextlib
+import dataclasses
 import json
 import sys
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from time import perf_counter
 
@@ -14,6 +15,7 @@ from safetensors import SafetensorError
 
 from rlsuite.core.layers import Layout
 from rlsuite.core.network_files import load_network, save_network
+from rlsuite.core.networks import ActorCritic
 from rlsuite.core.ranges import RunFolder
 from rlsuite.core.saving import load_policy, save_policy
 from rlsuite.core.streams import Streams
@@ -23,6 +25,7 @@ from rlsuite.runs.evaluation import Evaluation
 from rlsuite.runs.files import flush
 from rlsuite.runs.folder import FINISHED, RunError
 from rlsuite.runs.settings import Settings
+from rlsuite.runs.snapshots import Snapshots
 
 RECENT = 100  # episodes in a training return, as CleanRL reports it
 
@@ -40,10 +43,13 @@ class StoredRun:
         self.task, self.seeds = settings.env, settings.seeds
         self.streams = Streams(self.seeds)
         self.step = 0
+        self._policies: dict[str, ActorCritic] = {}  # what is evaluated and saved, the main first
+        self._paid = np.zeros((len(self.seeds), len(manifest.get("constraints") or ())))
         self._recent = [deque(maxlen=RECENT) for _ in self.seeds]
         self._history: logs.History = []
         self._seconds: dict[str, float] = {}
         self._wall_before = 0.0
+        self._snapshots: Snapshots | None = None
         self._saved: int | None = None  # step of the newest checkpoint
         self._started = perf_counter()
 
@@ -74,9 +80,12 @@ class StoredRun:
         if iterations < state.get("total", iterations):
             return True  # its last checkpoint was damaged later: said above
         manifest = state.get("policy") or self._about_policy() | {"step": state["step"]}
+        policies = state.get("policies") or {"policy": ("policy", manifest)}
         tables = logs.recorded(self.folder, state)
-        same = logs.same(self.folder, tables, _history(state), self.seeds)
-        return same and self._has_policy(manifest, state["learner"]["policy"])
+        return logs.same(self.folder, tables, _history(state), self.seeds) and all(
+            self._has_policy(folder, manifest, state["learner"][field])
+            for folder, (field, manifest) in policies.items()
+        )
 
     def _save(self, iterations: int, total: int, learner) -> None:
         """The checkpoint after so many of the run's `total` iterations."""
@@ -88,17 +97,18 @@ class StoredRun:
             "learner": parts,
             "streams": self.streams.state_dict(),
             "recent": [list(x) for x in self._recent],
-            "history": [(s, [x.tolist() for x in vars(e).values()]) for s, e in self._history],
+            "history": [(step, _lists(found)) for step, found in self._history],
+            "paid": self._paid.tolist(),
             "seconds": self._seconds,
             "wall_seconds": self._wall(),
             "tables": tables,
-            "policy": self._about_policy(learner.policy),
+            "policies": self._described(learner),
             "step": self.step,
             "total": total,
         }
         checkpoint.save(self.folder / "checkpoint", iterations, state)
         self._saved = self.step
-        self._save_policy(learner.policy)
+        self._save_policies()
 
     def _restore(self, learner, total: int) -> int:
         """Make learner and folder what the newest sound checkpoint holds; iterations done."""
@@ -114,13 +124,14 @@ class StoredRun:
         self.streams.load_state_dict(state["streams"])
         self._recent = [deque(map(tuple, x), maxlen=RECENT) for x in state["recent"]]
         self._history = _history(state)
+        self._paid = np.array(state.get("paid", self._paid))
         self._seconds, self._wall_before = state["seconds"], state["wall_seconds"]
         self.step = self._saved = state["step"]
         with self._writing():
             logs.restore(self.folder, tables, self._history, self.seeds, self.say)
-        manifest = self._about_policy(learner.policy)
-        if not self._has_policy(manifest, learner.policy.state_dict()):
-            self._save_policy(learner.policy)
+        for folder, (field, manifest) in self._described(learner).items():
+            if not self._has_policy(folder, manifest, getattr(learner, field).state_dict()):
+                self._save_policies()
         self.say(f"resuming at step {self.step:,} of each seed")
         return iterations
 
@@ -199,17 +210,45 @@ class StoredRun:
             raise ValueError(f"{folder} has seeds {seeds}, not {absent}; train those, too")
         return policy, [0 if len(seeds) == 1 else seeds.index(seed) for seed in self.seeds]
 
-    # ------------------------------------------------------------------------------ the policy
+    # ---------------------------------------------------------------------------- the policies
 
-    def _about_policy(self, policy=None) -> dict:
+    def _set_policies(self, learner, policies: Mapping[str, ActorCritic] | None) -> None:
+        """What is evaluated and saved. ValueError for what is no part of the learner."""
+        self._policies = dict(policies or {"": learner.policy})
+        absent = set(self._policies) - {name for name, _ in self._fields(learner)}
+        if absent or (policies and not all(name.isidentifier() for name in policies)):
+            raise ValueError(f"policies {list(self._policies)}: name fields of the learner")
+
+    def _fields(self, learner) -> list[tuple[str, str]]:
+        """(name, field of the learner) of every policy, the main one first."""
+        fields = [field.name for field in dataclasses.fields(learner)]
+        return [
+            (name, field)
+            for name, policy in self._policies.items()
+            for field in fields
+            if getattr(learner, field) is policy
+        ]
+
+    def _described(self, learner) -> dict[str, tuple[str, dict]]:
+        """{folder: (field of the learner, description)} of every policy."""
+        return {
+            self._folder_of(name): (field, self._about_policy(getattr(learner, field), name))
+            for name, field in self._fields(learner)
+        }
+
+    def _folder_of(self, name: str) -> str:
+        """Where a policy is saved: the main one in policy/, a further one in policy-NAME/."""
+        return "policy" if name == next(iter(self._policies)) else f"policy-{name}"
+
+    def _about_policy(self, policy=None, name: str = "") -> dict:
         manifest = {"algorithm": self.algorithm, "task": self.task, "seeds": list(self.seeds)}
         manifest |= {"step": self.step} | ({} if policy is None else {"spec": policy.spec})
-        return json.loads(json.dumps(manifest))
+        return json.loads(json.dumps(manifest | ({"policy": name} if name else {})))
 
-    def _has_policy(self, manifest: dict, tensors: dict[str, torch.Tensor]) -> bool:
-        """Whether `policy/` holds these tensors, described like this."""
+    def _has_policy(self, folder: str, manifest: dict, tensors: dict[str, torch.Tensor]) -> bool:
+        """Whether `folder` holds these tensors, described like this."""
         try:
-            policy, said = load_policy(self.folder / "policy")
+            policy, said = load_policy(self.folder / folder)
         except ValueError:
             return False
         found = policy.state_dict()
@@ -217,12 +256,21 @@ class StoredRun:
             return False
         return all(torch.equal(found[name], value.cpu()) for name, value in tensors.items())
 
-    def _save_policy(self, policy) -> None:
+    def _save_policies(self) -> None:
         with self._writing():
-            save_policy(policy, self.folder / "policy", self._about_policy())
-            for path in (self.folder / "policy").iterdir():
-                flush(path)
+            for name, policy in self._policies.items():
+                folder = self.folder / self._folder_of(name)
+                save_policy(policy, folder, self._about_policy(name=name))
+                for path in folder.iterdir():
+                    flush(path)
             flush(self.folder)
+
+    def _keep_snapshot(self, policy) -> None:
+        start = perf_counter()
+        with self._writing():
+            rows = self._snapshots.take(policy, self._about_policy())
+        self._append(logs.SNAPSHOTS, rows)
+        self._seconds["evaluation"] = self._seconds.get("evaluation", 0) + perf_counter() - start
 
     def _append(self, name: str, rows: list[dict]) -> None:
         with self._writing():
@@ -245,12 +293,43 @@ class StoredRun:
             f"then type: rlsuite train --resume {self.folder}"
         )
 
+    def _shared(self, paid: Sequence[str]) -> list[dict]:
+        """What the rows of all policies have in common, of each seed; `paid`: columns of costs."""
+        wall = round(self._wall(), 3)
+        return [
+            {
+                "seed": seed,
+                "step": self.step,
+                "wall_seconds": wall,
+                "training_return": _mean(x[0] for x in self._recent[s]),
+                **dict(zip(paid, self._paid[s].tolist(), strict=False)),
+            }
+            for s, seed in enumerate(self.seeds)
+        ]
+
     def _wall(self) -> float:
         return self._wall_before + perf_counter() - self._started
 
 
+def _lists(found: Mapping[str, Evaluation]) -> dict[str, list]:
+    """Evaluations by label, as a checkpoint holds them."""
+    arrays = {label: vars(result).values() for label, result in found.items()}
+    return {label: [x.tolist() for x in each if x is not None] for label, each in arrays.items()}
+
+
 def _history(state: dict) -> logs.History:
-    return [(step, Evaluation(*map(np.array, arrays))) for step, arrays in state["history"]]
+    """The evaluations of a checkpoint; those of older versions have one each, without a label."""
+    history = []
+    for step, found in state["history"]:
+        found = found if isinstance(found, dict) else {"": found}
+        results = {label: Evaluation(*map(np.array, each)) for label, each in found.items()}
+        history.append((step, results))
+    return history
+
+
+def _mean(values) -> float | None:
+    values = list(values)
+    return sum(values) / len(values) if values else None
 
 
 def _due(k: int, total: int, times: int) -> bool:

@@ -9,12 +9,15 @@ from types import SimpleNamespace
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.distributions import Distribution, Normal, TransformedDistribution
+from torch.distributions.transforms import TanhTransform
 
 from rlsuite.core.actors import BoundedActor
 from rlsuite.core.buffers import TransitionBatch
 from rlsuite.core.layers import Layout
 from rlsuite.core.optim import Net
 from rlsuite.core.seed_random import SeedRandom
+from rlsuite.core.squashed import SquashedActor
 from rlsuite.core.streams import Streams
 from rlsuite.datasets.transitions import Transitions
 from rlsuite.envs import make
@@ -133,7 +136,8 @@ class MemoryRun:
     def manifest(self) -> dict:
         return {"data": self._data.metadata}
 
-    def begin(self, learner, *, train, prepare=None) -> None:
+    def begin(self, learner, *, train, prepare=None, policies=None) -> None:
+        self.policies = policies
         self._learner, self._plan = learner, Plan(prepare or {}, train)
         self.states = [copy.deepcopy(learner)]
 
@@ -188,6 +192,35 @@ class PlainActor(nn.Module):
         for drop, mask in zip(drops, masks or [1.0] * len(drops), strict=True):
             drop.mask = mask
         return self.centre + self.half_width * torch.tanh(self.net(obs))
+
+
+class PlainPolicy(nn.Module):
+    """AWAC's Gaussian and MCEP's tanh-Gaussian policy; actions in half widths of the box."""
+
+    def __init__(self, policy, theta: Tensor) -> None:
+        super().__init__()
+        self.net = plain_mlp(policy.layout, theta, "actor")
+        self.centre, self.half_width = policy.centre, policy.half_width
+        self.squashed = isinstance(policy, SquashedActor)
+        if not self.squashed:
+            self.log_std = nn.Parameter(policy.layout.views(theta[None])["log_std"][0, 0])
+
+    def forward(self, obs: Tensor) -> Distribution:
+        if self.squashed:
+            mean, log_std = self.net(obs).chunk(2, 1)
+            std = log_std.clamp(-20, 2).exp()
+            return TransformedDistribution(Normal(mean, std), [TanhTransform()])
+        return Normal(self.net(obs), self.log_std.clamp(-20, 2).exp())
+
+    def sample(self, obs: Tensor, noise: Tensor) -> Tensor:
+        pi = self(obs)
+        base = pi.base_dist if self.squashed else pi
+        raw = base.mean + base.stddev * noise
+        raw = torch.tanh(raw) if self.squashed else raw.clamp(-1, 1)
+        return self.centre + self.half_width * raw
+
+    def log_prob(self, obs: Tensor, action: Tensor) -> Tensor:
+        return self(obs).log_prob((action - self.centre) / self.half_width).sum(1)
 
 
 class PlainCritics(nn.Module):

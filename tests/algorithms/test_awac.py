@@ -3,6 +3,7 @@ seed's written with torch.nn, torch.distributions and torch.optim from the sheet
 
 import json
 import math
+from collections.abc import Callable
 from functools import partial
 from types import SimpleNamespace
 
@@ -16,29 +17,24 @@ from offline_setting import (
     OBS,
     MemoryRun,
     PlainCritics,
+    PlainPolicy,
     as_in_a_run,
     batch_of,
     flat,
     follow,
     logged,
     normals,
-    plain_mlp,
     tensors,
     thetas,
 )
-from torch.distributions import Normal, TransformedDistribution
-from torch.distributions.transforms import TanhTransform
+from torch.distributions import Normal
 from torch.nn.functional import mse_loss
 
 from rlsuite.algorithms.offline import awac
 from rlsuite.algorithms.offline.awac import (
     Config,
     State,
-    actor_loss,
-    advantage_weight,
     awac_step,
-    effective_size,
-    log_density,
     reward_scale,
     train,
 )
@@ -49,6 +45,7 @@ from rlsuite.core.optim import Net, gradient
 from rlsuite.core.saving import load_policy
 from rlsuite.core.squashed import SquashedActor
 from rlsuite.core.streams import Streams
+from rlsuite.core.weights import EQUAL, effective_size, regression_loss, regression_weights
 
 STILL = 1e-30  # a learning rate that moves nothing: Adam's first moment is 0.1 gradients
 KINDS = pytest.mark.parametrize("squashed", [False, True], ids=["gaussian", "squashed"])
@@ -56,7 +53,6 @@ KINDS = pytest.mark.parametrize("squashed", [False, True], ids=["gaussian", "squ
 
 @pytest.fixture(autouse=True)
 def one_thread():
-    awac.warn_of_equal_advantages.cache_clear()
     with as_in_a_run():
         yield
 
@@ -86,35 +82,6 @@ def constant(s: SimpleNamespace, values: tuple[float, float]) -> torch.Tensor:
     for one, value in zip(theta.chunk(2, 1), values, strict=True):
         s.critics.layout.views(one)["q.2.bias"].fill_(value)
     return theta
-
-
-class PlainPolicy(torch.nn.Module):
-    """Section 3 of the sheet, and the policy of MCEP's AWAC; actions in half widths of the box."""
-
-    def __init__(self, policy, theta: torch.Tensor) -> None:
-        super().__init__()
-        self.net = plain_mlp(policy.layout, theta, "actor")
-        self.centre, self.half_width = policy.centre, policy.half_width
-        self.squashed = isinstance(policy, SquashedActor)
-        if not self.squashed:
-            self.log_std = torch.nn.Parameter(policy.layout.views(theta[None])["log_std"][0, 0])
-
-    def forward(self, obs: torch.Tensor) -> torch.distributions.Distribution:
-        if self.squashed:
-            mean, log_std = self.net(obs).chunk(2, 1)
-            std = log_std.clamp(-20, 2).exp()
-            return TransformedDistribution(Normal(mean, std), [TanhTransform()])
-        return Normal(self.net(obs), self.log_std.clamp(-20, 2).exp())
-
-    def sample(self, obs: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
-        pi = self(obs)
-        base = pi.base_dist if self.squashed else pi
-        raw = base.mean + base.stddev * noise
-        raw = torch.tanh(raw) if self.squashed else raw.clamp(-1, 1)
-        return self.centre + self.half_width * raw
-
-    def log_prob(self, obs: torch.Tensor, action: torch.Tensor) -> torch.Tensor:
-        return self(obs).log_prob((action - self.centre) / self.half_width).sum(1)
 
 
 class PlainAWAC:
@@ -155,11 +122,12 @@ class PlainAWAC:
 
 def test_objectives_by_hand():
     # exp(0.5/0.25) = e^2 = 7.389056, exp(0) = 1, exp(-0.25/0.25) = 0.367879, e^8 is cut to 100
-    weight = advantage_weight(torch.tensor([[0.5, 0.0, -0.25, 2.0]]), 0.25, 100.0)
+    advantage, q = torch.tensor([[0.5, 0.0, -0.25, 2.0]]), torch.ones(1, 4)
+    weight, _ = regression_weights(advantage, q, 1 / 0.25, 100.0)
     torch.testing.assert_close(weight, torch.tensor([[7.389056, 1.0, 0.367879, 100.0]]))
     # -(2 * -1 + 3 * 0.5)/2 = 0.25
     log_prob, weight = torch.tensor([[-1.0, 0.5]]), torch.tensor([[2.0, 3.0]])
-    torch.testing.assert_close(actor_loss(log_prob, weight), torch.tensor([0.25]))
+    torch.testing.assert_close(regression_loss(log_prob, weight), torch.tensor([0.25]))
     # (3 + 1)^2 / (9 + 1) = 1.6; equal weights count in full, however small; one alone counts 1
     weight = torch.tensor([[3.0, 1.0, 0.0], [1e-25, 1e-25, 1e-25], [100.0, 0.0, 0.0]])
     torch.testing.assert_close(effective_size(weight), torch.tensor([1.6, 3.0, 1.0]))
@@ -203,7 +171,8 @@ def test_8_equal_advantages_are_cloning_with_weight_1(squashed):
         assert metrics["capped"].tolist() == [0, 0]
 
         def cloning(actor):
-            return -log_density(s.policy, actor, s.batch.obs, s.batch.action).mean(1), {}
+            pi = s.policy.distribution(actor, s.batch.obs)
+            return -pi.log_prob(s.policy.to_raw(s.batch.action)).mean(1), {}
 
         grad, _ = gradient(cloning, s.state.actor.theta)
         first = after.actor.adam.first
@@ -231,7 +200,8 @@ def test_8_weights_are_1_where_pi_draws_the_datas_own_action_and_at_most_the_bou
 
 def test_no_gradient_flows_into_the_weight():
     advantage = torch.tensor([[0.5, -1.0]], requires_grad=True)
-    assert not advantage_weight(advantage, 0.5, 100.0).requires_grad
+    weight, _ = regression_weights(advantage, advantage.detach(), 2.0, 100.0)
+    assert not weight.requires_grad
 
 
 @KINDS
@@ -276,6 +246,11 @@ def settled(**changes) -> float:
     return float(np.mean(means[150:]))
 
 
+def weighted_by(wrong) -> Callable:
+    """In the stead of `regression_weights`, by `wrong(advantage, 1 / lambda, bound)`."""
+    return lambda advantage, value, beta, bound: (wrong(advantage, beta, bound), {})
+
+
 def test_the_weighted_mean_of_the_datas_actions_is_slope_times_variance_over_lambda():
     assert settled() == pytest.approx(0.2, abs=0.01)
     assert settled(temperature=0.9) == pytest.approx(0.1, abs=0.01)
@@ -284,13 +259,13 @@ def test_the_weighted_mean_of_the_datas_actions_is_slope_times_variance_over_lam
 @pytest.mark.parametrize(
     ("wrong", "expected"),
     [
-        (lambda a, lam, bound: (-a / lam).clamp(max=math.log(bound)).exp(), -0.2),
-        (lambda a, lam, bound: (a * lam).clamp(max=math.log(bound)).exp(), 0.0405),
+        (lambda a, beta, bound: (-a * beta).clamp(max=math.log(bound)).exp(), -0.2),
+        (lambda a, beta, bound: (a / beta).clamp(max=math.log(bound)).exp(), 0.0405),
     ],
     ids=["the sign", "lambda times the advantage"],
 )
 def test_the_toy_tells_the_wrong_weight_from_the_right_one(monkeypatch, wrong, expected):
-    monkeypatch.setattr(awac, "advantage_weight", wrong)
+    monkeypatch.setattr(awac, "regression_weights", weighted_by(wrong))
     assert settled() == pytest.approx(expected, abs=0.01)
 
 
@@ -306,7 +281,8 @@ def test_the_toy_tells_whether_weights_are_bounded(monkeypatch):
         d = math.sqrt((w * (a - m) ** 2).sum() / w.sum())
     assert m < 0.12
     assert settled(max_weight=1.25) == pytest.approx(m, abs=0.01)
-    monkeypatch.setattr(awac, "advantage_weight", lambda a, lam, bound: (a / lam).exp())
+    unbounded = weighted_by(lambda a, beta, bound: (a * beta).exp())
+    monkeypatch.setattr(awac, "regression_weights", unbounded)
     assert settled(max_weight=1.25) == pytest.approx(0.2, abs=0.01)
 
 
@@ -372,7 +348,8 @@ def test_a_flat_box_is_no_division_by_zero():
     rngs = [np.random.default_rng(0)]
     policy = GaussianActor(OBS, [-1.0, 3.0], [1.0, 3.0], rngs=rngs, hidden=(4,), log_std=0.0)
     action = torch.tensor([[[0.5, 3.0]]])
-    assert log_density(policy, policy.theta, torch.zeros(1, 1, OBS), action).isfinite().all()
+    assert policy.to_raw(action).tolist() == [[[0.5, 0.0]]]
+    assert policy.to_box(torch.tensor([[[0.5, 2.0]]])).tolist() == [[[0.5, 3.0]]]
 
 
 # -------------------------------------------------------------------------------------- train
@@ -439,10 +416,12 @@ def test_equal_advantages_are_warned_of_once_and_before_work_where_rewards_tell(
     assert warned() == []
     # In training: critics that know no action, though rewards differ
     with monkeypatch.context() as patch:
-        patch.setattr(awac, "all_equal", lambda advantage, value: torch.ones(2) > 0)
+        nothing = weighted_by(lambda a, *_: torch.ones_like(a))
+        flags = {"equal_advantages": torch.ones(2), "weight": torch.ones(2)}
+        patch.setattr(awac, "regression_weights", lambda *x: (nothing(*x)[0], flags))
         run, _ = trained(patch)
     (message,) = warned()
-    assert "behaviour cloning" in message
+    assert message == EQUAL
     assert all(row["weight"].tolist() == [1, 1] for row in run.rows)
 
 

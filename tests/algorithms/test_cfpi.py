@@ -40,6 +40,7 @@ from rlsuite.core.quantiles import draw_fractions
 from rlsuite.core.seed_random import SeedRandom
 from rlsuite.core.streams import Streams
 from rlsuite.datasets.transitions import DatasetError
+from rlsuite.runs.settings import preset
 
 SMALL = {"hidden": (16, 8), "components": 2, "quantiles": 4, "batch_size": 32}
 STILL = 1e-30  # a learning rate that moves nothing: Adam's first moment is 0.1 gradients
@@ -282,6 +283,22 @@ def test_a_round_begins_with_the_newest_critic_and_keeps_it(monkeypatch):
     assert torch.equal(states[2].anchor, states[0].critic.theta)
     assert torch.equal(states[3].anchor, states[2].critic.theta)
     assert torch.equal(states[4].anchor, states[2].critic.theta)
+
+
+@pytest.mark.parametrize(
+    ("name", "task", "rounds"),
+    [("multi-step", "Hopper-v4", 2), ("d4rl", "AntMaze-v2", 0)],
+    ids=["multi-step", "iterative"],
+)
+def test_presets_of_several_improvements_run(name, task, rounds):
+    settings = preset(cfpi, name, task)
+    components = settings["components"]
+    assert settings["improvement_steps"] and bool(settings.get("round_steps")) == bool(rounds)
+    small = {"improvement_steps": 4, "round_steps": rounds, "components": components}
+    run = trained(**settings | SIZES | small)
+    before, *_, last = (learner.state for learner in run.states[-3:])
+    assert not torch.equal(before.critic.theta, last.critic.theta)
+    assert all(row["promise"].isfinite().all() for row in run.rows[2:])
 
 
 def test_each_step_has_its_own_transitions_and_random_numbers(monkeypatch):

@@ -342,7 +342,7 @@ def test_6_7_models_are_fitted_first_and_never_move_afterwards(tmp_path):
     assert moved == [False, False, True, True, True]
     assert [set(row) for row in run.rows[:2]] == [{"model_loss", "model_error"}] * 2
     logged_then = {"alpha", "gap", "value_loss", "value", "critic_loss", "actor_loss", "weight"}
-    assert set(run.rows[2]) == logged_then | {"effective_size", "equal_advantages"}
+    assert set(run.rows[2]) == logged_then | {"effective_size", "capped", "equal_advantages"}
     assert (tmp_path / "dynamics.safetensors").exists()
     # What acts has the actor's parameters
     last = run.states[-1]

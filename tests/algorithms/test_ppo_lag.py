@@ -24,7 +24,8 @@ from rlsuite.algorithms.constrained.ppo_lag import (
     scaled_advantage,
 )
 from rlsuite.algorithms.on_policy import ppo
-from rlsuite.core.constraints import EpisodeCosts, ValueHeads, limits
+from rlsuite.core.constraints import ValueHeads
+from rlsuite.core.limits import EpisodeCosts, limits
 from rlsuite.core.networks import ActorCritic
 from rlsuite.core.normalizers import RewardScaler
 from rlsuite.core.optim import Net, gradient

@@ -199,7 +199,7 @@ def test_modules_that_files_name_are_not_imported(elsewhere, run, capsys, monkey
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ([], "which command? type: rlsuite data list | describe | collect | download | convert"),
+        ([], "which command? type: rlsuite data list | describe | collect | keep | pack"),
         (["colect"], "unknown command 'colect'; type: rlsuite data collect"),
         (["describe"], "which one? type: rlsuite data describe SET"),
         (["describe", "nowhere-v0"], "nowhere-v0"),

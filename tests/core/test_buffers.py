@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from rlsuite.core import buffers
 from rlsuite.core.buffers import ReplayBuffer, chunks
 from rlsuite.core.seed_random import SeedRandom
 
@@ -95,6 +96,15 @@ def test_a_ring_beyond_memory_is_refused_with_its_size_before_it_is_allocated() 
     # 2 seeds x 10^12 rows x 3 numbers of 4 bytes = 24 * 10^12 bytes = 22,351.7 GiB
     with pytest.raises(ValueError, match=r"1,000,000,000,000 rows for 2 seeds needs 22,351.7 GiB"):
         ring(capacity=10**12)
+
+
+def test_a_ring_larger_than_its_container_is_refused(monkeypatch) -> None:
+    # 2 seeds x 4 rows x 3 numbers of 4 bytes = 96 bytes
+    monkeypatch.setattr(buffers, "free_memory", lambda: 96)
+    assert ring().nbytes == 96
+    monkeypatch.setattr(buffers, "free_memory", lambda: 95)
+    with pytest.raises(ValueError, match="4 rows for 2 seeds needs"):
+        ring()
 
 
 def test_rows_are_split_in_their_order() -> None:

@@ -1,5 +1,7 @@
 """Action values and state values of several seeds against torch's modules."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -101,3 +103,17 @@ def test_the_last_layer_of_every_critic_starts_in_a_range_of_its_own_where_given
                 assert 0 < mine.abs().max() <= 3e-3 * (1 + 1e-6)
             else:
                 assert torch.equal(mine, others[name])
+
+
+def test_critics_may_have_a_target_each():
+    critics = Critics(3, 2, (16, 8), "silu")
+    theta, obs, action = critics.initial(rngs_of(0, 1), 3), draw(1, 2, 20, 3), draw(2, 2, 20, 2)
+    batch, target = SimpleNamespace(obs=obs, action=action), draw(3, 2, 3, 20)
+    loss, _ = critics.error(theta, batch, target)
+    values = critics.values(theta, obs, action)
+    torch.testing.assert_close(loss, (values - target).square().mean(2).sum(1))
+    # silu in the hidden layers, x sigmoid(x)
+    net = plain(critics.layout, theta[0, : critics.layout.size], "q")
+    net[1] = net[3] = nn.SiLU()
+    expected = net(torch.cat([obs[0], action[0]], 1))[:, 0].detach()
+    torch.testing.assert_close(values[0, 0], expected, rtol=1e-5, atol=1e-6)

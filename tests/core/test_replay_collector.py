@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from rlsuite.core.buffers import ReplayBuffer, ReplayCollector
+from rlsuite.core.buffers import KEPT, ReplayBuffer, ReplayCollector, TransitionBatch
 from rlsuite.core.seed_random import SeedRandom
 from rlsuite.core.squashed import SquashedActor
 from rlsuite.envs.engines import make
@@ -137,5 +137,46 @@ def test_steps_see_the_policy_as_it_is_now():
 @pytest.mark.parametrize("name", ["obs", "next_obs"])
 def test_the_fields_of_a_row(name):
     buffer = collecting(LIMITED).buffer
-    assert list(buffer.shapes) == ["obs", "action", "reward", "next_obs", "terminated"]
+    drawn, kept = ["obs", "action", "reward", "next_obs", "terminated"], list(KEPT)
+    assert list(buffer.shapes) == drawn + kept and list(buffer.drawn) == drawn
     assert buffer.shapes[name] == (3,) and buffer.shapes["action"] == (1,)
+
+
+def test_what_only_data_sets_need_is_kept_and_not_drawn():
+    collector = collecting(LIMITED)
+    collector.explore(5, rngs_of((0, 1)))
+    collector.restart(np.array([[7], [8]]))
+    for _ in range(6):
+        collector.step(rngs_of((2, 3)))
+    fields = collector.buffer.fields
+    # episodes of 4 steps; a restart after the fifth; then 4 and 2 of the next ones
+    assert fields["first"][0, :11].tolist() == [1, 0, 0, 0, 1, 1, 0, 0, 0, 1, 0]
+    assert fields["truncated"][0, :11].tolist() == [0, 0, 0, 1, 0, 0, 0, 0, 1, 0, 0]
+    assert collector.buffer.sample(3)._fields == TransitionBatch._fields
+    log_prob = fields["log_prob"]
+    # uniform on (-1, 1): density 1/2
+    assert log_prob[:, :5].numpy() == pytest.approx(-np.log(2))
+    # of what the policy drew: the same by change of variables, in float64
+    policy = collector.policy
+    pi = policy.distribution(policy.theta, fields["obs"][:, 5:11])
+    mean, log_std = pi.mean.double(), pi.log_std.double()
+    action = fields["action"][:, 5:11].double()
+    density = torch.distributions.Normal(mean, log_std.exp()).log_prob(action.atanh())
+    expected = (density - (1 - action.square()).log())[..., 0]
+    torch.testing.assert_close(log_prob[:, 5:11].double(), expected, rtol=1e-3, atol=1e-3)
+
+
+def test_costs_are_stored_where_the_ring_has_a_field_for_them(monkeypatch):
+    envs = make("HopperSpeed-v4", (0, 1), 1, "gymnasium")
+    policy = SquashedActor.for_envs(envs, "cpu", rngs=rngs_of((0, 1)), hidden=(8,))
+    rng = SeedRandom(rngs_of((0, 1)))
+    collector = ReplayCollector(
+        envs, policy, ReplayBuffer.of_transitions(envs, 30, rng, {"cost": (1,)})
+    )
+    collector.restart(np.array([[3], [4]]))
+    taken = steps_of(collector, monkeypatch)
+    collector.explore(30, rngs_of((0, 1)))
+    expected = np.stack([after.cost[:, 0] for _, after in taken], 1)
+    stored = collector.buffer.fields["cost"]
+    assert expected.min() > 0 and torch.equal(stored, torch.from_numpy(expected))
+    assert collector.buffer.sample(7).cost.shape == (2, 7, 1)

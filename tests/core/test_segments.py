@@ -7,7 +7,7 @@ import torch
 from rlsuite.core import segments
 from rlsuite.core.buffers import ReplayBuffer
 from rlsuite.core.seed_random import SeedRandom
-from rlsuite.core.segments import SegmentError, load_buffer, save_buffer
+from rlsuite.core.segments import SegmentError, first_rows, load_buffer, save_buffer
 
 FIELDS = {"obs": (2,), "reward": ()}
 
@@ -133,3 +133,23 @@ def test_a_full_disk_loses_nothing(tmp_path, monkeypatch) -> None:
     assert (
         save_buffer(buffer, tmp_path)["added"] == 7
     )  # and the same call succeeds once there is room
+
+
+def test_the_first_rows_of_a_seed_are_read_without_a_ring(tmp_path) -> None:
+    _, states = filled(tmp_path, saves=3, per_save=3, capacity=20)
+    # rows 0 to 2, 3 to 5 and 6 to 8 lie in three files
+    rows = first_rows(states[-1], tmp_path, 1, 2, 7)
+    assert rows["reward"].tolist() == [100, 101, 102, 103, 104, 105, 106]
+    assert rows["obs"].shape == (7, 2) and rows["obs"][6].tolist() == [212, 212]
+
+
+@pytest.mark.parametrize(
+    ("capacity", "count", "message"),
+    [(8, 3, "overwritten the first 1 rows"), (20, 10, "has 9 rows, not 10")],
+)
+def test_rows_that_are_gone_or_were_never_added_are_refused(
+    capacity, count, message, tmp_path
+) -> None:
+    _, states = filled(tmp_path, saves=3, per_save=3, capacity=capacity)
+    with pytest.raises(ValueError, match=message):
+        first_rows(states[-1], tmp_path, 0, 2, count)

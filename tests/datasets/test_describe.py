@@ -70,9 +70,10 @@ def test_tq_is_0_for_random_and_1_for_the_expert():
 
 def test_saturation_by_hand():
     # Within 0.001 of an end: -1, 0.9995, 1 in the first dimension, 1 of 4 in the second
-    action = np.array([[-1, 0], [0.9995, 0.99], [1, -0.99], [0.5, -1]], np.float32)
+    action = np.array([[-1, 0], [0.9995, 0.95], [1, -0.995], [0.5, -1]], np.float32)
     found = describe(record([4], "t", action=action))["saturation"]
-    assert found == {"all": 4 / 8, "max": 3 / 4}
+    # Beyond 0.9: all but 0 and 0.5; beyond 0.99 without 0.95
+    assert found == {"all": 4 / 8, "max": 3 / 4, "0.9": 6 / 8, "0.99": 5 / 8}
 
 
 def brute_force(data: Transitions, limits: Transitions) -> int:

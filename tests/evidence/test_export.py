@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from evidence_samples import write_benchmark, write_run
 from offline_samples import MEDIUM, data_facts, write_offline_run
 
 from rlsuite.evidence import rows
@@ -161,3 +162,24 @@ def test_an_algorithm_named_like_a_folder_of_outputs_is_refused(tmp_path):
     run = write_offline_run(tmp_path / "run", [50.0], algorithm="tables")
     with pytest.raises(RunError, match="no rows are read from a folder named tables"):
         export(run, tmp_path / "results")
+
+
+@pytest.mark.parametrize(
+    ("name", "what"),
+    [
+        ("nowhere", "nowhere is no folder; name one that rlsuite train has written"),
+        ("sweep", "sweep is no run, it holds some; type: rlsuite export {}/sweep/ppo/Hopper-v4 -"),
+        ("sweep/ppo/Hopper-v4/policy", "policy is a saved policy, no run; name its run, {}/sweep"),
+        ("results", "results is a benchmark's results, whose rows were exported already; name"),
+        ("empty", "empty is no run: it has no config.json; name a folder that rlsuite train"),
+    ],
+)
+def test_a_folder_that_is_no_run_is_called_what_it_is(tmp_path, name, what):
+    write_run(tmp_path / "sweep/ppo/Hopper-v4", [1.0, 2.0])
+    (tmp_path / "sweep/ppo/Hopper-v4/policy").mkdir()
+    (tmp_path / "sweep/ppo/Hopper-v4/policy/policy.json").write_text("{}")
+    write_benchmark(tmp_path / "results", {("ppo", "Hopper-v4"): [1.0]})
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(RunError) as refused:
+        export(tmp_path / name, tmp_path / "out")
+    assert what.format(tmp_path) in str(refused.value)

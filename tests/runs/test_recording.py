@@ -1,6 +1,8 @@
 """Videos of saved policies, without a display."""
 
+import contextlib
 from pathlib import Path
+from types import SimpleNamespace
 
 import gymnasium
 import numpy as np
@@ -11,6 +13,7 @@ from rlsuite import envs
 from rlsuite.cli.main import main
 from rlsuite.core.networks import ActorCritic
 from rlsuite.core.saving import load_policy, save_policy, select_seed
+from rlsuite.envs import tasks
 from rlsuite.runs import recording
 from rlsuite.runs.evaluation import evaluate
 from rlsuite.runs.run import RunError
@@ -171,3 +174,42 @@ def test_the_camera_goes_along_where_the_model_has_one_that_does(task, follows) 
     env = gymnasium.make(task, disable_env_checker=True)
     assert recording._has_camera(env.unwrapped, "track") is follows
     env.close()
+
+
+class TooFast(Drawn):
+    """Pays nothing, and its second and fourth step break the constraint."""
+
+    observation_space = Box(-1, 1, (3,), np.float32)
+    picture = np.zeros((48, 96, 3), np.uint8)
+
+    def render(self):
+        return np.full_like(self.picture, 10 * self.steps)
+
+
+def every_second_step(obs, action, next_obs, reward, signals):
+    every_second_step.steps += 1
+    return np.full((1, 1), 1.0 if every_second_step.steps % 2 == 0 else -1.0)
+
+
+def test_violations_are_drawn_into_the_video_and_said(drawn, monkeypatch) -> None:
+    gymnasium.register("TooFast-v0", entry_point=TooFast, max_episode_steps=4)
+    monkeypatch.setattr(tasks, "ADDED", {})
+    every_second_step.steps = 0
+    speed = envs.Constraint("speed", 1, "episode")
+    envs.constrain("Slow-v0", "TooFast-v0", None, speed, margin=every_second_step)
+    shown, said = [], []
+
+    @contextlib.contextmanager
+    def kept(out, fps):
+        yield SimpleNamespace(append_data=shown.append)
+
+    monkeypatch.setattr(recording, "_video", kept)
+    recording.record(drawn, drawn / "x.mp4", task="Slow-v0", say=said.append)
+    del gymnasium.registry["TooFast-v0"]
+    # A picture before the first step, then one of each of the four: 0, 1, 1 and 2 violations of
+    # the 1 that an episode may have. Red: the steps that break it, the second and the fourth
+    assert len(shown) == 5
+    assert [tuple(picture[-1, -1]) == recording.RED for picture in shown] == [0, 0, 1, 0, 1]
+    drawn_into = [bool((picture != 10 * step).any()) for step, picture in enumerate(shown)]
+    assert drawn_into == [False, True, True, True, True]
+    assert said == ["episode 1: return 4, 4 steps, speed 2 (limit 1)"]

@@ -99,12 +99,12 @@ def test_evaluations_of_runs_that_began_with_one_cost(tmp_path, constraints):
     ones = np.ones((2, 1))
     old = Evaluation(ones, 3 * ones, ones)
     new = Evaluation(ones, np.full((2, 1, constraints), 4.0), ones)
-    logs.write_history(tmp_path, [(10, old)], (0, 1))
+    logs.write_history(tmp_path, [(10, {"": old})], (0, 1))
     with np.load(tmp_path / "evaluations.npz") as raw:
         assert raw["costs"].tolist() == [[[3.0], [3.0]]]  # unchanged until there is a new one
-    logs.write_history(tmp_path, [(10, new), (20, new)], (0, 1))
+    logs.write_history(tmp_path, [(10, {"": new}), (20, {"": new})], (0, 1))
     if constraints < 2:
-        logs.write_history(tmp_path, [(10, old), (20, new)], (0, 1))
+        logs.write_history(tmp_path, [(10, {"": old}), (20, {"": new})], (0, 1))
     with np.load(tmp_path / "evaluations.npz") as raw:
         assert raw["costs"].shape == (2, 2, 1, constraints)
         assert raw["costs"][0, 0, 0].tolist() == [[], [3.0], [4.0, 4.0]][constraints]

@@ -38,7 +38,8 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from rlsuite.core.constraints import EpisodeCosts, ValueHeads, cost_per_step, make_batch_of_heads
+from rlsuite.core.constraints import ValueHeads, cost_per_step, make_batch_of_heads
+from rlsuite.core.limits import EpisodeCosts
 from rlsuite.core.networks import ActorCritic
 from rlsuite.core.normalizers import RewardScaler
 from rlsuite.core.optim import Loss, Metrics, Net, descend

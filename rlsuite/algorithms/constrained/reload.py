@@ -44,7 +44,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from rlsuite.core.constraints import ValueHeads, cost_per_step, limits, make_batch_of_heads, slack
+from rlsuite.core.constraints import ValueHeads, cost_per_step, make_batch_of_heads, slack
+from rlsuite.core.limits import limits
 from rlsuite.core.networks import ActorCritic
 from rlsuite.core.normalizers import RewardScaler
 from rlsuite.core.optim import Loss, Metrics, Net, descend

@@ -290,6 +290,7 @@ def train(config: Config, run) -> None:
             collector.restart(seeds)
         if k * steps < config.warm_up:
             collector.explore(config.steps_of_each, acting)
+            run.log({}, collector.seconds())
             continue
         metrics = iterate(config, learner, collector, acting, update)
         run.log(metrics, collector.seconds())

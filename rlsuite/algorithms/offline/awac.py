@@ -33,14 +33,12 @@ constant; an action of pi that leaves the box is clipped in the environment, too
 weights start as torch.nn.Linear's do, not orthogonal; critic losses are summed, not averaged.
 """
 
-import logging
 import math
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from rlsuite.core.buffers import ReplayBuffer, TransitionBatch
@@ -50,6 +48,8 @@ from rlsuite.core.optim import Loss, Metrics, Net, descend, polyak
 from rlsuite.core.ranges import Declared, require_offline, require_positive, require_within
 from rlsuite.core.seed_random import SeedRandom
 from rlsuite.core.squashed import SquashedActor
+from rlsuite.core.weights import EQUAL, regression_loss, regression_weights
+from rlsuite.envs.faults import warn_once
 
 # ------------------------------------------------------------------------------------- 2. Config
 
@@ -113,26 +113,7 @@ PRESETS: dict[str, dict[str, dict]] = {
 
 # --------------------------------------------------------------------------------- 5. Objectives
 
-
-def advantage_weight(advantage: Tensor, temperature: float, bound: float) -> Tensor:
-    """min(exp(A / lambda), bound), of which no gradient is taken. [S, B] -> [S, B]."""
-    # the exponent is bounded first: exp overflows long before the minimum is taken
-    exponent = advantage.detach() / temperature
-    return exponent.clamp(max=math.log(bound)).exp()
-
-
-def effective_size(weight: Tensor) -> Tensor:
-    """(sum w)^2 / sum w^2: of how many equal weights the mean is as noisy. [S, B] -> [S]."""
-    share = weight / weight.amax(1, keepdim=True).clamp(min=1e-30)
-    return share.sum(1).square() / share.square().sum(1).clamp(min=1e-30)
-
-
-def actor_loss(log_prob: Tensor, weight: Tensor) -> Tensor:
-    """-mean w log pi(a|s). [S, B] -> [S]."""
-    return -(weight * log_prob).mean(1)
-
-
-OBJECTIVES = (critic_loss, actor_loss)
+OBJECTIVES = (critic_loss, regression_loss)
 
 # ------------------------------------------------------------------------------------- 6. Update
 
@@ -157,19 +138,10 @@ class Learner:
     rng: SeedRandom
 
 
-@cache
-def warn_of_equal_advantages() -> None:
-    """Once a process."""
-    logging.getLogger("rlsuite").warning(
-        "every action of a batch has the same advantage, so that AWAC weighs each by 1, which is "
-        "behaviour cloning: do the rewards of the data differ?"
-    )
-
-
 def reward_scale(config: Config, data) -> float:
     """What rewards are multiplied by; a warning where they cannot tell actions apart."""
     if np.ptp(data.reward) == 0 and not data.terminated.any():
-        warn_of_equal_advantages()
+        warn_once(EQUAL)
     span = data.reward_scale(1000) if config.scale_rewards else 1.0
     return config.reward_factor * span
 
@@ -180,36 +152,14 @@ def draw(config: Config, learner: Learner, scale: float) -> tuple[TransitionBatc
     batch = learner.buffer.sample(size)  # (1)
     batch = batch.standardized(policy.normalizer)
     reward = scale * batch.reward + config.reward_shift
-    inside = policy.half_width * (1 - config.action_margin)
-    action = batch.action.clamp(policy.centre - inside, policy.centre + inside)
+    action = policy.clip_action(batch.action, config.action_margin)
     batch = batch._replace(reward=reward, action=action)
     return batch, learner.rng.normal(2 * size, policy.action_size)
 
 
 def sample(policy: Policy, actor: Tensor, obs: Tensor, noise: Tensor) -> Tensor:
     """An action of pi [S, B, A], inside the box."""
-    raw, _ = policy.distribution(actor, obs).sample(noise)
-    return policy.clip_action(policy.centre + policy.half_width * raw)
-
-
-def log_density(policy: Policy, actor: Tensor, obs: Tensor, action: Tensor) -> Tensor:
-    """log pi(a|s) [S, B], of actions in half widths of the box."""
-    half_width = policy.half_width.clamp(min=1e-30)  # a box may be flat
-    raw = (action - policy.centre) / half_width
-    return policy.distribution(actor, obs).log_prob(raw)
-
-
-def all_equal(advantage: Tensor, value: Tensor) -> Tensor:
-    """Whether advantages differ by no more than rounding of Q does. [S, B] -> [S]."""
-    spread = advantage.amax(1) - advantage.amin(1)
-    return spread <= 5e-7 * value.abs().amax(1)
-
-
-def weight_metrics(weight: Tensor, bound: float) -> Metrics:
-    """How much of a batch the actor learns from."""
-    capped = (weight > 0.999 * bound).float()
-    size = effective_size(weight)
-    return {"weight": weight.mean(1), "effective_size": size, "capped": capped.mean(1)}
+    return policy.to_box(policy.distribution(actor, obs).sample(noise)[0])
 
 
 def awac_step(
@@ -224,7 +174,6 @@ def awac_step(
     actor, critic, critic_target = state
     obs, action, next_obs = batch.obs, batch.action, batch.next_obs
     there, here = noise.chunk(2, 1)
-    bound = config.max_weight
     # critics
     next_action = sample(policy, actor.theta, next_obs, there)  # (2)
     values = critics.values(critic_target, next_obs, next_action)
@@ -237,20 +186,18 @@ def awac_step(
     q = critics.values(critic.theta, obs, action).amin(1)
     v = critics.values(critic.theta, obs, own).amin(1)
     advantage = q - v  # (6)
-    same = all_equal(advantage, q)
-    weight = advantage_weight(advantage, config.temperature, bound)
-    weight = torch.where(same[:, None], 1.0, weight)  # (7)
+    limits = (1 / config.temperature, config.max_weight)
+    weight, most = regression_weights(advantage, q, *limits)  # (7)
 
     def imitation(theta: Tensor) -> Loss:
-        log_prob = log_density(policy, theta, obs, action)
-        loss = actor_loss(log_prob, weight)
+        log_prob = policy.distribution(theta, obs).log_prob(policy.to_raw(action))
+        loss = regression_loss(log_prob, weight)
         return loss, {"actor_loss": loss}
 
     actor, more = descend(actor, config.actor_lr, imitation)  # (8)
     # targets
     critic_target = polyak(critic_target, critic.theta, config.polyak)  # (9)
     state = State(actor, critic, critic_target)
-    most = weight_metrics(weight, bound) | {"equal_advantages": same.float()}
     return state, metrics | more | most
 
 
@@ -282,5 +229,5 @@ def train(config: Config, run) -> None:
             learner.state, metrics = update(learner.state)
         policy.theta.copy_(learner.state.actor.theta)
         if metrics["equal_advantages"].any():
-            warn_of_equal_advantages()
+            warn_once(EQUAL)
         run.log(metrics)

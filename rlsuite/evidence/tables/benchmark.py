@@ -1,13 +1,14 @@
 """Tables of a benchmark or a run: our final values, and the same beside published ones.
 
-Where there are several algorithms, tables of all of them come first (``all_algorithms.py``). Per
-algorithm there are two kinds of tables: our runs (one row per task) and our runs beside published
-values (one row per source, tasks as columns). A published value whose environment version, horizon,
-metric or kind of spread differs from ours, or which was not read in its source, carries marks that
-the notes below the table explain; no mark means that like stands beside like.
+Where tasks have limits, what keeps to them comes first (``constraints.py``). Where there are
+several algorithms, tables of all of them follow (``families.py``). Per algorithm there are two
+kinds of tables: our runs (one row per task) and our runs beside published values (one row per
+source, tasks as columns). A published value whose environment version, horizon, metric or kind of
+spread differs from ours, or which was not read in its source, carries marks that the notes below
+the table explain; no mark means that like stands beside like.
 
 Of offline runs the tasks are data sets, and a further table shows the data and the best evaluation
-(``offline_tables.py``).
+(``offline.py``).
 
 Conventions: a final value of a seed is its last evaluation row; the standard deviation over seeds
 divides by n - 1; intervals are 95% percentile intervals of the bootstrap over seeds, of the
@@ -23,9 +24,9 @@ from pathlib import Path
 from rlsuite.evidence import published, rows, statistics
 from rlsuite.evidence.published import Published
 from rlsuite.evidence.rows import FINALS, Result
+from rlsuite.evidence.tables import constraints, tabular
 from rlsuite.evidence.tables import families as all_algorithms
 from rlsuite.evidence.tables import offline as offline_tables
-from rlsuite.evidence.tables import tabular
 from rlsuite.evidence.tables.summaries import (
     BOOTSTRAP_SEED,
     candidates,
@@ -43,6 +44,7 @@ from rlsuite.evidence.tables.summaries import (
     summarise,
     task_word,
     too_far,
+    variant_notes,
     wall_time_notes,
 )
 from rlsuite.evidence.tables.tabular import NONE, PLUS_MINUS, Cell, Table
@@ -90,10 +92,10 @@ def write(source: Path, out_dir: Path, published_dir: Path) -> list[Path]:
 
 def build(results: Sequence[Result], values: Sequence[Published]) -> list[Table]:
     """All algorithms together, where there are several; then each, ours and beside published."""
-    tables = all_algorithms.build(results, values)
+    tables = constraints.build(results) + all_algorithms.build(results, values)
     for algorithm in dict.fromkeys(result.algorithm for result in results):
         ours = [result for result in results if result.algorithm == algorithm]
-        tables.append(_ours(algorithm, ours))
+        tables.append(_ours(algorithm, ours, results))
         title = f"{algorithm}: beside published values"
         for part_title, part in all_algorithms.parts(title, ours):
             tables.append(_beside(part_title, part, values))
@@ -102,7 +104,7 @@ def build(results: Sequence[Result], values: Sequence[Published]) -> list[Table]
     return tables
 
 
-def _ours(algorithm: str, ours: Sequence[Result]) -> Table:
+def _ours(algorithm: str, ours: Sequence[Result], results: Sequence[Result]) -> Table:
     columns = [name for name in FINALS if any(name in r.quantities() for r in ours)]
     header = [task_word(ours).capitalize(), "Seeds", steps_header(ours)]
     for name in columns:
@@ -131,6 +133,7 @@ def _ours(algorithm: str, ours: Sequence[Result]) -> Table:
         "Wall time: all seeds of the row together, as they were trained.",
         *wall_time_notes(ours),
         *settings_notes(ours),
+        *variant_notes(ours, results),
         *failings(ours),
     ]
     return Table(f"{algorithm}: our runs", [*header, "Wall time"], lines, notes)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from rlsuite.evidence import aggregates, published
+from rlsuite.evidence import aggregates, limits, published
 from rlsuite.evidence.published import Published
 from rlsuite.evidence.rows import FINALS, Result
 from rlsuite.evidence.tables.summaries import (
@@ -96,8 +96,12 @@ def _per_task(
         trained = [r for r in ours if r]
         seeds = joined(str(len(r.seeds)) for r in trained)
         steps = joined(steps_text(r.last_step) for r in trained)
-        means = [Cell(mean_text(s) if s else NONE) for s in summaries]
-        iqms = [Cell(iqm_text(s) if s else NONE) for s in summaries]
+        # A return above a limit is told to be so wherever it stands beside others
+        own = [limits.marks(r, column) if r else () for r in ours]
+        marks.update(mark for each in own for mark in each)
+        pairs = list(zip(summaries, own, strict=True))
+        means = [Cell(mean_text(s) if s else NONE, mark) for s, mark in pairs]
+        iqms = [Cell(iqm_text(s) if s else NONE, mark) for s, mark in pairs]
         lines.append([Cell(name), Cell(seeds), Cell(steps), *means])
         lines.append([Cell(f"{name}, IQM [95% interval]"), Cell(""), Cell(""), *iqms])
         counts = joined(str(row.seeds or "") for row in near if row)

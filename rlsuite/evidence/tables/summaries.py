@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rlsuite.evidence import dataset, published, statistics
+from rlsuite.evidence import dataset, limits, published, statistics
 from rlsuite.evidence.published import Published
 from rlsuite.evidence.rows import Result
 from rlsuite.evidence.tables.tabular import NONE, PLUS_MINUS, Cell
@@ -142,7 +142,8 @@ def published_cell(row: Published, result: Result) -> Cell:
 
 def legend(marks: set[str]) -> list[str]:
     """What the marks of cells say, one line each."""
-    legend = [f"{mark}: {text}." for mark, text in published.DIFFERENCES.items() if mark in marks]
+    legend = [f"{mark}: {text}." for mark, text in limits.MARKS.items() if mark in marks]
+    legend += [f"{mark}: {text}." for mark, text in published.DIFFERENCES.items() if mark in marks]
     legend += [
         f"{mark}: {published.STATUSES[status]}."
         for status, mark in STATUS_MARKS.items()
@@ -192,6 +193,30 @@ def settings_notes(results: Sequence[Result]) -> list[str]:
             ]
             parts.append(f"{field} {joined(own)}, elsewhere {usual}")
         notes += [f"Settings of {name} that differ: {'; '.join(parts)}."] if parts else []
+    return notes + variant_notes(results, results)
+
+
+def variant_notes(ours: Sequence[Result], results: Sequence[Result]) -> list[str]:
+    """A line per named variant of `ours`: settings unlike its algorithm's on the same tasks.
+
+    What only one of the two has is of another version, and no setting of the other.
+    """
+    notes = []
+    configs = {(r.algorithm, r.task): r.manifest.get("config") or {} for r in results}
+    for name in dict.fromkeys(result.algorithm for result in ours if result.variant):
+        changed: dict[tuple[str, str], list[str]] = {}
+        mine = [result for result in ours if result.algorithm == name]
+        for result in mine:
+            own, plain = (configs.get((x, result.task), {}) for x in (name, result.sibling_of))
+            for field in sorted(own.keys() & plain.keys() - result.manifest.get("uses", {}).keys()):
+                if own[field] != plain[field]:
+                    key = field, json.dumps(own[field])
+                    changed.setdefault(key, []).append(json.dumps(plain[field]))
+        parts = [
+            f"{field} {value} instead of {' or '.join(dict.fromkeys(others))}"
+            for (field, value), others in changed.items()
+        ]
+        notes += [f"{name} is {mine[0].sibling_of} with {', '.join(parts)}."] if parts else []
     return notes
 
 
@@ -211,7 +236,7 @@ def wall_time_notes(results: Sequence[Result]) -> list[str]:
 
 
 def failings(results: Sequence[Result]) -> list[str]:
-    """A line for every run whose last evaluation is not at its end, or whose Q diverged."""
+    """A line for every run that has not ended, whose Q diverged, or that is above a limit."""
     lines = []
     for result in results:
         name = f"{result.algorithm} on {result.task}"
@@ -225,4 +250,4 @@ def failings(results: Sequence[Result]) -> list[str]:
                 f"DIVERGED: {name}: Q reached {result.greatest_value:.0e}, more than the rewards "
                 "can add up to; its values are those of a failure."
             )
-    return lines
+    return lines + limits.remarks(results)
