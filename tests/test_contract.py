@@ -275,7 +275,8 @@ def test_killed_three_times_and_resumed_equals_uninterrupted(
 ) -> None:
     env = CONTINUOUS if engine == "gymnasium" or needs_a_box(name) else DISCRETE
     steps = 1600 if needs_a_box(name) else 8192
-    settings = {"engine": engine, "checkpoints": 4, "env_steps": steps}
+    count = "gradient_steps" if algorithms.is_offline(name) else "env_steps"
+    settings = {"engine": engine, "checkpoints": 4, count: steps}
     whole = short_runs.train("whole", name, env, **settings)
     broken = short_runs.create("broken", name, env, **settings).folder
     total = (whole / "progress.csv").read_text().count("\n")

@@ -23,12 +23,12 @@ POLICIES = "policies"
 
 
 def roll_out(
-    recipe: Recipe, policies: Path, seed: int, facts: dict, progress: collect.Progress
+    recipe: Recipe, policies: Path, seed: int, origin: dict, progress: collect.Progress
 ) -> Path:
     """Let snapshots act, or uniform actions, and write the set; its folder.
 
     Parts of `recipe` are names of snapshots in the folder `policies`, of which `seed` acts.
-    `metadata` goes into the set's: who these are, and what is unusual in them.
+    `origin` goes into its metadata: who these are, and what is unusual in them.
 
     Raises DatasetError for a set that is there already, ValueError for policies that are not.
     """
@@ -40,7 +40,7 @@ def roll_out(
         return NamedBehaviour(f"step {int(part)}", found.behaviour)
 
     found = collect.roll_parts(recipe, actor, progress, densities=True)
-    metadata = facts | {"recipe": asdict(recipe)} | collect.described(recipe, found)
+    metadata = origin | {"recipe": asdict(recipe)} | collect.described(recipe, found)
     names = [part for part in recipe.parts if part != UNIFORM]
     carry = partial(_carry, policies, names, seed)
     return write(recipe.name, recipe.task, found.episodes, metadata, carry)
@@ -50,7 +50,7 @@ def write(
     name: str,
     task: str,
     episodes: list[Episode],
-    facts: dict,
+    origin: dict,
     add: Callable[[Path], None] = lambda folder: None,
 ) -> Path:
     """Write the set `name` of `episodes`; its folder. `checksum` in its metadata is of its numbers.
@@ -63,7 +63,7 @@ def write(
         "open": sum(not (e.terminated or e.truncated) for e in episodes),
     }
     facts = {"ends": ends, "entropy": entropy(episodes), "checksum": checksum(episodes)}
-    metadata = facts | facts | collect.references(task)
+    metadata = origin | facts | collect.references(task)
     return minari.write_episodes(name, task, episodes, metadata, add)
 
 

@@ -73,7 +73,7 @@ class Source:
         self.seed = seeds[0] if seed is None else seed
         if self.seed not in seeds:
             raise ValueError(f"seed {seed} is not in {path}; it has {', '.join(map(str, seeds))}")
-        self.seed, self.num_seeds = seeds.index(self.seed), len(seeds)
+        self.index, self.num_seeds = seeds.index(self.seed), len(seeds)
         self.task, self.algorithm = self.manifest["task"], self.manifest["algorithm"]
 
     def snapshots(self) -> dict[int, Snapshot]:
@@ -135,7 +135,7 @@ class Source:
             raise ValueError(f"{self.folder} has no replay buffer; sac and mdpo_off keep one")
         count = min(ROWS, state["added"]) if count is None else count
         try:
-            rows = first_rows(state, place / "buffer", self.seed, self.num_seeds, count)
+            rows = first_rows(state, place / "buffer", self.index, self.num_seeds, count)
         except ValueError as error:
             raise ValueError(f"{self.folder} cannot give {count:,} rows: {error}") from None
         return episodes(rows, self._applied(rows["action"]), self.manifest["config"]["num_envs"])
@@ -182,12 +182,12 @@ def keep(
     family = task_family(source.task).lower()
     name = name or f"{source.algorithm}/{family}/{level}-v0"
     require_free(name)
-    manifest = _about(source, level, snapshots)
+    origin = _origin(source, level, snapshots)
     if replay:
         count = snapshots[0].step if snapshots else steps
         found = source.replay(count)
         rows = {"whole": collect.summary(found), "versions": collect.versions()}
-        return kept.write(name, source.task, found, manifest | rows)
+        return kept.write(name, source.task, found, origin | rows)
     names = [one.name for one in snapshots] or [UNIFORM]
     recipe = Recipe(
         name,
@@ -195,15 +195,15 @@ def keep(
         (steps or ROWS) * len(names),
         dict.fromkeys(names, 1.0),
         seed,
-        source="uniform actions" if level == "random" else manifest["source"],
+        source="uniform actions" if level == "random" else origin["source"],
         licence="your own",
     )
-    return kept.roll_out(recipe, path / FOLDER, source.seed, manifest, progress)
+    return kept.roll_out(recipe, path / FOLDER, source.seed, origin, progress)
 
 
-def _about(source: Source, level: str, snapshots: list[Snapshot]) -> dict:
+def _origin(source: Source, level: str, snapshots: list[Snapshot]) -> dict:
     """What a set says of where it comes from; no path and no date, so that it is repeatable."""
-    manifest = source.metadata
+    manifest = source.manifest
     whose = f"{source.algorithm} on {source.task}, seed {source.seed}"
     at = "; ".join(map(str, snapshots))
     done = {"random": "uniform actions", "full-replay": "all that it saw"}.get(level, at)

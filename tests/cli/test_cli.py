@@ -262,7 +262,7 @@ def test_every_command_finds_the_users_own_environment(mine, capsys, monkeypatch
         assert main(words) == 0, capsys.readouterr().err
 
 
-def film(folder: Path, out: Path, seed, episodes, task: str) -> Path:
+def film(folder: Path, out: Path, seed, episodes, task: str, *_rest) -> Path:
     from rlsuite import envs
 
     envs.make(task, [0], 1).close()

@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 
 from rlsuite.core.actors import BoundedActor
 from rlsuite.core.buffers import ReplayBuffer
@@ -16,6 +17,11 @@ from rlsuite.envs import Step, make
 def ring(seeds: int, capacity: int, obs_size: int = 2) -> ReplayBuffer:
     sizes = SimpleNamespace(obs_size=obs_size, action_size=1, seeds=range(seeds))
     return ReplayBuffer.of_transitions(sizes, capacity, SeedRandom(Streams(range(seeds))["batch"]))
+
+
+def drawn(rows: ReplayBuffer) -> list[torch.Tensor]:
+    """The fields that minibatches have, in their order."""
+    return [rows.fields[name] for name in rows.drawn]
 
 
 class Counters:
@@ -59,7 +65,7 @@ def test_explorer_files_true_final_observations_and_ends_by_hand():
     explorer.step(2, 0.1, Streams((0, 1))["action"])
     explorer.step(3, 0.1, Streams((0, 1))["action"])
     assert rows.added == 5
-    obs, _, reward, next_obs, ended = rows.fields.values()
+    obs, _, reward, next_obs, ended = drawn(rows)
     assert obs[0, :5].tolist() == [[0, 0], [0, 1], [1, 0], [1, 1], [1, 2]]
     assert next_obs[0, :5].tolist() == [[0, 1], [0, 2], [1, 1], [1, 2], [1, 3]]
     assert ended[0, :5].tolist() == [0, 1, 0, 0, 0]
@@ -105,7 +111,7 @@ def explored(seeds, steps: int) -> list[np.ndarray]:
     explorer.restart(streams.integers("environment", 1))
     explorer.step(steps, 0.5, streams["action"])
     envs.close()
-    return [values.numpy() for values in rows.fields.values()]
+    return [values.numpy() for values in drawn(rows)]
 
 
 def test_in_a_real_task_a_fall_is_an_end_with_its_own_observation():

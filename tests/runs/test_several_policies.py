@@ -35,7 +35,7 @@ def train_two(config, run) -> None:
     first, second = (ActorCritic.of(envs, config, run.streams["init"]) for _ in range(2))
     pair = Pair(first, second)
     policies = {"evaluation": first, "target": second}
-    run.begin(pair, train={"train": (config.iterations, config.batch_size)}, policies=policies)
+    run.begin(pair, train={"train": (config.iterations, config.rollout_size)}, policies=policies)
     for _ in run.stage("train"):
         first.theta += 0.01
         second.theta -= 0.02
