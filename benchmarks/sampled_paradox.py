@@ -68,15 +68,14 @@ def missed(obs, action, next_obs, reward, signals) -> np.ndarray:
 
 def share(policy: ActorCritic) -> torch.Tensor:
     """u [S] of the policy: the mean share of an episode's steps that end in R."""
-    both = torch.eye(2).expand(len(policy.theta), 2, 2)
-    stay = torch.stack(
-        [policy.distribution(policy.theta, both).log_prob(torch.full((len(both), 2), a)).exp()
-         for a in (0, 1)]
-    )[0]  # fmt: skip
-    left, total = torch.ones(len(both)), 0
+    seeds = len(policy.theta)
+    both = torch.eye(2).expand(seeds, 2, 2)  # in L, in R
+    staying = torch.zeros(seeds, 2, dtype=torch.int64)
+    stay = policy.distribution(policy.theta, both).log_prob(staying).exp()
+    left, total = torch.ones(seeds), torch.zeros(seeds)
     for _ in range(STEPS):
         left = left * stay[:, 0] + (1 - left) * (1 - stay[:, 1])
-        total = total + (1 - left)
+        total += 1 - left
     return total / STEPS
 
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from rlsuite.core.actors import BoundedActor, BoundedSnapshot
 from rlsuite.core.policies import Bound
@@ -52,8 +51,10 @@ def log_slope(pre_tanh: Tensor, floor: float = 0.0) -> Tensor:
     """log(1 - tanh(x)^2 + floor): without a floor exact, and finite for every x."""
     if floor > 0:
         return (1 - torch.tanh(pre_tanh).square() + floor).log()
-    # 2 (log 2 - x - softplus(-2x)), without cancellation for large |x|
-    return 2 * (math.log(2) - pre_tanh - F.softplus(-2 * pre_tanh))
+    # Without cancellation for large |x|. F.softplus would round the last few numbers of a tensor
+    # otherwise than the rest, and with that a seed in company otherwise than alone
+    x = pre_tanh.abs()
+    return 2 * (math.log(2) - x - torch.log1p(torch.exp(-2 * x)))
 
 
 class SquashedActor(BoundedActor):
