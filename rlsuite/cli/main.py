@@ -14,12 +14,6 @@ from pathlib import Path
 from rlsuite import __version__
 from rlsuite.cli import flags
 
-HERE = Path(__file__).parents[1]  # the package
-# In a checkout the published values lie in results/; an installed package carries them along
-PUBLISHED = next(
-    (p for p in (HERE.parent / "results/published", HERE / "published") if p.is_dir()), HERE
-)
-
 
 def train(argv: list[str]) -> None:
     """Train an algorithm on a task for several seeds at once, or go on with a run."""
@@ -161,40 +155,25 @@ def export(argv: list[str]) -> None:
         print(f"wrote {results.export(Path(folder), *given)}")
 
 
-@dataclasses.dataclass
-class Evidence:
-    """Write tables, curves or a page, from a run folder or a benchmark's results."""
-
-    out: Path | None = None  # where to write; default: beside the source
-    published: Path | None = None  # folder with the published values; default: those of rlsuite
-
-
 def table(argv: list[str]) -> None:
-    """Write tables (Markdown, LaTeX, CSV): ours with intervals beside published values."""
-    from rlsuite.evidence.tables import benchmark as tables
+    """Write tables (Markdown, LaTeX, CSV) of a run or results, or of several runs side by side."""
+    from rlsuite.cli.evidence import table as run
 
-    source, options = _evidence("table", argv)
-    paths = tables.write(source, options.out or source / "tables", options.published)
-    print((options.out or source / "tables") / "tables.md", "\n")
-    print(next(p for p in paths if p.suffix == ".md").read_text())
+    run(argv)
 
 
 def plot(argv: list[str]) -> None:
-    """Write learning curves (PNG) with intervals and published values."""
-    from rlsuite.evidence import curves
+    """Write learning curves (PNG) of a run or results, or of several runs side by side."""
+    from rlsuite.cli.evidence import plot as run
 
-    source, options = _evidence("plot", argv)
-    for path in curves.write(source, options.out or source / "curves", options.published):
-        print(f"wrote {path}")
+    run(argv)
 
 
 def report(argv: list[str]) -> None:
     """Write one self-contained HTML page with tables and curves."""
-    from rlsuite.evidence import report as report_module
+    from rlsuite.cli.evidence import report as run
 
-    source, options = _evidence("report", argv)
-    out = options.out or source / "report.html"
-    print(f"wrote {report_module.write(source, out, options.published)}")
+    run(argv)
 
 
 @dataclasses.dataclass
@@ -275,12 +254,6 @@ def data(argv: list[str]) -> None:
 
 
 # ------------------------------------------------------------------------------------- parsing
-
-
-def _evidence(command: str, argv: list[str]) -> tuple[Path, Evidence]:
-    source, rest = _folder_first(f"{command} SOURCE", argv)
-    options = flags.parse(f"rlsuite {command} SOURCE", Evidence, rest)
-    return source, dataclasses.replace(options, published=options.published or PUBLISHED)
 
 
 def _folder_first(usage: str, argv: list[str]) -> tuple[Path, list[str]]:
