@@ -26,6 +26,13 @@ class Evidence:
     published: Path | None = None  # folder with the published values; default: those of rlsuite
 
 
+@dataclasses.dataclass
+class Plot(Evidence):
+    __doc__ = Evidence.__doc__
+
+    tuning: bool = False  # what tuning costs, instead: the score of what a bandit picks
+
+
 def table(argv: list[str]) -> None:
     """Write tables (Markdown, LaTeX, CSV): ours with intervals beside published values."""
     from rlsuite.evidence import published, several
@@ -46,11 +53,13 @@ def table(argv: list[str]) -> None:
 
 def plot(argv: list[str]) -> None:
     """Write learning curves (PNG) with intervals and published values."""
-    from rlsuite.evidence import curves, heatmaps, pictures, published, several
+    from rlsuite.evidence import curves, heatmaps, pictures, published, several, tuning
 
-    sources, options = _parsed("plot", Evidence, argv)
+    sources, options = _parsed("plot", Plot, argv)
     out = options.out or _beside(sources) / "curves"
-    if options.label or several.are_several(sources):
+    if options.tuning:
+        paths = pictures.write(tuning.figures(_read(sources)), out)
+    elif options.label or several.are_several(sources):
         results = _side_by_side(sources, options.label)
         found = curves.figures(results, published.read(options.published), pairs=False)
         paths = pictures.write(found | heatmaps.figures(results), out)
