@@ -71,11 +71,20 @@ def plot(argv: list[str]) -> None:
 
 def report(argv: list[str]) -> None:
     """Write one self-contained HTML page with tables and curves."""
+    from rlsuite.evidence import published, several
     from rlsuite.evidence import report as report_module
+    from rlsuite.evidence.tables import runs
 
     sources, options = _parsed("report", Evidence, argv)
     out = options.out or _beside(sources) / "report.html"
-    print(f"wrote {report_module.write(sources[0], out, options.published)}")
+    if options.label or several.are_several(sources):
+        results = _side_by_side(sources, options.label)
+        values, title = published.read(options.published), f"Runs in {_beside(sources)}"
+        text = report_module.render(results, values, title, runs.build(results))
+        path = report_module.write_page(text, out)
+    else:
+        path = report_module.write(sources[0], out, options.published)
+    print(f"wrote {path}")
 
 
 def _parsed(command: str, kind: type, argv: list[str]) -> tuple[list[Path], Evidence]:

@@ -93,11 +93,13 @@ def figures(
     values: Sequence[Published],
     statistic: str = "mean",
     seed_lines: bool = True,
+    columns: Sequence[str] = (),
     pairs: bool = True,
 ) -> dict[str, bytes]:
     """Every figure as file name -> PNG bytes, in the order in which a reader wants them.
 
-    pairs: also the one over all tasks, which compares every pair of algorithms.
+    columns: the only ones to draw, if given. pairs: also the figure over all tasks, which compares
+    every pair of algorithms.
     """
     if statistic not in ESTIMATORS:
         raise ValueError(f"unknown statistic {statistic!r}; use one of {', '.join(ESTIMATORS)}")
@@ -106,7 +108,7 @@ def figures(
         for column in (*QUANTITIES, *limits.held_columns(results)):
             known = [{*r.quantities(), *limits.held_columns([r])} for r in results]
             shown = [r for r, columns in zip(results, known, strict=True) if column in columns]
-            if shown:
+            if shown and column in (columns or [column]):
                 figure = _learning_curves(shown, values, column, statistic, seed_lines)
                 found[f"curves_{column}.png"] = png(figure)
         if pairs and len({result.algorithm for result in results}) > 1:

@@ -72,17 +72,24 @@ def named(results: Sequence[Result], fields: Sequence[str] = ()) -> list[Result]
 
 
 def differing(results: Sequence[Result]) -> list[str]:
-    """Settings in which results of one algorithm differ on any task, in the order of its config.
+    """Settings in which results of one algorithm differ on any task, in the order of its config."""
+    found: dict[str, None] = {}
+    for task in dict.fromkeys(result.task for result in results):
+        found |= dict.fromkeys(changing([each for each in results if each.task == task]))
+    return list(found)
+
+
+def changing(results: Sequence[Result]) -> list[str]:
+    """Settings that are not the same in all results, on whatever tasks.
 
     What only some of them have is of another version, and what names another run is no setting.
     """
-    found = {}
-    for task in dict.fromkeys(result.task for result in results):
-        known = [settings(result) for result in results if result.task == task]
-        for name in dict.fromkeys(name for each in known for name in each):
-            if len({text(each[name]) for each in known if name in each}) > 1:
-                found[name] = None
-    return list(found)
+    known = [settings(result) for result in results]
+    return [
+        name
+        for name in dict.fromkeys(name for each in known for name in each)
+        if len({text(each[name]) for each in known if name in each}) > 1
+    ]
 
 
 def settings(result: Result) -> dict[str, object]:
