@@ -197,26 +197,43 @@ def algorithms(argv: list[str]) -> None:
 
 @dataclasses.dataclass
 class Tasks:
-    """List the tasks: engines, length of an episode, constraints."""
+    """List the tasks: sizes, engines, length of an episode, cost limits, reference scores."""
 
 
 def tasks(argv: list[str]) -> None:
-    """List the tasks: engines, length of an episode, constraints."""
+    """List the tasks: sizes, engines, length of an episode, cost limits, reference scores."""
+    from rlsuite.datasets.scores import reference
+    from rlsuite.envs.sizes import DISCRETE, SIZES
     from rlsuite.envs.tasks import TASKS
 
     flags.parse("rlsuite tasks", Tasks, argv)
-    columns = "{:25}  {:9}  {:>5}  {:10}  {:>7}  {}"
-    print(columns.format("task", "engines", "steps", "constraint", "limit", "kind"))
+    columns = "{:25} {:9} {:>3} {:>3} {:>5}  {}"
+    print(columns.format("task", "engine", "obs", "act", "steps", "cost limit, or scores"))
     for name, task in TASKS.items():
-        limits = [(each.name, each.limit, each.kind) for each in task.constraints]
-        for constraint, limit, kind in limits or [("", "", "")]:
-            engines = "both" if len(task.engines) == 2 else task.engines[0]
-            cells = (constraint, "none" if limit is None else limit, kind)
-            print(columns.format(name, engines, task.time_limit, *cells).rstrip())
+        obs, action = SIZES[task.base or name]
+        shown = f"1/{action}" if (task.base or name) in DISCRETE else action
+        engine = "both" if len(task.engines) == 2 else task.engines[0]
+        known = reference(name)
+        facts = [_limit_text(each) for each in task.constraints]
+        facts += [f"0: {known.minimum:.0f}, 100: {known.maximum:.0f}"] if known else []
+        print(
+            columns.format(name, engine, obs, shown, task.time_limit, *facts[:1] or [""]).rstrip()
+        )
+        for fact in facts[1:]:
+            print(columns.format("", "", "", "", "", fact))
     print(
-        "\nA limit is one of an episode's sum (episode), of that sum discounted by 0.99\n"
-        "(discounted), or of the mean over steps (step). Your own task: MODULE:ID."
+        "\nobs, act: numbers in an observation and an action; 1/3: one of 3 actions. A limit\n"
+        "is one of an episode's sum (episode), of that sum discounted by 0.99 (disc.), or\n"
+        "of the mean over steps (step). Scores: the returns that D4RL's references call 0\n"
+        "and 100. Your own task: MODULE:ID."
     )
+
+
+def _limit_text(constraint) -> str:
+    """A constraint in short: "speed 103.115 disc."."""
+    limit = "none" if constraint.limit is None else f"{constraint.limit:g}"
+    kind = {"discounted": "disc."}.get(constraint.kind, constraint.kind)
+    return f"{constraint.name} {limit} {kind}"
 
 
 @dataclasses.dataclass

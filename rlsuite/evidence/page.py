@@ -47,7 +47,7 @@ dt { color: var(--soft); }
 dd { margin: 0; overflow-wrap: anywhere; }
 pre { overflow-x: auto; font-size: .8rem; }
 @media (max-width: 40rem) {
-  th[scope=row], th:first-child { white-space: normal; min-width: 7rem; max-width: 9rem; }
+  th[scope=row], th:first-child { white-space: normal; max-width: 9rem; overflow-wrap: normal; }
 }
 @media print { details, figure { break-inside: avoid; } nav, video { display: none; }
   .scroll { overflow: visible; } th, td { white-space: normal; } }
