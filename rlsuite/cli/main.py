@@ -222,9 +222,9 @@ def tasks(argv: list[str]) -> None:
         for fact in facts[1:]:
             print(columns.format("", "", "", "", "", fact))
     print(
-        "\nobs, act: numbers in an observation and an action; 1/3: one of 3 actions. A limit\n"
-        "is one of an episode's sum (episode), of that sum discounted by 0.99 (disc.), or\n"
-        "of the mean over steps (step). Scores: the returns that D4RL's references call 0\n"
+        "\nobs, act: numbers in an observation and an action; 1/3: one of 3 actions. Limits\n"
+        "are of an episode's sum (episode), of that sum discounted by 0.99 (disc.), or of\n"
+        "the mean over steps (step). Scores: the returns that D4RL's references call 0\n"
         "and 100. Your own task: MODULE:ID."
     )
 
