@@ -252,7 +252,8 @@ def _run(result: Result, alone: bool) -> str:
     config = json.dumps(result.manifest.get("config", {}), indent=2, sort_keys=True)
     return (
         f"<details{' open' * alone}><summary>{html.escape(result.algorithm)} on "
-        f"{html.escape(result.task)}</summary>\n<dl>{lines}</dl>\n<pre>{html.escape(config)}</pre></details>"
+        f"{html.escape(result.task)}</summary>\n<dl>{lines}</dl>\n"
+        f"<pre>{html.escape(config)}</pre></details>"
     )
 
 

@@ -16,7 +16,8 @@ from pathlib import Path
 from rlsuite.evidence import rows
 from rlsuite.evidence.cells import RowsError
 from rlsuite.evidence.rows import Result, declared, require_same_data
-from rlsuite.runs.logs import EVALUATIONS
+from rlsuite.runs.folder import LOCK, MANIFEST
+from rlsuite.runs.logs import EVALUATIONS, PROGRESS
 
 RATES = "lr"  # stands for the settings that are learning rates, whatever their names
 NOT_SETTINGS = ("env", "dataset", "seeds")  # of a run's settings: tasks and data are told anyway
@@ -143,12 +144,16 @@ def _require_known(fields: Sequence[str], results: Sequence[Result]) -> None:
 
 
 def place(result: Result, names: Sequence[str]) -> tuple[tuple[bool, float, str], ...]:
-    """The values of settings, so that they sort: numbers first, by size; last the text of each."""
+    """The values of settings, so that they sort: numbers first, by size; last the text of each.
+
+    Of several numbers, such as widths, the first tells the size.
+    """
     values = [facts(result).get(name) for name in names]
-    words = [isinstance(value, bool) or not isinstance(value, int | float) for value in values]
+    sizes = [value[0] if isinstance(value, list) and value else value for value in values]
+    words = [isinstance(size, bool) or not isinstance(size, int | float) for size in sizes]
     return tuple(
-        (word, 0.0 if word else float(value), text(value))
-        for value, word in zip(values, words, strict=True)
+        (word, 0.0 if word else float(size), text(value))
+        for value, size, word in zip(values, sizes, words, strict=True)
     )
 
 
@@ -197,9 +202,15 @@ def _folder(result: Result) -> Path:
 
 def _run_folders(source: Path) -> list[Path]:
     """The run folder itself, or all that lie in it; [] of a benchmark's results."""
-    if (source / "config.json").exists() or (source / EVALUATIONS).exists():
+    if _is_run(source):
         return [source]
-    return sorted(file.parent for file in source.rglob("config.json"))
+    return sorted(file.parent for file in source.rglob(MANIFEST) if _is_run(file.parent))
+
+
+def _is_run(folder: Path) -> bool:
+    """Other programs have a config.json, too; a run that is at its beginning has no rows yet."""
+    begun = any((folder / name).exists() for name in (PROGRESS, LOCK))
+    return (folder / EVALUATIONS).exists() or (begun and (folder / MANIFEST).exists())
 
 
 def _evaluated(folder: Path) -> bool:
