@@ -16,7 +16,6 @@ from rlsuite.cli import flags
 from rlsuite.core import cores
 from rlsuite.envs import tasks
 from rlsuite.runs import settings
-from rlsuite.runs.sweep import Job
 
 
 class Choice(NamedTuple):
@@ -307,7 +306,7 @@ def sweep(argv: list[str]) -> None:
         print(f"side by side: rlsuite table {options.folder}, rlsuite plot {options.folder}")
 
 
-def _of_grid(jobs: list[Job], options: Sweep, rest: Sequence[str]) -> list[Job]:
+def _of_grid(jobs: Sequence, options: Sweep, rest: Sequence[str]) -> list:
     """Every job once for each setting of the grid."""
     from rlsuite.cli import grid
 
