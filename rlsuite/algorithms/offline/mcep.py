@@ -103,8 +103,9 @@ class Config:
         require_within(self, 0, 1, "action_margin", "discount", "polyak")
         weights = ("target_alpha", "evaluation_alpha", "evaluation_lambda")
         require_within(self, 0, math.inf, *weights, "policy_noise")
-        (other,) = ONLY.keys() - {self.base}
-        require_default(self, f"on base {self.base}; add --base {other}", *ONLY[other])
+        (other,) = ONLY.keys() - {self.base}  # needs more than --base: its preset has other rates
+        preset = "awac" if other == "awac" else "d4rl"
+        require_default(self, f"on base {self.base}; type --preset {preset}", *ONLY[other])
 
     @property
     def declared(self) -> Declared:
@@ -292,8 +293,8 @@ def start(config: Config, run, data) -> tuple[Learner, Critics]:
         policy.theta.copy_(target.theta)
     critics = Critics(data.obs_size, policy.action_size, config.hidden)
     nets = [target.theta.detach(), policy.theta, critics.initial(rngs).to(run.device)]
-    num_envs, one = (nets[0].clone(), nets[2].clone()), nets[0].new_ones(len(rngs))
-    state = State(*map(Net.of, nets), *num_envs, one)
+    targets, one = (nets[0].clone(), nets[2].clone()), nets[0].new_ones(len(rngs))
+    state = State(*map(Net.of, nets), *targets, one)
     buffer = ReplayBuffer.of_data(data, run.random("batch"))
     return Learner(policy, target, state, buffer, run.random("action")), critics
 
