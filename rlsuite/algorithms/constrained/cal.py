@@ -390,6 +390,7 @@ def train(config: Config, run) -> None:
         if k * steps < config.warm_up:
             for _ in range(config.steps_of_each):
                 collector.step(acting)
+            run.log({}, collector.seconds())
             continue
         metrics = iterate(config, learner, collector, acting, update)
         run.log(metrics, collector.seconds())
