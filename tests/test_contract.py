@@ -276,7 +276,7 @@ def test_killed_three_times_and_resumed_equals_uninterrupted(
     name, engine, short_runs, start_process
 ) -> None:
     env = CONTINUOUS if engine == "gymnasium" or needs_a_box(name) else DISCRETE
-    steps = 800 if needs_a_box(name) else 4096
+    steps = 768 if algorithms.is_off_policy(name) else 800 if needs_a_box(name) else 4096
     count = "gradient_steps" if algorithms.is_offline(name) else "env_steps"
     settings = {"engine": engine, "checkpoints": 4, count: steps}
     whole = short_runs.train("whole", name, env, **settings)
