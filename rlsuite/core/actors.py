@@ -87,13 +87,14 @@ class BoundedActor(nn.Module):
             self.layout.views(self.theta)["log_std"].fill_(log_std)
 
     @classmethod
-    def for_data(cls, data, standardize: bool, device: str, **others) -> "BoundedActor":
+    def for_data(cls, data, config, device: str, rngs, **others) -> "BoundedActor":
         """One for the observations and action bounds of `data`; `others` as of the class.
 
-        `standardize`: observations, by their mean and standard deviation in the data.
+        `config` has its widths, and whether observations are standardised by those of the data.
         """
-        policy = cls(data.obs_size, *data.action_bounds(), **others).to(device)
-        if standardize:
+        box = data.action_bounds()
+        policy = cls(data.obs_size, *box, rngs=rngs, hidden=config.hidden, **others).to(device)
+        if config.normalize_obs:
             policy.normalizer.fit(*data.obs_statistics())
         return policy
 
@@ -114,6 +115,16 @@ class BoundedActor(nn.Module):
                 x = ACTIVATIONS[self.activation](x)
                 x = x if dropout is None else x * dropout[i]
         return x
+
+    def smoothed(self, theta: Tensor, obs: Tensor, noise: Tensor, config, dropout=None) -> Tensor:
+        """TD3's target action: the mean plus clipped noise, within the bounds, [S, B, A].
+
+        `noise` is standard normal; `config` has policy_noise and noise_clip, in half widths.
+        """
+        noise = config.policy_noise * noise
+        noise = noise.clamp(-config.noise_clip, config.noise_clip)
+        action = self.mean(theta, obs, dropout)
+        return self.clip_action(action + self.half_width * noise)
 
     def clip_action(self, action: Tensor, margin: float = 0.0) -> Tensor:
         """Actions [S, B, A] clipped to their bounds, from which they keep `margin` half widths."""

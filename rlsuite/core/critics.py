@@ -16,6 +16,11 @@ def critic_loss(value: Tensor, target: Tensor) -> Tensor:
     return (value - target).square().mean(1)
 
 
+def mean_size(value: Tensor) -> Tensor:
+    """mean |Q| of a batch, a number and no function; at least 1e-8. [S, B] -> [S]."""
+    return value.abs().mean(1).detach().clamp(min=1e-8)
+
+
 class Critics:
     """Networks Q(s, a) of equal width.
 
@@ -48,6 +53,12 @@ class Critics:
     def first(self, theta: Tensor, obs: Tensor, action: Tensor) -> Tensor:
         """Q_1 alone at [S, B, O], [S, B, A]: [S, B]."""
         return self.values(theta[:, : self.layout.size], obs, action)[:, 0]
+
+    def target(self, theta: Tensor, batch, next_action: Tensor, discount: float) -> Tensor:
+        """r + discount (1 - d) min_i Q_i(s', a'): clipped double Q-learning, [S, B]."""
+        values = self.values(theta, batch.next_obs, next_action)
+        discount = discount * (1 - batch.terminated)
+        return batch.reward + discount * values.amin(1)
 
     def error(self, theta: Tensor, batch, target: Tensor) -> Loss:
         """The sum of all critics' squared errors to `target` [S, B], or to their own [S, E, B]."""

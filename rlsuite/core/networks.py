@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from rlsuite.core.distributions import Categorical, DiagGaussian
 from rlsuite.core.layers import Layout, mlp, mlp_shapes, orthogonal, uniform
 from rlsuite.core.normalizers import ObservationNormalizer
-from rlsuite.core.policies import Bound, CategoricalSnapshot, GaussianSnapshot, Snapshot
+from rlsuite.core.policies import Bound, GaussianSnapshot, Rngs, Snapshot
 
 
 class ActorCritic(nn.Module):
@@ -82,6 +82,23 @@ class ActorCritic(nn.Module):
         """What acts like the policy as it is now, in an environment with these bounds [A]."""
         snapshot = CategoricalSnapshot if self.discrete else GaussianSnapshot
         return snapshot(self, low, high)
+
+
+class CategoricalSnapshot(Snapshot):
+    """Discrete actions; the largest of logits plus Gumbel noise is a sample of their softmax."""
+
+    contiguous = True
+
+    def noise(self, rngs: Rngs, *shape: int) -> np.ndarray:
+        """What samples of `shape` are made of, [S, *shape, A]: Gumbel."""
+        shape = (*shape, self.action_size)
+        return np.stack([rng.gumbel(size=shape) for rng in rngs]).astype(np.float32)
+
+    def choose(self, output: np.ndarray, noise: np.ndarray | None) -> np.ndarray:
+        return (output if noise is None else output + noise).argmax(-1)
+
+    def to_env(self, raw: np.ndarray) -> np.ndarray:
+        return raw
 
 
 def initialise(

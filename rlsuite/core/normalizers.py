@@ -100,6 +100,12 @@ class RewardScaler(RunningStatistics):
         self.discount, self.enabled = discount, enabled
         self.register_buffer("return_", torch.zeros(num_seeds, num_envs, dtype=torch.float64))
 
+    @staticmethod
+    def of(envs, config) -> "RewardScaler":
+        """One for the rewards of `envs`; `config` has discount and normalize_reward."""
+        enabled = config.normalize_reward
+        return RewardScaler(len(envs.seeds), envs.num_envs, config.discount, enabled)
+
     def restart(self) -> None:
         """The environments were re-created: no return is under way."""
         self.return_.zero_()

@@ -43,18 +43,18 @@ steps per step, and Humanoid's maximum over targets are left out; observations a
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
-from rlsuite.core.buffers import ReplayBuffer, ReplayCollector, chunks, require_off_policy
+from rlsuite.core.buffers import ReplayBuffer, chunks
 from rlsuite.core.critics import Critics, critic_loss
-from rlsuite.core.layers import Layout, truncated_normal, xavier
+from rlsuite.core.initializers import fresh, truncated_normal, xavier
 from rlsuite.core.limits import discounted_limits
+from rlsuite.core.off_policy import ReplayCollector, replay_of, require_off_policy
 from rlsuite.core.optim import Loss, Metrics, Net, descend, polyak
 from rlsuite.core.ranges import Declared, require_positive, require_whole, require_within
 from rlsuite.core.seed_random import SeedRandom
@@ -142,16 +142,6 @@ class Networks(NamedTuple):
     critics: Critics
     cost_critics: Critics
     limit: Tensor
-
-
-def fresh(layout: Layout, draw: Callable, rngs: Sequence, count: int = 1) -> Tensor:
-    """Parameters [S, count P]: weights as `draw` of core.layers gives them, biases of zero."""
-    theta = torch.zeros(len(rngs) * count, layout.size)
-    for i, row in enumerate(theta):
-        for name, view in layout.views(row[None]).items():
-            if name.endswith("weight"):
-                view.copy_(torch.from_numpy(draw(rngs[i // count], view.shape[1:])))
-    return theta.view(len(rngs), -1)
 
 
 # --------------------------------------------------------------------------------- 5. Objectives
@@ -375,7 +365,7 @@ def train(config: Config, run) -> None:
     nets = Networks(policy, Critics(*sizes), Critics(*sizes, "silu"), limit)
     state = initial_state(config, nets, rngs)
     capacity, more = min(config.capacity, config.env_steps), {"cost": (len(limit),)}
-    buffer = ReplayBuffer.of_transitions(envs, capacity, run.random("batch"), more)
+    buffer = replay_of(envs, capacity, run.random("batch"), more)
     learner = Learner(policy, state, buffer, run.random("action"))
     collector = ReplayCollector(envs, policy, buffer)
     cycle = partial(conservative_cycle, nets, config)

@@ -40,17 +40,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rlsuite.core.constraints import require_margins, require_rewards, violations
+from rlsuite.core.constraints import renewed, require_margins, require_rewards, violations
 from rlsuite.core.networks import ActorCritic
 from rlsuite.core.normalizers import RewardScaler, RunningStatistics
-from rlsuite.core.optim import Loss, Metrics, Net, descend
-from rlsuite.core.ranges import (
-    Declared,
-    require_on_policy,
-    require_positive,
-    require_whole,
-    require_within,
-)
+from rlsuite.core.optim import Loss, Metrics, Net, Step, descend
+from rlsuite.core.ranges import Declared, require_positive, require_whole, require_within
 from rlsuite.core.rollouts import (
     Collector,
     Rollout,
@@ -58,7 +52,7 @@ from rlsuite.core.rollouts import (
     approximate_kl,
     clipped_surrogate,
     make_batch,
-    renewed,
+    require_on_policy,
     standardise,
     value_loss,
 )
@@ -197,8 +191,8 @@ class Learner:
 
 def iterate(
     config: Config, learner: Learner, collector: Collector, streams, k: int, step: Callable
-) -> tuple[Metrics, dict]:
-    """Iteration k, from 0: metrics [S], and the rollout's seconds; step: `minibatch_step`."""
+) -> Metrics:
+    """Iteration k, from 0: metrics [S]; step: `minibatch_step`."""
     rollout = collector.collect(config.num_steps, streams["action"])  # (1)
     policy = learner.policy
     progress = k / config.iterations
@@ -223,7 +217,7 @@ def iterate(
     metrics |= optimise(config, learner, batch, streams["batch"], step)
     policy.theta.copy_(learner.net.theta)
     metrics["learning_rate"] = learner.lr[:, 0]
-    return metrics, rollout.seconds
+    return metrics
 
 
 def probabilities(constraints, soft: float) -> np.ndarray:
@@ -241,8 +235,7 @@ def prepared(
 ) -> RolloutBatch:
     """The rollout as a batch; V and its old value in their unit, the targets in the rewards'."""
     mean, std = (x[..., None].numpy() for x in learner.unit.unit())
-    returns = config.discount, config.gae_lambda, config.bootstrap_on_truncation
-    return make_batch(learner.policy, rollout, *returns, std, mean, survival)
+    return make_batch(learner.policy, rollout, config, std, mean, survival)
 
 
 def optimise(
@@ -265,7 +258,7 @@ def optimise(
 
 def minibatch_step(
     policy: ActorCritic, config: Config, net: Net, lr: Tensor, batch: RolloutBatch
-) -> tuple[Net, Metrics]:
+) -> Step:
     """One minibatch; `log_prob` [S, B] among the metrics is that of the policy before it. Pure."""
     options = {"max_norm": config.max_grad_norm, "eps": config.adam_eps}
     if not config.batch_advantage:
@@ -306,8 +299,7 @@ def train(config: Config, run) -> None:
     require_margins(envs)
     policy = ActorCritic.of(envs, config, run.streams["init"])
     require_rewards(envs, policy, config.reward_shift)
-    scaled = config.discount, config.normalize_reward
-    scaler = RewardScaler(seeds, config.num_envs, *scaled)
+    scaler = RewardScaler.of(envs, config)
     columns = sum(each.columns for each in envs.constraints)
     maxima = Maxima(seeds, columns, config.scale_decay)
     lr = torch.full((seeds, 1), config.learning_rate)
@@ -318,6 +310,6 @@ def train(config: Config, run) -> None:
     step = run.update(pure)
     run.begin(learner, train={"train": (config.iterations, config.rollout_size)})
     for k in run.stage("train"):
-        if run.at_boundary:  # a checkpoint is an episode boundary: fresh environments
-            collector.restart(run.streams.integers("environment", config.num_envs))
-        run.log(*iterate(config, learner, collector, run.streams, k, step))
+        collector.restart_at_boundary(run)
+        metrics = iterate(config, learner, collector, run.streams, k, step)
+        run.log(metrics, collector.seconds())

@@ -51,9 +51,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from rlsuite.core.buffers import ReplayBuffer, ReplayCollector, chunks, require_off_policy
+from rlsuite.core.buffers import ReplayBuffer, chunks
 from rlsuite.core.critics import Critics, critic_loss
 from rlsuite.core.limits import EpisodeCosts, discounted_limits
+from rlsuite.core.off_policy import ReplayCollector, replay_of, require_off_policy
 from rlsuite.core.optim import Loss, Metrics, Net, descend, polyak
 from rlsuite.core.ranges import (
     Declared,
@@ -382,7 +383,7 @@ def train(config: Config, run) -> None:
     nets = Networks(policy, critics, critics, limit)
     state = initial_state(config, nets, rngs)
     capacity, more = min(config.capacity, config.env_steps), {"cost": (len(limit),)}
-    buffer = ReplayBuffer.of_transitions(envs, capacity, run.random("batch"), more)
+    buffer = replay_of(envs, capacity, run.random("batch"), more)
     learner = Learner(policy, state, buffer, run.random("action"), costs.to(run.device))
     collector = ReplayCollector(envs, policy, buffer)
     cycle = partial(constrained_cycle, nets, config)

@@ -40,14 +40,9 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from rlsuite.core.buffers import (
-    ReplayBuffer,
-    ReplayCollector,
-    TransitionBatch,
-    chunks,
-    require_off_policy,
-)
+from rlsuite.core.buffers import ReplayBuffer, TransitionBatch, chunks
 from rlsuite.core.critics import Critics, critic_loss
+from rlsuite.core.off_policy import ReplayCollector, replay_of, require_off_policy
 from rlsuite.core.optim import Loss, Metrics, Net, descend, polyak
 from rlsuite.core.ranges import Declared, require_choice, require_positive, require_within
 from rlsuite.core.seed_random import SeedRandom
@@ -276,7 +271,7 @@ def train(config: Config, run) -> None:
     state = initial_state(policy, critics, rngs)
     capacity = min(config.capacity, config.env_steps)
     batch_rng, rng = run.random("batch"), run.random("action")
-    buffer = ReplayBuffer.of_transitions(envs, capacity, batch_rng)
+    buffer = replay_of(envs, capacity, batch_rng)
     learner = Learner(policy, state, buffer, rng)
     collector = ReplayCollector(envs, policy, buffer)
     cycle = partial(soft_cycle, policy, critics, config)

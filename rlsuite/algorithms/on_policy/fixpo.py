@@ -33,28 +33,25 @@ gain 0.01 for the policy and 1 for V, where the code's have 0.01 sqrt 2 and sqrt
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from rlsuite.core.beta import BetaActorCritic
 from rlsuite.core.networks import ActorCritic
-from rlsuite.core.normalizers import EPSILON, RewardScaler, RunningStatistics
+from rlsuite.core.normalizers import RunningStatistics
 from rlsuite.core.optim import AdamState, Loss, Metrics, Net, adam_step, clip_grad_norm, gradient
 from rlsuite.core.ranges import (
     Declared,
     require_bounded,
     require_choice,
-    require_on_policy,
     require_positive,
     require_whole,
     require_within,
 )
-from rlsuite.core.rollouts import Collector, RolloutBatch, make_batch, value_loss
+from rlsuite.core.rollouts import Collector, RolloutBatch, make_batch, require_on_policy, value_loss
 
 # ------------------------------------------------------------------------------------- 2. Config
 
@@ -156,42 +153,34 @@ class Learner:
     actor: Net  # beta is its last column: the two always step together
     critic: Net  # which a fix-up step leaves alone
     targets: RunningStatistics  # of all R so far; sigma is their standard deviation
-    scaler: RewardScaler  # switched off: rewards stay raw
 
 
-def iterate(
-    config: Config, learner: Learner, collector: Collector, streams, k: int, step: Callable
-) -> tuple[Metrics, dict]:
-    """Iteration k, from 0: metrics [S], and the rollout's seconds; step: `minibatch_step`."""
+def iterate(config: Config, learner: Learner, collector, streams, k: int, step) -> Metrics:
+    """Iteration k, from 0: metrics [S]; step: `minibatch_step`."""
     rollout = collector.collect(config.num_steps, streams["action"])  # (1)
     policy = learner.policy
-    bootstrap = config.bootstrap_on_truncation
-    sigma = np.sqrt(learner.targets.var.numpy() + EPSILON)
-    scale = sigma[..., None].astype(np.float32)
-    batch = make_batch(policy, rollout, config.discount, config.gae_lambda, bootstrap, scale)  # (2)
+    _, sigma = learner.targets.unit()
+    batch = make_batch(policy, rollout, config, sigma[..., None].numpy())  # (2)
     learner.targets.merge(batch.target[..., None].numpy())
-    batch = batch._replace(target=batch.target / torch.from_numpy(sigma).float())  # (3)
+    batch = batch._replace(target=batch.target / sigma)  # (3)
     lr = torch.tensor(config.learning_rate * (1 - k / config.iterations))  # (4)
     old, repairs = learner.actor.theta[:, :-1].clone(), torch.zeros(2, len(sigma))
     for epoch in range(config.epochs):
-        for minibatch in batch.shuffled(streams["batch"]).chunks(config.num_minibatches):  # (5)
-            actor, critic, metrics = step(learner.actor, learner.critic, lr, old, minibatch)
-            learner.actor, learner.critic = actor, critic
-        if config.fixup == "epoch" or (config.fixup == "last" and epoch == config.epochs - 1):
+        for part in batch.minibatches(config.num_minibatches, streams["batch"]):  # (5)
+            nets = step(learner.actor, learner.critic, lr, old, part)
+            learner.actor, learner.critic, metrics = nets
+        last = epoch == config.epochs - 1
+        if config.fixup == "epoch" or (config.fixup == "last" and last):
             repairs += fixup(config, learner, batch, old, lr, streams["batch"])
     actor, beta = learner.actor.theta[:, :-1], learner.actor.theta[:, -1]
     policy.theta.copy_(torch.cat((actor, learner.critic.theta), 1))
     kl = state_kl(policy, old, actor, batch.obs)
-    metrics = metrics | {
-        "kl": kl.mean(1),
-        "max_kl": kl.amax(1),
-        "multiplier": beta,
-        "states_above_limit": (kl > config.max_kl).float().sum(1),
-        "fixup_share": repairs[0] / (config.epochs * config.num_minibatches),
-        "bisections": repairs[1],
-        "explained_variance": batch.explained_variance(),
-    }
-    return metrics, rollout.seconds
+    metrics |= {"kl": kl.mean(1), "max_kl": kl.amax(1), "multiplier": beta}
+    metrics["states_above_limit"] = (kl > config.max_kl).float().sum(1)
+    metrics["fixup_share"] = repairs[0] / (config.epochs * config.num_minibatches)
+    metrics["bisections"] = repairs[1]
+    metrics["explained_variance"] = batch.explained_variance()
+    return metrics
 
 
 def minibatch_step(
@@ -208,14 +197,7 @@ def minibatch_step(
     return actor, critic, metrics
 
 
-def loss(
-    theta: Tensor,
-    policy: ActorCritic,
-    config: Config,
-    batch: RolloutBatch,
-    old: Tensor,
-    beta: Tensor,
-) -> Loss:
+def loss(theta: Tensor, policy, config: Config, batch: RolloutBatch, old, beta) -> Loss:
     """L = L_pi + c_V L_V + beta mean_s KL [S], and its parts."""
     pi = policy.distribution(theta, batch.obs)
     value = policy.value(theta, batch.obs)
@@ -228,9 +210,7 @@ def loss(
     return total, metrics | {"kl_stat": statistic(kl, config.kl_stat)}
 
 
-def primal_dual_step(
-    config: Config, actor: Net, grad: Tensor, kl_stat: Tensor, lr: Tensor, active=None
-) -> Net:
+def primal_dual_step(config: Config, actor: Net, grad, kl_stat, lr, active=None) -> Net:
     """A step of the actor and of beta, for the `active` [S]; `kl_stat` [S] is from before it."""
     dual = config.max_kl - config.target_coef * kl_stat
     lrs = torch.cat((lr.expand(grad.shape[1]), torch.tensor([config.multiplier_lr])))
@@ -244,9 +224,7 @@ def state_kl(policy: ActorCritic, old: Tensor, actor: Tensor, obs: Tensor) -> Te
     return policy.distribution(old, obs).kl(policy.distribution(actor, obs))
 
 
-def fixup(
-    config: Config, learner: Learner, batch: RolloutBatch, old: Tensor, lr: Tensor, rngs: list
-) -> Tensor:
+def fixup(config: Config, learner: Learner, batch: RolloutBatch, old, lr, rngs) -> Tensor:
     """Phase two, for the seeds that need it: [2, S], steps taken and bisections (0, 1)."""
     policy, whole = learner.policy, learner.actor
     repairs, seeds = torch.zeros(2, len(old)), torch.arange(len(old))
@@ -315,16 +293,15 @@ def train(config: Config, run) -> None:
     if kind is BetaActorCritic:
         require_bounded(envs.action_low, envs.action_high, "use --distribution gaussian")
     policy = kind.of(envs, config, run.streams["init"])
-    scaler = RewardScaler(len(run.seeds), config.num_envs, config.discount, enabled=False)
     beta = torch.full((len(run.seeds), 1), config.multiplier_init)
     actor, critic = policy.theta.tensor_split([policy.actor_size], 1)
     actor, critic = Net.of(torch.cat((actor, beta), 1)), Net.of(critic)
     targets = RunningStatistics(len(run.seeds), 1)
-    learner = Learner(policy, actor, critic, targets, scaler)
-    collector = Collector(envs, policy, scaler)
+    learner = Learner(policy, actor, critic, targets)
+    collector = Collector(envs, policy)
     step = run.update(partial(minibatch_step, policy, config))
     run.begin(learner, train={"train": (config.iterations, config.rollout_size)})
     for k in run.stage("train"):
-        if run.at_boundary:  # a checkpoint is an episode boundary: fresh environments
-            collector.restart(run.streams.integers("environment", config.num_envs))
-        run.log(*iterate(config, learner, collector, run.streams, k, step))
+        collector.restart_at_boundary(run)
+        metrics = iterate(config, learner, collector, run.streams, k, step)
+        run.log(metrics, collector.seconds())

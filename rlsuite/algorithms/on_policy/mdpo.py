@@ -30,7 +30,6 @@ learning rate among its tricks, the code keeps it constant: as here.
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -39,9 +38,16 @@ from torch import Tensor
 
 from rlsuite.core.networks import ActorCritic
 from rlsuite.core.normalizers import RewardScaler
-from rlsuite.core.optim import Loss, Metrics, Net, descend
-from rlsuite.core.ranges import Declared, require_on_policy, require_positive, require_whole
-from rlsuite.core.rollouts import Collector, RolloutBatch, make_batch, squared_error, standardise
+from rlsuite.core.optim import Loss, Metrics, Net, Step, descend
+from rlsuite.core.ranges import Declared, require_positive, require_whole
+from rlsuite.core.rollouts import (
+    Collector,
+    RolloutBatch,
+    make_batch,
+    require_on_policy,
+    squared_error,
+    standardise,
+)
 
 # ------------------------------------------------------------------------------------- 2. Config
 
@@ -155,15 +161,12 @@ class Learner:
     scaler: RewardScaler
 
 
-def iterate(
-    config: Config, learner: Learner, collector: Collector, streams, k: int, steps: list[Callable]
-) -> tuple[Metrics, dict]:
-    """Iteration k, from 0: metrics [S], and the rollout's seconds."""
+def iterate(config: Config, learner: Learner, collector, streams, k: int, steps) -> Metrics:
+    """Iteration k, from 0: metrics [S]."""
     ascend, regress = steps  # `policy_step` and `critic_steps`, compiled or not
     rollout = collector.collect(config.num_steps, streams["action"])  # (1)
     policy = learner.policy
-    bootstrap = config.bootstrap_on_truncation
-    batch = make_batch(policy, rollout, config.discount, config.gae_lambda, bootstrap)  # (2)
+    batch = make_batch(policy, rollout, config)  # (2)
     kl_coef = torch.tensor(1 / step_size(k, config.iterations))  # (3)
     batch = batch._replace(advantage=standardise(batch.advantage))  # (4)
     old = learner.actor.theta.clone()
@@ -171,19 +174,13 @@ def iterate(
         learner.actor, metrics = ascend(learner.actor, old, kl_coef, batch)
     errors = fit_critic(config, learner, batch, streams["batch"], regress)
     policy.theta.copy_(torch.cat((learner.actor.theta, learner.critic.theta), 1))
-    metrics = metrics | errors | {"explained_variance": batch.explained_variance()}
+    metrics = metrics | errors
+    metrics["explained_variance"] = batch.explained_variance()
     metrics["kl_coef"] = kl_coef.expand(len(old))
-    return metrics, rollout.seconds
+    return metrics
 
 
-def policy_step(
-    policy: ActorCritic,
-    config: Config,
-    actor: Net,
-    old: Tensor,
-    kl_coef: Tensor,
-    batch: RolloutBatch,
-) -> tuple[Net, Metrics]:
+def policy_step(policy: ActorCritic, config: Config, actor: Net, old, kl_coef, batch) -> Step:
     """One ascent step on Psi with all M transitions; `old` [S, P_actor] are pi_k's parameters."""
 
     def loss(theta):
@@ -198,20 +195,15 @@ def policy_step(
     return descend(actor, config.actor_lr, loss, **options)  # (5)
 
 
-def fit_critic(
-    config: Config, learner: Learner, batch: RolloutBatch, rngs: list, step: Callable
-) -> Metrics:
+def fit_critic(config: Config, learner: Learner, batch: RolloutBatch, rngs, step) -> Metrics:
     """Move V towards the targets of the whole batch; the last minibatch's metrics."""
     calls = config.critic_minibatches // config.minibatches_per_call
-    for _ in range(config.critic_epochs):
-        for part in batch.shuffled(rngs).chunks(calls):  # (6)
-            learner.critic, metrics = step(learner.critic, part)
+    for part in batch.minibatches(calls, rngs, config.critic_epochs):  # (6)
+        learner.critic, metrics = step(learner.critic, part)
     return metrics
 
 
-def critic_steps(
-    policy: ActorCritic, config: Config, critic: Net, part: RolloutBatch
-) -> tuple[Net, Metrics]:
+def critic_steps(policy: ActorCritic, config: Config, critic: Net, part: RolloutBatch) -> Step:
     """A few minibatches of regression in one call. Pure."""
     lr, eps = config.critic_lr, config.critic_adam_eps
     for batch in part.chunks(config.minibatches_per_call):
@@ -232,7 +224,7 @@ def train(config: Config, run) -> None:
     """Train on `run.task` for all `run.seeds`; `run` logs, evaluates, saves and resumes."""
     envs = run.environments(config.num_envs)
     policy = ActorCritic.of(envs, config, run.streams["init"])
-    scaler = RewardScaler(len(run.seeds), config.num_envs, config.discount, config.normalize_reward)
+    scaler = RewardScaler.of(envs, config)
     actor, critic = policy.theta.tensor_split([policy.actor_size], 1)
     learner = Learner(policy, Net.of(actor), Net.of(critic), scaler)
     collector = Collector(envs, policy, scaler)
@@ -240,6 +232,6 @@ def train(config: Config, run) -> None:
     steps = list(map(run.update, pure))
     run.begin(learner, train={"train": (config.iterations, config.rollout_size)})
     for k in run.stage("train"):
-        if run.at_boundary:  # a checkpoint is an episode boundary: fresh environments
-            collector.restart(run.streams.integers("environment", config.num_envs))
-        run.log(*iterate(config, learner, collector, run.streams, k, steps))
+        collector.restart_at_boundary(run)
+        metrics = iterate(config, learner, collector, run.streams, k, steps)
+        run.log(metrics, collector.seconds())

@@ -31,7 +31,6 @@ third variant) and estimates the KL from the samples, without bias, where the pa
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -40,15 +39,18 @@ from torch import Tensor
 
 from rlsuite.core.networks import ActorCritic
 from rlsuite.core.normalizers import RewardScaler
-from rlsuite.core.optim import Loss, Metrics, Net, descend
-from rlsuite.core.ranges import (
-    Declared,
-    require_choice,
+from rlsuite.core.optim import Loss, Metrics, Net, Step, descend
+from rlsuite.core.ranges import Declared, require_choice, require_positive, require_whole
+from rlsuite.core.rollouts import (
+    Collector,
+    RolloutBatch,
+    approximate_kl,
+    clipped_surrogate,
+    make_batch,
     require_on_policy,
-    require_positive,
-    require_whole,
+    standardise,
+    value_loss,
 )
-from rlsuite.core.rollouts import Collector, RolloutBatch, make_batch, standardise, value_loss
 
 # ------------------------------------------------------------------------------------- 2. Config
 
@@ -156,13 +158,6 @@ PRESETS: dict[str, dict[str, dict]] = {
 # --------------------------------------------------------------------------------- 5. Objectives
 
 
-def clipped_surrogate(log_ratio: Tensor, advantage: Tensor, clip: float) -> Tensor:
-    """L_pi = mean max(-A rho, -A clip(rho, 1 - eps, 1 + eps)), -(equation 7). [S, B] -> [S]."""
-    ratio = log_ratio.clamp(-20, 20).exp()
-    clipped = ratio.clamp(1 - clip, 1 + clip)
-    return torch.maximum(-advantage * ratio, -advantage * clipped).mean(1)
-
-
 def penalised_surrogate(log_ratio: Tensor, advantage: Tensor, kl_coef: float) -> Tensor:
     """L_pi = mean -A rho + beta KL(pi_old || pi_theta), -(equation 8). [S, B] -> [S]."""
     ratio = log_ratio.clamp(-20, 20).exp()
@@ -180,12 +175,6 @@ def drift_surrogate(log_ratio: Tensor, advantage: Tensor) -> Tensor:
     c = torch.where(good, 2, 0.6)
     drift = torch.relu(x - c * torch.tanh(x / c))
     return (drift - advantage * log_ratio.exp()).mean(1)
-
-
-def approximate_kl(log_ratio: Tensor) -> Tensor:
-    """Schulman's k3 of KL(pi_old || pi_theta): mean((rho - 1) - log rho) >= 0. [S, B] -> [S]."""
-    log_ratio = log_ratio.clamp(-20, 20)
-    return (log_ratio.expm1() - log_ratio).mean(1)
 
 
 def clip_fraction(log_ratio: Tensor, clip: float) -> Tensor:
@@ -222,33 +211,27 @@ class Learner:
     scaler: RewardScaler
 
 
-def iterate(
-    config: Config, learner: Learner, collector: Collector, streams, k: int, step: Callable
-) -> tuple[Metrics, dict]:
-    """Iteration k, from 0: metrics [S], and the rollout's seconds; step: `minibatch_steps`."""
+def iterate(config: Config, learner: Learner, collector, streams, k: int, step) -> Metrics:
+    """Iteration k, from 0: metrics [S]; step: `minibatch_steps`."""
     rollout = collector.collect(config.num_steps, streams["action"])  # (1)
-    policy = learner.policy
-    bootstrap = config.bootstrap_on_truncation
-    batch = make_batch(policy, rollout, config.discount, config.gae_lambda, bootstrap)  # (2)
+    batch = make_batch(learner.policy, rollout, config)  # (2)
     decay = 1 - k / config.iterations if config.anneal_lr else 1.0
     lr = torch.tensor(config.learning_rate * decay)  # (3)
-    active = torch.ones(len(policy.theta))
+    active = torch.ones(len(learner.net.theta))
     metrics = {"kl": torch.zeros(len(active))}
     calls = config.num_minibatches // config.minibatches_per_call
     for _ in range(config.epochs):
         if config.target_kl is not None:
             active = active * (metrics["kl"] <= config.target_kl)  # (4)
-        for part in batch.shuffled(streams["batch"]).chunks(calls):  # (5)
+        for part in batch.minibatches(calls, streams["batch"]):  # (5)
             learner.net, metrics = step(learner.net, lr, active, part)
-    policy.theta.copy_(learner.net.theta)
-    metrics = metrics | {"explained_variance": batch.explained_variance()}
-    return metrics, rollout.seconds
+    learner.policy.theta.copy_(learner.net.theta)
+    metrics["explained_variance"] = batch.explained_variance()
+    return metrics
 
 
-def minibatch_steps(
-    policy: ActorCritic, config: Config, net: Net, lr: Tensor, active: Tensor, part: RolloutBatch
-) -> tuple[Net, Metrics]:
-    """A few minibatches in one call, which a compiler may fuse. Pure."""
+def minibatch_steps(policy: ActorCritic, config: Config, net: Net, lr, active, part) -> Step:
+    """A few minibatches, those of `part`, in one call; `active` [S] as for `descend`. Pure."""
     options = {"max_norm": config.max_grad_norm, "eps": config.adam_eps, "active": active}
     for batch in part.chunks(config.minibatches_per_call):
         if config.normalize_advantage:
@@ -279,12 +262,12 @@ def train(config: Config, run) -> None:
     """Train on `run.task` for all `run.seeds`; `run` logs, evaluates, saves and resumes."""
     envs = run.environments(config.num_envs)
     policy = ActorCritic.of(envs, config, run.streams["init"])
-    scaler = RewardScaler(len(run.seeds), config.num_envs, config.discount, config.normalize_reward)
+    scaler = RewardScaler.of(envs, config)
     learner = Learner(policy, Net.of(policy.theta), scaler)
     collector = Collector(envs, policy, scaler)
     step = run.update(partial(minibatch_steps, policy, config))
     run.begin(learner, train={"train": (config.iterations, config.rollout_size)})
     for k in run.stage("train"):
-        if run.at_boundary:  # a checkpoint is an episode boundary: fresh environments
-            collector.restart(run.streams.integers("environment", config.num_envs))
-        run.log(*iterate(config, learner, collector, run.streams, k, step))
+        collector.restart_at_boundary(run)
+        metrics = iterate(config, learner, collector, run.streams, k, step)
+        run.log(metrics, collector.seconds())

@@ -46,15 +46,15 @@ from torch import Tensor
 from rlsuite.core.conjugate import conjugate_gradients
 from rlsuite.core.networks import ActorCritic
 from rlsuite.core.normalizers import RewardScaler
-from rlsuite.core.optim import Loss, Metrics, Net, descend, gradient
-from rlsuite.core.ranges import (
-    Declared,
+from rlsuite.core.optim import Loss, Metrics, Net, Step, descend, gradient
+from rlsuite.core.ranges import Declared, require_positive, require_whole, require_within
+from rlsuite.core.rollouts import (
+    Collector,
+    RolloutBatch,
+    make_batch,
     require_on_policy,
-    require_positive,
-    require_whole,
-    require_within,
+    standardise,
 )
-from rlsuite.core.rollouts import Collector, RolloutBatch, make_batch, standardise
 
 # ------------------------------------------------------------------------------------- 2. Config
 
@@ -187,24 +187,22 @@ class Learner:
     scaler: RewardScaler
 
 
-def iterate(
-    config: Config, learner: Learner, collector: Collector, streams, product, step
-) -> tuple[Metrics, dict]:
-    """One iteration: metrics [S], and the rollout's seconds.
+def iterate(config: Config, learner: Learner, collector, streams, product, step) -> Metrics:
+    """One iteration: metrics [S].
 
     `product` and `step` are `fisher_vector_product` and `critic_steps`, compiled or not.
     """
     rollout = collector.collect(config.num_steps, streams["action"])  # (1)
     policy = learner.policy
-    bootstrap = config.bootstrap_on_truncation
-    batch = make_batch(policy, rollout, config.discount, config.gae_lambda, bootstrap)  # (2)
+    batch = make_batch(policy, rollout, config)  # (2)
     batch = batch._replace(advantage=standardise(batch.advantage))  # (3)
     actor = policy.theta[:, : policy.actor_size].clone()
     actor, metrics = policy_step(policy, config, actor, batch, product)
     errors = fit_critic(config, learner, batch, streams["batch"], step)
     policy.theta.copy_(torch.cat((actor, learner.critic.theta), 1))
-    metrics = metrics | errors | {"explained_variance": batch.explained_variance()}
-    return metrics, rollout.seconds
+    metrics = metrics | errors
+    metrics["explained_variance"] = batch.explained_variance()
+    return metrics
 
 
 def policy_step(
@@ -229,9 +227,7 @@ def policy_step(
     return new, metrics | {"entropy": entropy, "expected_improvement": expected}
 
 
-def fisher_vector_product(
-    policy: ActorCritic, config: Config, old: Tensor, obs: Tensor, v: Tensor
-) -> Tensor:
+def fisher_vector_product(policy: ActorCritic, config: Config, old, obs, v: Tensor) -> Tensor:
     """(F + damping I) v, [S, P_actor] -> [S, P_actor]; F is the Hessian of mean KL(pi_old || pi).
 
     F = J^T H J: J the Jacobian of the distribution's parameters, H the Hessian of the KL in them.
@@ -276,20 +272,15 @@ def line_search(
     return new, found | {"accepted": accepted.float(), "line_search_tries": tries}
 
 
-def fit_critic(
-    config: Config, learner: Learner, batch: RolloutBatch, rngs: list, step: Callable
-) -> Metrics:
+def fit_critic(config: Config, learner: Learner, batch: RolloutBatch, rngs, step) -> Metrics:
     """Move V towards the targets of the whole batch; the last minibatch's metrics."""
     calls = config.critic_minibatches // config.minibatches_per_call
-    for _ in range(config.critic_epochs):
-        for part in batch.shuffled(rngs).chunks(calls):  # (8)
-            learner.critic, metrics = step(learner.critic, part)
+    for part in batch.minibatches(calls, rngs, config.critic_epochs):  # (8)
+        learner.critic, metrics = step(learner.critic, part)
     return metrics
 
 
-def critic_steps(
-    policy: ActorCritic, config: Config, critic: Net, part: RolloutBatch
-) -> tuple[Net, Metrics]:
+def critic_steps(policy: ActorCritic, config: Config, critic: Net, part: RolloutBatch) -> Step:
     """A few minibatches of regression in one call. Pure."""
     lr, eps = config.critic_lr, config.adam_eps
     for batch in part.chunks(config.minibatches_per_call):
@@ -309,13 +300,13 @@ def train(config: Config, run) -> None:
     """Train on `run.task` for all `run.seeds`; `run` logs, evaluates, saves and resumes."""
     envs = run.environments(config.num_envs)
     policy = ActorCritic.of(envs, config, run.streams["init"])
-    scaler = RewardScaler(len(run.seeds), config.num_envs, config.discount, config.normalize_reward)
+    scaler = RewardScaler.of(envs, config)
     learner = Learner(policy, Net.of(policy.theta[:, policy.actor_size :]), scaler)
     collector = Collector(envs, policy, scaler)
     pure = (partial(f, policy, config) for f in (fisher_vector_product, critic_steps))
     product, step = map(run.update, pure)
     run.begin(learner, train={"train": (config.iterations, config.rollout_size)})
     for _ in run.stage("train"):
-        if run.at_boundary:  # a checkpoint is an episode boundary: fresh environments
-            collector.restart(run.streams.integers("environment", config.num_envs))
-        run.log(*iterate(config, learner, collector, run.streams, product, step))
+        collector.restart_at_boundary(run)
+        metrics = iterate(config, learner, collector, run.streams, product, step)
+        run.log(metrics, collector.seconds())
