@@ -116,16 +116,6 @@ class BoundedActor(nn.Module):
                 x = x if dropout is None else x * dropout[i]
         return x
 
-    def smoothed(self, theta: Tensor, obs: Tensor, noise: Tensor, config, dropout=None) -> Tensor:
-        """TD3's target action: the mean plus clipped noise, within the bounds, [S, B, A].
-
-        `noise` is standard normal; `config` has policy_noise and noise_clip, in half widths.
-        """
-        noise = config.policy_noise * noise
-        noise = noise.clamp(-config.noise_clip, config.noise_clip)
-        action = self.mean(theta, obs, dropout)
-        return self.clip_action(action + self.half_width * noise)
-
     def clip_action(self, action: Tensor, margin: float = 0.0) -> Tensor:
         """Actions [S, B, A] clipped to their bounds, from which they keep `margin` half widths."""
         half_width = self.half_width * (1 - margin)

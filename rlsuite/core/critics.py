@@ -16,11 +16,6 @@ def critic_loss(value: Tensor, target: Tensor) -> Tensor:
     return (value - target).square().mean(1)
 
 
-def mean_size(value: Tensor) -> Tensor:
-    """mean |Q| of a batch, a number and no function; at least 1e-8. [S, B] -> [S]."""
-    return value.abs().mean(1).detach().clamp(min=1e-8)
-
-
 class Critics:
     """Networks Q(s, a) of equal width.
 

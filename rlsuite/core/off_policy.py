@@ -47,6 +47,11 @@ class ReplayCollector:
         self.first = np.ones(env_seeds.shape, bool)
         self.behaviour.reset(self.first)
 
+    def restart_at_boundary(self, run) -> None:
+        """Fresh environments where a stage of `run` begins, and after each checkpoint."""
+        if run.at_boundary:
+            self.restart(run.streams.integers("environment", self.envs.num_envs))
+
     def step(self, rngs: Rngs) -> None:
         """One step of every environment with the policy as it is now, sampled."""
         start = perf_counter()
@@ -91,6 +96,32 @@ class ReplayCollector:
         self.obs, self.first = after.obs, ended
         self._seconds["physics"] += stepped - chosen
         self._seconds["inference"] += chosen - start + perf_counter() - stepped
+
+
+class ReplaySettings:
+    """What follows from settings that every Config has which learns from replay.
+
+    `cycles` are of policy_delay gradient steps, which come in one call.
+    """
+
+    @property
+    def iterations(self) -> int:
+        return self.env_steps // self.steps_per_iteration
+
+    @property
+    def steps_of_each(self) -> int:
+        """Steps of each environment, per iteration."""
+        return self.steps_per_iteration // self.num_envs
+
+    @property
+    def cycles(self) -> int:
+        """Per iteration."""
+        return round(self.updates_per_step * self.steps_per_iteration) // self.policy_delay
+
+    def cycles_after(self, i: int) -> int:
+        """How many are due after step i of an iteration, from 0: they spread evenly over it."""
+        cycles, steps = self.cycles, self.steps_of_each
+        return (i + 1) * cycles // steps - i * cycles // steps
 
 
 def require_off_policy(config: object, *periods: str, cycle: str = "policy_delay") -> None:

@@ -24,6 +24,18 @@ from rlsuite.core.normalizers import RewardScaler
 from rlsuite.core.ranges import require_choice, require_whole, require_within
 
 
+class RolloutSettings:
+    """What follows from settings that every Config has which collects rollouts."""
+
+    @property
+    def rollout_size(self) -> int:
+        return self.num_envs * self.num_steps
+
+    @property
+    def iterations(self) -> int:
+        return self.env_steps // self.rollout_size
+
+
 @dataclass
 class Rollout:
     obs: np.ndarray

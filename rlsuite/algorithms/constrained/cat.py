@@ -49,6 +49,7 @@ from rlsuite.core.rollouts import (
     Collector,
     Rollout,
     RolloutBatch,
+    RolloutSettings,
     approximate_kl,
     clipped_surrogate,
     make_batch,
@@ -64,7 +65,7 @@ SLOWEST, FASTEST, LR_FACTOR = 1e-6, 1e-2, 1.5  # of the adaptive learning rate
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(RolloutSettings):
     p_final: float = 0.25  # p_max of soft columns at the end of a run [code]
     scale_decay: float = 0.95  # tau of the running maxima; more for few environments [code]
     reward_shift: float = 0.0  # added to each reward, so that none is below zero [ours]
@@ -110,14 +111,6 @@ class Config:
         rows = self.rollout_size // self.num_minibatches
         counts = self.env_steps, self.gradient_steps
         return Declared(self.hidden, rows, *counts, ("learning_rate",), self.num_envs)
-
-    @property
-    def rollout_size(self) -> int:
-        return self.num_envs * self.num_steps
-
-    @property
-    def iterations(self) -> int:
-        return self.env_steps // self.rollout_size
 
     @property
     def gradient_steps(self) -> int:

@@ -46,6 +46,7 @@ from rlsuite.core.ranges import Declared, require_positive, require_whole, requi
 from rlsuite.core.rollouts import (
     Collector,
     RolloutBatch,
+    RolloutSettings,
     clipped_surrogate,
     require_on_policy,
     squared_error,
@@ -56,7 +57,7 @@ from rlsuite.core.rollouts import (
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(RolloutSettings):
     multiplier_lr: float = 0.035  # of Adam on lambda: about its step [OmniSafe]
     multiplier_init: float = 0.001  # lambda of the first iteration, before its step [OmniSafe]
     cost_window: int = 100  # finished episodes whose mean cost moves lambda [OmniSafe]
@@ -92,14 +93,6 @@ class Config:
         rates = ("multiplier_lr", "actor_lr", "critic_lr")
         counts = self.env_steps, self.gradient_steps
         return Declared(self.hidden, rows, *counts, rates, self.num_envs)
-
-    @property
-    def rollout_size(self) -> int:
-        return self.num_envs * self.num_steps
-
-    @property
-    def iterations(self) -> int:
-        return self.env_steps // self.rollout_size
 
     @property
     def gradient_steps(self) -> int:

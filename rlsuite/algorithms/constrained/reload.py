@@ -52,6 +52,7 @@ from rlsuite.core.ranges import Declared, require_positive, require_whole, requi
 from rlsuite.core.rollouts import (
     Collector,
     RolloutBatch,
+    RolloutSettings,
     clipped_surrogate,
     require_on_policy,
     squared_error,
@@ -61,7 +62,7 @@ from rlsuite.core.rollouts import (
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(RolloutSettings):
     optimism: float = 1.0  # b of both players; 0 is gradient descent-ascent [paper]
     multiplier_lr: float = 0.3  # eta_mu of plain descent [ours: 0.1 to 0.3 on means per step]
     multiplier_init: float = 0.0  # mu of the first iteration [ours]
@@ -98,14 +99,6 @@ class Config:
         rates = ("multiplier_lr", "actor_lr", "critic_lr")
         counts = self.env_steps, self.gradient_steps
         return Declared(self.hidden, rows, *counts, rates, self.num_envs)
-
-    @property
-    def rollout_size(self) -> int:
-        return self.num_envs * self.num_steps
-
-    @property
-    def iterations(self) -> int:
-        return self.env_steps // self.rollout_size
 
     @property
     def gradient_steps(self) -> int:

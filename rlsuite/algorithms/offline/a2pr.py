@@ -49,7 +49,7 @@ from rlsuite.core.buffers import (
     require_delayed,
     require_offline,
 )
-from rlsuite.core.critics import Critics, StateValue, critic_loss, mean_size
+from rlsuite.core.critics import Critics, StateValue, critic_loss
 from rlsuite.core.optim import Loss, Net, descend, polyak
 from rlsuite.core.ranges import (
     Declared,
@@ -59,6 +59,7 @@ from rlsuite.core.ranges import (
     require_within,
 )
 from rlsuite.core.seed_random import SeedRandom
+from rlsuite.core.td3 import mean_size, target_action
 from rlsuite.core.vae import ActionVAE
 
 # ------------------------------------------------------------------------------------- 2. Config
@@ -189,7 +190,7 @@ def critic_step(setup: Setup, state: State, batch, noise) -> tuple:
     """A step of the critics, then one of V; "values" is V(s) [S, B] as it was before."""
     config, policy, critics, values, _ = setup
     lr, discount = config.critic_lr, config.discount
-    action = policy.smoothed(state.actor_target, batch.next_obs, noise, config)  # (2)
+    action = target_action(policy, state.actor_target, batch.next_obs, noise, config)  # (2)
     y = critics.target(state.critic_target, batch, action, discount)  # (3)
     critic, metrics = descend(state.critic, lr, critics.error, batch, y)  # (4)
     own = critics.target(critic.theta, batch, action, discount)

@@ -45,21 +45,16 @@ from torch import Tensor
 from rlsuite.core.actors import BoundedActor
 from rlsuite.core.buffers import (
     ReplayBuffer,
-    TransitionBatch,
     chunks,
     require_delayed,
     require_offline,
 )
-from rlsuite.core.critics import Critics, mean_size
+from rlsuite.core.critics import Critics
 from rlsuite.core.optim import Loss, Metrics, Net, descend, polyak
-from rlsuite.core.ranges import (
-    Declared,
-    require_choice,
-    require_positive,
-    require_within,
-)
+from rlsuite.core.ranges import Declared, require_choice, require_positive, require_within
 from rlsuite.core.seed_random import SeedRandom
 from rlsuite.core.squashed import SquashedActor
+from rlsuite.core.td3 import mean_size, target_action
 from rlsuite.core.weights import EQUAL, regression_loss, regression_weights
 from rlsuite.envs.faults import warn_once
 
@@ -176,7 +171,7 @@ class Learner:
     rng: SeedRandom
 
 
-def draw(config: Config, learner: Learner, scale: float) -> tuple[TransitionBatch, Tensor, Tensor]:
+def draw(config: Config, learner: Learner, scale: float) -> tuple:
     """Transitions of one cycle; normal numbers [S, B, A] for its targets, and for its actors."""
     policy, size = learner.policy, config.batch_size
     batch = learner.buffer.sample(size * config.policy_freq)  # (1)
@@ -184,7 +179,8 @@ def draw(config: Config, learner: Learner, scale: float) -> tuple[TransitionBatc
     action = policy.clip_action(batch.action, config.action_margin)
     batch = batch._replace(reward=scale * batch.reward, action=action)
     own = 2 * size if config.base == "awac" else 0
-    noise = learner.rng.normal(action.shape[1] + own, policy.action_size)
+    count = action.shape[1] + own
+    noise = learner.rng.normal(count, policy.action_size)
     return batch, noise[:, own:], noise[:, :own]
 
 
@@ -193,7 +189,7 @@ def next_action(policy: BoundedActor, config: Config, actor: Tensor, obs, noise)
     if config.base == "awac":
         action, _ = policy.distribution(actor, obs).sample(noise)
         return policy.to_box(action)
-    return policy.smoothed(actor, obs, noise, config)  # (2)
+    return target_action(policy, actor, obs, noise, config)  # (2)
 
 
 def mcep_cycle(
@@ -203,7 +199,8 @@ def mcep_cycle(
     critic, lr = state.critic, config.critic_lr
     slow_actor, slow_critic = state.actor_target, state.critic_target
     parts = chunks(batch, config.policy_freq)
-    for part, draws in zip(parts, noise.chunk(len(parts), 1), strict=True):
+    noises = noise.chunk(len(parts), 1)
+    for part, draws in zip(parts, noises, strict=True):
         action = next_action(policy, config, slow_actor, part.next_obs, draws)
         y = critics.target(slow_critic, part, action, config.discount)  # (3)
         critic, metrics = descend(critic, lr, critics.error, part, y)  # (4)
@@ -239,7 +236,8 @@ def td3_bc_actors(
     given = "evaluation", config.evaluation_alpha, n
     evaluation, more = descend(state.evaluation, lr, loss, *given)  # (8)
     target = polyak(state.actor_target, actor.theta, config.polyak)  # (9)
-    state = State(actor, evaluation, state.critic, target, state.critic_target, n)
+    state = state._replace(actor=actor, evaluation=evaluation)
+    state = state._replace(actor_target=target, error=n)
     return state, metrics | more
 
 
@@ -270,7 +268,8 @@ def awac_actors(
         c, _ = pi.sample(for_c)
         value = critics.values(critic, obs, policy.to_box(c)).mean(1)
         log_prob = pi.log_prob(logged)
-        total = ascent_loss(value, log_prob, config.evaluation_lambda, config.max_value)
+        limits = config.evaluation_lambda, config.max_value
+        total = ascent_loss(value, log_prob, *limits)
         saturated = (pi.mode().abs() > 0.95).to(total.dtype)
         metrics = {"evaluation_loss": total, "evaluation_q": value.mean(1)}
         metrics["log_std"] = pi.log_std.mean((1, 2))
@@ -301,7 +300,8 @@ def start(config: Config, run, data) -> tuple[Learner, Critics]:
     one = actor.theta.new_ones(len(rngs))
     state = State(actor, evaluation, critic, *slow, one)
     buffer = ReplayBuffer.of_data(data, run.random("batch"))
-    return Learner(policy, target, state, buffer, run.random("action")), critics
+    learner = Learner(policy, target, state, buffer, run.random("action"))
+    return learner, critics
 
 
 def train(config: Config, run) -> None:

@@ -47,11 +47,12 @@ from rlsuite.core.buffers import (
     require_delayed,
     require_offline,
 )
-from rlsuite.core.critics import Critics, critic_loss, mean_size
+from rlsuite.core.critics import Critics, critic_loss
 from rlsuite.core.optim import Metrics, Net, Step, descend, polyak
 from rlsuite.core.ranges import Declared, RunFolder, require_positive, require_whole, require_within
 from rlsuite.core.replay import Explorer
 from rlsuite.core.seed_random import SeedRandom
+from rlsuite.core.td3 import State, mean_size, target_action
 from rlsuite.core.vae import ActionVAE, kl_to_prior
 
 # ------------------------------------------------------------------------------------- 2. Config
@@ -175,15 +176,6 @@ OBJECTIVES = (critic_loss, policy_loss)
 # ------------------------------------------------------------------------------------- 6. Update
 
 
-class State(NamedTuple):
-    """All that a step changes, one row per seed."""
-
-    actor: Net
-    critic: Net  # both critics
-    actor_target: Tensor  # [S, P_actor]
-    critic_target: Tensor  # [S, 2 P_critic]
-
-
 class Noise(NamedTuple):
     """What one actor cycle of F critic steps draws."""
 
@@ -213,16 +205,19 @@ def fit_density(config: Config, learner: Learner, fit: Callable) -> Metrics:
 def draw_pairs(config: Config, learner: Learner) -> tuple[TransitionBatch, Tensor]:
     """What a step of the VAE takes: transitions, and standard normal numbers [S, B, 2 A]."""
     rows, policy = config.batch_size, learner.policy
-    batch = learner.buffer.sample(rows).standardized(policy.normalizer)
+    batch = learner.buffer.sample(rows)
+    batch = batch.standardized(policy.normalizer)
     return batch, learner.rng.normal(rows, 2 * policy.action_size)
 
 
 def density_step(density: ActionVAE, config: Config, net: Net, batch, noise: Tensor) -> Step:
     """One step of the VAE. Pure."""
+    obs, action = batch.obs, batch.action
 
     def loss(theta):
-        rebuilt = density.rebuild(theta, batch.obs, batch.action, noise)
-        error = density_error(batch.action, *rebuilt, config.density_beta).mean(1)
+        rebuilt = density.rebuild(theta, obs, action, noise)
+        error = density_error(action, *rebuilt, config.density_beta)
+        error = error.mean(1)
         return error, {"density_error": error}
 
     return descend(net, config.density_lr, loss)
@@ -246,10 +241,11 @@ def iterate(config: Config, learner: Learner, update: Callable, explore=None) ->
 
 def draw(config: Config, learner: Learner) -> tuple[TransitionBatch, Noise]:
     """Transitions of one actor cycle, and all its random numbers."""
-    batch = learner.buffer.sample(config.batch_size * config.policy_freq)  # (2)
+    rows = config.batch_size * config.policy_freq
+    batch = learner.buffer.sample(rows)  # (2)
     batch = batch.standardized(learner.policy.normalizer)
-    shifted = batch._replace(reward=batch.reward + config.reward_shift)
-    return shifted, draw_noise(config, learner.policy, learner.rng)
+    batch = batch._replace(reward=batch.reward + config.reward_shift)
+    return batch, draw_noise(config, learner.policy, learner.rng)
 
 
 def draw_noise(config: Config, policy: BoundedActor, rng: SeedRandom) -> Noise:
@@ -264,8 +260,11 @@ def dropout_masks(config: Config, rng: SeedRandom) -> list[tuple[Tensor, ...] | 
     passes, keep = config.policy_freq + 1, 1 - config.dropout
     if not config.dropout:
         return [None] * passes
-    draws = [rng.uniform(passes, config.batch_size, width) for width in config.hidden]
-    layers = [(x < keep).float().transpose(0, 1) / keep for x in draws]
+    layers = []
+    for width in config.hidden:
+        drawn = rng.uniform(passes, config.batch_size, width)
+        mask = (drawn < keep).float() / keep
+        layers.append(mask.transpose(0, 1))
     return list(zip(*layers, strict=True))
 
 
@@ -273,9 +272,10 @@ def target_value(
     policy: BoundedActor, critics: Critics, config: Config, state: State, batch, noise, dropout
 ) -> Tensor:
     """y [S, B], from standard normal `noise` [S, B, A] and masks of pi's hidden layers."""
-    target = state.actor_target
-    action = policy.smoothed(target, batch.next_obs, noise, config, dropout)  # (3)
-    return critics.target(state.critic_target, batch, action, config.discount)  # (4)
+    actor, critic = state.actor_target, state.critic_target
+    given = batch.next_obs, noise, config, dropout
+    action = target_action(policy, actor, *given)  # (3)
+    return critics.target(critic, batch, action, config.discount)  # (4)
 
 
 def actor_cycle(
@@ -291,7 +291,8 @@ def actor_cycle(
     obs = parts[-1].obs
     draws = noise.target.chunk(len(parts), 1)
     # critics
-    for part, normal, masks in zip(parts, draws, noise.dropout[:-1], strict=True):
+    passes = zip(parts, draws, noise.dropout[:-1], strict=True)
+    for part, normal, masks in passes:
         y = target_value(policy, critics, config, state, part, normal, masks)
         critic, metrics = descend(critic, config.critic_lr, critics.error, part, y)  # (5)
 
@@ -302,7 +303,8 @@ def actor_cycle(
         rebuilt = density.rebuild(fitted, obs, action, noise.latent)
         error = density_error(action, *rebuilt, config.density_beta)
         total = policy_loss(value, error, weight, config.normalize_q)  # (6)
-        return total, {"policy_loss": total, "density_error": error.mean(1)}
+        metrics = {"policy_loss": total, "density_error": error.mean(1)}
+        return total, metrics
 
     actor, more = descend(actor, config.actor_lr, loss)  # (7)
     # targets
@@ -314,8 +316,8 @@ def actor_cycle(
 def explore(config: Config, explorer: Explorer, rngs: list, count: int) -> float:
     """`count` steps of pi plus noise in every environment; lambda's factor after them."""
     explorer.step(count, config.exploration_noise, rngs)  # (9)
-    collected = explorer.buffer.added
-    return max(config.support_weight_floor, 1 - collected / config.cooling_steps)  # (10)
+    factor = 1 - explorer.buffer.added / config.cooling_steps
+    return max(config.support_weight_floor, factor)  # (10)
 
 
 # -------------------------------------------------------------------------------------- 7. Train
@@ -324,18 +326,20 @@ def explore(config: Config, explorer: Explorer, rngs: list, count: int) -> float
 def start(config: Config, run, data) -> tuple[Learner, Networks]:
     """All networks, fresh, but for the VAE of another run where `config.density` names one."""
     rngs, device = run.streams["init"], run.device
-    policy = BoundedActor.for_data(data, config, device, rngs, last=config.actor_last)
+    last = config.actor_last
+    policy = BoundedActor.for_data(data, config, device, rngs, last=last)
     critics = Critics(data.obs_size, policy.action_size, config.hidden)
-    critic = Net.of(critics.initial(rngs, last=config.critic_last).to(device))
+    critic = critics.initial(rngs, last=config.critic_last)
     density = ActionVAE(policy, data.obs_size, config.density_hidden)
     if config.density:
-        fitted = run.artifact(config.density, "density", density.layout, **fitted_with(config))
+        made = fitted_with(config)
+        fitted = run.artifact(config.density, "density", density.layout, **made)
     else:
         fitted = density.initial(rngs)
-    actor = Net.of(policy.theta)
-    state = State(actor, critic, actor.theta.clone(), critic.theta.clone())
-    buffer = ReplayBuffer.of_data(data, run.random("batch"), capacity=config.online_steps)
-    learner = Learner(policy, Net.of(fitted.to(device)), state, buffer, run.random("action"))
+    state = State.of(policy.theta, critic.to(device))
+    fitted, capacity = Net.of(fitted.to(device)), config.online_steps
+    buffer = ReplayBuffer.of_data(data, run.random("batch"), capacity=capacity)
+    learner = Learner(policy, fitted, state, buffer, run.random("action"))
     return learner, Networks(policy, critics, density)
 
 
@@ -349,7 +353,8 @@ def train(config: Config, run) -> None:
     learner, nets = start(config, run, run.data())
     policy, _, density = nets
     step = partial(density_step, density, config)
-    fit = run.update(step, partial(draw_pairs, config, learner), config.density_steps)
+    pairs = partial(draw_pairs, config, learner)
+    fit = run.update(step, pairs, config.density_steps)
     cycle = partial(actor_cycle, nets, config)
     update = run.update(cycle, partial(draw, config, learner))
     fitting = config.stage(0 if config.density else config.density_steps)
@@ -358,7 +363,8 @@ def train(config: Config, run) -> None:
     if config.online_steps:
         explorer = Explorer(run.environments(1), policy, learner.buffer)
         exploring = partial(explore, config, explorer, run.streams["action"])
-    run.begin(learner, prepare={"density": fitting}, train={"offline": offline, "online": online})
+    stages = {"offline": offline, "online": online}
+    run.begin(learner, prepare={"density": fitting}, train=stages)
     for _ in run.stage("density"):
         run.log(fit_density(config, learner, fit))
     if not config.density:

@@ -27,7 +27,6 @@ except that mean |Q_1| is at least 1e-8. Critics and targets are not part of the
 import math
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
 
 from torch import Tensor
 
@@ -39,14 +38,11 @@ from rlsuite.core.buffers import (
     require_delayed,
     require_offline,
 )
-from rlsuite.core.critics import Critics, critic_loss, mean_size
-from rlsuite.core.optim import Metrics, Net, descend, polyak
-from rlsuite.core.ranges import (
-    Declared,
-    require_positive,
-    require_within,
-)
+from rlsuite.core.critics import Critics, critic_loss
+from rlsuite.core.optim import Metrics, descend, polyak
+from rlsuite.core.ranges import Declared, require_positive, require_within
 from rlsuite.core.seed_random import SeedRandom
+from rlsuite.core.td3 import State, mean_size, target_action
 
 # ------------------------------------------------------------------------------------- 2. Config
 
@@ -104,15 +100,6 @@ OBJECTIVES = (critic_loss, policy_loss)
 # ------------------------------------------------------------------------------------- 6. Update
 
 
-class State(NamedTuple):
-    """All that a step changes, one row per seed."""
-
-    actor: Net
-    critic: Net  # both critics
-    actor_target: Tensor  # [S, P_actor]
-    critic_target: Tensor  # [S, 2 P_critic]
-
-
 @dataclass
 class Learner:
     """Everything that training changes, and so everything that a checkpoint holds."""
@@ -125,7 +112,8 @@ class Learner:
 
 def draw(config: Config, learner: Learner) -> tuple[TransitionBatch, Tensor]:
     """Transitions of one cycle, and standard normal numbers [S, F B, A] for its targets."""
-    batch = learner.buffer.sample(config.batch_size * config.policy_freq)  # (1)
+    rows = config.batch_size * config.policy_freq
+    batch = learner.buffer.sample(rows)  # (1)
     batch = batch.standardized(learner.policy.normalizer)
     return batch, learner.rng.normal(*batch.action.shape[1:])
 
@@ -134,8 +122,9 @@ def target_value(
     policy: BoundedActor, critics: Critics, config: Config, state: State, batch, noise
 ) -> Tensor:
     """y [S, B], from standard normal `noise` [S, B, A]."""
-    action = policy.smoothed(state.actor_target, batch.next_obs, noise, config)  # (2)
-    return critics.target(state.critic_target, batch, action, config.discount)  # (3)
+    actor, critic = state.actor_target, state.critic_target
+    action = target_action(policy, actor, batch.next_obs, noise, config)  # (2)
+    return critics.target(critic, batch, action, config.discount)  # (3)
 
 
 def actor_cycle(
@@ -146,7 +135,8 @@ def actor_cycle(
     parts = chunks(batch, config.policy_freq)
     last = parts[-1]
     # critics
-    for part, draws in zip(parts, noise.chunk(len(parts), 1), strict=True):
+    noises = noise.chunk(len(parts), 1)
+    for part, draws in zip(parts, noises, strict=True):
         y = target_value(policy, critics, config, state, part, draws)
         critic, metrics = descend(critic, config.critic_lr, critics.error, part, y)  # (4)
 
@@ -173,14 +163,14 @@ def train(config: Config, run) -> None:
     data, rngs = run.data(), run.streams["init"]
     policy = BoundedActor.for_data(data, config, run.device, rngs)
     critics = Critics(data.obs_size, policy.action_size, config.hidden)
-    actor, critic = Net.of(policy.theta), Net.of(critics.initial(rngs).to(run.device))
-    state = State(actor, critic, actor.theta.clone(), critic.theta.clone())
+    state = State.of(policy.theta, critics.initial(rngs).to(run.device))
     buffer = ReplayBuffer.of_data(data, run.random("batch"))
     learner = Learner(policy, state, buffer, run.random("action"))
     cycle = partial(actor_cycle, policy, critics, config)
     update = run.update(cycle, partial(draw, config, learner))
     each = config.steps_per_iteration
-    run.begin(learner, train={"offline": (config.gradient_steps // each, each)})
+    stages = {"offline": (config.gradient_steps // each, each)}
+    run.begin(learner, train=stages)
     for _ in run.stage("offline"):
         for _ in range(each // config.policy_freq):
             learner.state, metrics = update(learner.state)

@@ -30,6 +30,7 @@ learning rate among its tricks, the code keeps it constant: as here.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -43,6 +44,7 @@ from rlsuite.core.ranges import Declared, require_positive, require_whole
 from rlsuite.core.rollouts import (
     Collector,
     RolloutBatch,
+    RolloutSettings,
     make_batch,
     require_on_policy,
     squared_error,
@@ -53,7 +55,7 @@ from rlsuite.core.rollouts import (
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(RolloutSettings):
     policy_steps: int = 10  # m, full-batch steps per iteration [paper: best; code's example]
     actor_lr: float = 3e-4  # of Adam, constant [code]
     max_grad_norm: float = 0.5  # of the actor [code]
@@ -88,14 +90,6 @@ class Config:
         rates = ("actor_lr", "critic_lr")
         counts = self.env_steps, self.gradient_steps
         return Declared(self.hidden, rows, *counts, rates, self.num_envs)
-
-    @property
-    def rollout_size(self) -> int:
-        return self.num_envs * self.num_steps
-
-    @property
-    def iterations(self) -> int:
-        return self.env_steps // self.rollout_size
 
     @property
     def gradient_steps(self) -> int:
@@ -146,6 +140,14 @@ def step_size(k: int, iterations: int) -> float:
     return 1 - (k - 1) / iterations
 
 
+def critic_error(theta: Tensor, policy: ActorCritic, config: Config, batch: RolloutBatch) -> Loss:
+    """The clipped squared error of V [S], and the same as a metric."""
+    value = policy.value(theta, batch.obs)
+    clip = config.value_clip
+    error = squared_error(value, batch.old_value, batch.target, clip)
+    return error, {"value_loss": error}
+
+
 OBJECTIVES = (surrogate, mirror_descent, squared_error)
 
 # ------------------------------------------------------------------------------------- 6. Update
@@ -161,7 +163,9 @@ class Learner:
     scaler: RewardScaler
 
 
-def iterate(config: Config, learner: Learner, collector, streams, k: int, steps) -> Metrics:
+def iterate(
+    config: Config, learner: Learner, collector: Collector, streams, k: int, steps: list
+) -> Metrics:
     """Iteration k, from 0: metrics [S]."""
     ascend, regress = steps  # `policy_step` and `critic_steps`, compiled or not
     rollout = collector.collect(config.num_steps, streams["action"])  # (1)
@@ -173,14 +177,17 @@ def iterate(config: Config, learner: Learner, collector, streams, k: int, steps)
     for _ in range(config.policy_steps):
         learner.actor, metrics = ascend(learner.actor, old, kl_coef, batch)
     errors = fit_critic(config, learner, batch, streams["batch"], regress)
-    policy.theta.copy_(torch.cat((learner.actor.theta, learner.critic.theta), 1))
+    theta = learner.actor.theta, learner.critic.theta
+    policy.theta.copy_(torch.cat(theta, 1))
     metrics = metrics | errors
     metrics["explained_variance"] = batch.explained_variance()
     metrics["kl_coef"] = kl_coef.expand(len(old))
     return metrics
 
 
-def policy_step(policy: ActorCritic, config: Config, actor: Net, old, kl_coef, batch) -> Step:
+def policy_step(
+    policy: ActorCritic, config: Config, actor: Net, old: Tensor, kl_coef, batch
+) -> Step:
     """One ascent step on Psi with all M transitions; `old` [S, P_actor] are pi_k's parameters."""
 
     def loss(theta):
@@ -195,7 +202,9 @@ def policy_step(policy: ActorCritic, config: Config, actor: Net, old, kl_coef, b
     return descend(actor, config.actor_lr, loss, **options)  # (5)
 
 
-def fit_critic(config: Config, learner: Learner, batch: RolloutBatch, rngs, step) -> Metrics:
+def fit_critic(
+    config: Config, learner: Learner, batch: RolloutBatch, rngs: list, step: Callable
+) -> Metrics:
     """Move V towards the targets of the whole batch; the last minibatch's metrics."""
     calls = config.critic_minibatches // config.minibatches_per_call
     for part in batch.minibatches(calls, rngs, config.critic_epochs):  # (6)
@@ -207,14 +216,9 @@ def critic_steps(policy: ActorCritic, config: Config, critic: Net, part: Rollout
     """A few minibatches of regression in one call. Pure."""
     lr, eps = config.critic_lr, config.critic_adam_eps
     for batch in part.chunks(config.minibatches_per_call):
-        critic, metrics = descend(critic, lr, critic_error, policy, config, batch, eps=eps)  # (7)
+        given = policy, config, batch
+        critic, metrics = descend(critic, lr, critic_error, *given, eps=eps)  # (7)
     return critic, metrics
-
-
-def critic_error(theta: Tensor, policy: ActorCritic, config: Config, batch: RolloutBatch) -> Loss:
-    value = policy.value(theta, batch.obs)
-    error = squared_error(value, batch.old_value, batch.target, config.value_clip)
-    return error, {"value_loss": error}
 
 
 # -------------------------------------------------------------------------------------- 7. Train
@@ -228,9 +232,10 @@ def train(config: Config, run) -> None:
     actor, critic = policy.theta.tensor_split([policy.actor_size], 1)
     learner = Learner(policy, Net.of(actor), Net.of(critic), scaler)
     collector = Collector(envs, policy, scaler)
-    pure = (partial(function, policy, config) for function in (policy_step, critic_steps))
-    steps = list(map(run.update, pure))
-    run.begin(learner, train={"train": (config.iterations, config.rollout_size)})
+    functions = policy_step, critic_steps
+    steps = [run.update(partial(each, policy, config)) for each in functions]
+    stages = {"train": (config.iterations, config.rollout_size)}
+    run.begin(learner, train=stages)
     for k in run.stage("train"):
         collector.restart_at_boundary(run)
         metrics = iterate(config, learner, collector, run.streams, k, steps)

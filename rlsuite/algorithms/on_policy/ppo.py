@@ -31,6 +31,7 @@ third variant) and estimates the KL from the samples, without bias, where the pa
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -44,6 +45,7 @@ from rlsuite.core.ranges import Declared, require_choice, require_positive, requ
 from rlsuite.core.rollouts import (
     Collector,
     RolloutBatch,
+    RolloutSettings,
     approximate_kl,
     clipped_surrogate,
     make_batch,
@@ -56,7 +58,7 @@ from rlsuite.core.rollouts import (
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(RolloutSettings):
     objective: str = "clip"  # clip [paper; ppo2; CleanRL], kl [paper] or drift [arXiv 2210.05639]
     clip: float = 0.2  # eps of the ratio's interval [paper; ppo2; CleanRL]
     kl_coef: float = 3.0  # weight of objective="kl"'s penalty [paper: best of 0.3, 1, 3 and 10]
@@ -99,14 +101,6 @@ class Config:
         rows = self.rollout_size // self.num_minibatches
         counts = self.env_steps, self.gradient_steps
         return Declared(self.hidden, rows, *counts, ("learning_rate",), self.num_envs)
-
-    @property
-    def rollout_size(self) -> int:
-        return self.num_envs * self.num_steps
-
-    @property
-    def iterations(self) -> int:
-        return self.env_steps // self.rollout_size
 
     @property
     def gradient_steps(self) -> int:
@@ -192,6 +186,21 @@ def policy_loss(config: Config, log_ratio: Tensor, advantage: Tensor) -> Tensor:
     return drift_surrogate(log_ratio, advantage)
 
 
+def loss(theta: Tensor, policy: ActorCritic, config: Config, batch: RolloutBatch) -> Loss:
+    """L = L_pi - c_H H + c_V L_V, equation 9 to minimise: [S], and its parts."""
+    pi = policy.distribution(theta, batch.obs)
+    value = policy.value(theta, batch.obs)
+    log_ratio = pi.log_prob(batch.action) - batch.old_log_prob
+    surrogate = policy_loss(config, log_ratio, batch.advantage)
+    error = value_loss(value, batch.old_value, batch.target, config.value_clip)
+    entropy = pi.entropy().mean(1)
+    total = surrogate - config.entropy_coef * entropy + config.value_coef * error
+    metrics = {"policy_loss": surrogate, "value_loss": error, "entropy": entropy}
+    metrics["kl"] = approximate_kl(log_ratio)
+    metrics["clip_fraction"] = clip_fraction(log_ratio, config.clip)
+    return total, metrics
+
+
 SURROGATES = {
     "clip": clipped_surrogate,
     "kl": penalised_surrogate,
@@ -211,7 +220,9 @@ class Learner:
     scaler: RewardScaler
 
 
-def iterate(config: Config, learner: Learner, collector, streams, k: int, step) -> Metrics:
+def iterate(
+    config: Config, learner: Learner, collector: Collector, streams, k: int, step: Callable
+) -> Metrics:
     """Iteration k, from 0: metrics [S]; step: `minibatch_steps`."""
     rollout = collector.collect(config.num_steps, streams["action"])  # (1)
     batch = make_batch(learner.policy, rollout, config)  # (2)
@@ -230,29 +241,17 @@ def iterate(config: Config, learner: Learner, collector, streams, k: int, step) 
     return metrics
 
 
-def minibatch_steps(policy: ActorCritic, config: Config, net: Net, lr, active, part) -> Step:
-    """A few minibatches, those of `part`, in one call; `active` [S] as for `descend`. Pure."""
-    options = {"max_norm": config.max_grad_norm, "eps": config.adam_eps, "active": active}
+def minibatch_steps(
+    policy: ActorCritic, config: Config, net: Net, lr: Tensor, active: Tensor, part: RolloutBatch
+) -> Step:
+    """A few minibatches in one call, which a compiler may fuse. Pure."""
+    options = {"max_norm": config.max_grad_norm, "eps": config.adam_eps}
+    options["active"] = active
     for batch in part.chunks(config.minibatches_per_call):
         if config.normalize_advantage:
             batch = batch._replace(advantage=standardise(batch.advantage))  # (6)
         net, metrics = descend(net, lr, loss, policy, config, batch, **options)  # (7)
     return net, metrics
-
-
-def loss(theta: Tensor, policy: ActorCritic, config: Config, batch: RolloutBatch) -> Loss:
-    """L = L_pi - c_H H + c_V L_V [S], and its parts."""
-    pi = policy.distribution(theta, batch.obs)
-    value = policy.value(theta, batch.obs)
-    log_ratio = pi.log_prob(batch.action) - batch.old_log_prob
-    surrogate = policy_loss(config, log_ratio, batch.advantage)
-    error = value_loss(value, batch.old_value, batch.target, config.value_clip)
-    entropy = pi.entropy().mean(1)
-    total = surrogate - config.entropy_coef * entropy + config.value_coef * error
-    metrics = {"policy_loss": surrogate, "value_loss": error, "entropy": entropy}
-    metrics["kl"] = approximate_kl(log_ratio)
-    metrics["clip_fraction"] = clip_fraction(log_ratio, config.clip)
-    return total, metrics
 
 
 # -------------------------------------------------------------------------------------- 7. Train
@@ -266,7 +265,8 @@ def train(config: Config, run) -> None:
     learner = Learner(policy, Net.of(policy.theta), scaler)
     collector = Collector(envs, policy, scaler)
     step = run.update(partial(minibatch_steps, policy, config))
-    run.begin(learner, train={"train": (config.iterations, config.rollout_size)})
+    stages = {"train": (config.iterations, config.rollout_size)}
+    run.begin(learner, train=stages)
     for k in run.stage("train"):
         collector.restart_at_boundary(run)
         metrics = iterate(config, learner, collector, run.streams, k, step)

@@ -51,6 +51,7 @@ from rlsuite.core.ranges import Declared, require_positive, require_whole, requi
 from rlsuite.core.rollouts import (
     Collector,
     RolloutBatch,
+    RolloutSettings,
     make_batch,
     require_on_policy,
     standardise,
@@ -60,7 +61,7 @@ from rlsuite.core.rollouts import (
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(RolloutSettings):
     max_kl: float = 0.01  # delta, nats, summed over actions, mean over states [paper; baselines]
     cg_iterations: int = 25  # conjugate-gradient steps [zoo MuJoCo; sb3-contrib 15; baselines 10]
     cg_damping: float = 0.1  # added to F's diagonal [baselines; sb3-contrib: 0.1 per action]
@@ -100,14 +101,6 @@ class Config:
         rows = self.rollout_size // self.critic_minibatches
         counts = self.env_steps, self.gradient_steps
         return Declared(self.hidden, rows, *counts, ("critic_lr",), self.num_envs)
-
-    @property
-    def rollout_size(self) -> int:
-        return self.num_envs * self.num_steps
-
-    @property
-    def iterations(self) -> int:
-        return self.env_steps // self.rollout_size
 
     @property
     def gradient_steps(self) -> int:
@@ -173,6 +166,12 @@ def value_loss(value: Tensor, target: Tensor) -> Tensor:
     return (value - target).square().mean(1)
 
 
+def critic_error(theta: Tensor, policy: ActorCritic, batch: RolloutBatch) -> Loss:
+    """The squared error of V [S], and the same as a metric."""
+    error = value_loss(policy.value(theta, batch.obs), batch.target)
+    return error, {"value_loss": error}
+
+
 OBJECTIVES = (surrogate, value_loss)
 
 # ------------------------------------------------------------------------------------- 6. Update
@@ -187,7 +186,9 @@ class Learner:
     scaler: RewardScaler
 
 
-def iterate(config: Config, learner: Learner, collector, streams, product, step) -> Metrics:
+def iterate(
+    config: Config, learner: Learner, collector: Collector, streams, product, step
+) -> Metrics:
     """One iteration: metrics [S].
 
     `product` and `step` are `fisher_vector_product` and `critic_steps`, compiled or not.
@@ -221,13 +222,17 @@ def policy_step(
     fisher = partial(product, old, batch.obs)
     direction = conjugate_gradients(fisher, grad, config.cg_iterations)  # (5)
     curvature = (direction * fisher(direction)).sum(1, keepdim=True)
-    step = direction * (2 * config.max_kl / curvature.clamp(min=1e-20)).sqrt()  # (6)
+    length = (2 * config.max_kl / curvature.clamp(min=1e-20)).sqrt()
+    step = direction * length  # (6)
     new, metrics = line_search(config, old, step, before, measures)  # (7)
-    entropy, expected = pi_old.entropy().mean(1), (grad * step).sum(1)
-    return new, metrics | {"entropy": entropy, "expected_improvement": expected}
+    metrics["entropy"] = pi_old.entropy().mean(1)
+    metrics["expected_improvement"] = (grad * step).sum(1)
+    return new, metrics
 
 
-def fisher_vector_product(policy: ActorCritic, config: Config, old, obs, v: Tensor) -> Tensor:
+def fisher_vector_product(
+    policy: ActorCritic, config: Config, old: Tensor, obs: Tensor, v: Tensor
+) -> Tensor:
     """(F + damping I) v, [S, P_actor] -> [S, P_actor]; F is the Hessian of mean KL(pi_old || pi).
 
     F = J^T H J: J the Jacobian of the distribution's parameters, H the Hessian of the KL in them.
@@ -255,8 +260,8 @@ def line_search(
     config: Config, old: Tensor, step: Tensor, before: Metrics, measures: Callable
 ) -> tuple[Tensor, Metrics]:
     """Each row's first acceptable point, or `old`, and `measures` there; `before`: at `old`."""
-    new, accepted = old.clone(), torch.zeros(len(old), dtype=torch.bool)
-    found, tries = before, torch.zeros(len(old))
+    new, found, tries = old.clone(), dict(before), torch.zeros(len(old))
+    accepted = tries > 0
     for j in range(config.backtrack_tries):
         trial = old + config.backtrack**j * step
         _, now = measures(trial)
@@ -269,10 +274,13 @@ def line_search(
         accepted = accepted | first
         if accepted.all():
             break
-    return new, found | {"accepted": accepted.float(), "line_search_tries": tries}
+    found |= {"accepted": accepted.float(), "line_search_tries": tries}
+    return new, found
 
 
-def fit_critic(config: Config, learner: Learner, batch: RolloutBatch, rngs, step) -> Metrics:
+def fit_critic(
+    config: Config, learner: Learner, batch: RolloutBatch, rngs: list, step: Callable
+) -> Metrics:
     """Move V towards the targets of the whole batch; the last minibatch's metrics."""
     calls = config.critic_minibatches // config.minibatches_per_call
     for part in batch.minibatches(calls, rngs, config.critic_epochs):  # (8)
@@ -284,13 +292,9 @@ def critic_steps(policy: ActorCritic, config: Config, critic: Net, part: Rollout
     """A few minibatches of regression in one call. Pure."""
     lr, eps = config.critic_lr, config.adam_eps
     for batch in part.chunks(config.minibatches_per_call):
-        critic, metrics = descend(critic, lr, critic_error, policy, batch, eps=eps)  # (9)
+        given = policy, batch
+        critic, metrics = descend(critic, lr, critic_error, *given, eps=eps)  # (9)
     return critic, metrics
-
-
-def critic_error(theta: Tensor, policy: ActorCritic, batch: RolloutBatch) -> Loss:
-    error = value_loss(policy.value(theta, batch.obs), batch.target)
-    return error, {"value_loss": error}
 
 
 # -------------------------------------------------------------------------------------- 7. Train
@@ -301,11 +305,13 @@ def train(config: Config, run) -> None:
     envs = run.environments(config.num_envs)
     policy = ActorCritic.of(envs, config, run.streams["init"])
     scaler = RewardScaler.of(envs, config)
-    learner = Learner(policy, Net.of(policy.theta[:, policy.actor_size :]), scaler)
+    critic = Net.of(policy.theta[:, policy.actor_size :])
+    learner = Learner(policy, critic, scaler)
     collector = Collector(envs, policy, scaler)
-    pure = (partial(f, policy, config) for f in (fisher_vector_product, critic_steps))
-    product, step = map(run.update, pure)
-    run.begin(learner, train={"train": (config.iterations, config.rollout_size)})
+    product = run.update(partial(fisher_vector_product, policy, config))
+    step = run.update(partial(critic_steps, policy, config))
+    stages = {"train": (config.iterations, config.rollout_size)}
+    run.begin(learner, train=stages)
     for _ in run.stage("train"):
         collector.restart_at_boundary(run)
         metrics = iterate(config, learner, collector, run.streams, product, step)
