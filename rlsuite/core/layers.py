@@ -83,15 +83,6 @@ def mlp(weights: dict[str, Tensor], name: str, x: Tensor, depth: int, activation
     return x
 
 
-def orthogonal(rng: np.random.Generator, shape: tuple[int, int], gain: float) -> np.ndarray:
-    """Orthogonal rows or columns, whichever are fewer, times `gain` (Saxe et al. 2014)."""
-    fan_out, fan_in = shape
-    normal = rng.standard_normal((max(shape), min(shape)))
-    q, r = np.linalg.qr(normal)
-    q *= np.sign(np.diag(r))  # makes the draw uniform over orthogonal matrices
-    return gain * (q if fan_out >= fan_in else q.T)
-
-
 def uniform(rng: np.random.Generator, shape: tuple[int, ...], fan_in: int) -> np.ndarray:
     """U(-1/sqrt(fan_in), 1/sqrt(fan_in)): what torch.nn.Linear starts from."""
     return rng.uniform(-1, 1, shape) / math.sqrt(fan_in)

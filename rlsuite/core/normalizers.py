@@ -93,9 +93,7 @@ class RewardScaler(RunningStatistics):
     For training only: raw returns are recorded by the environments, below this.
     """
 
-    def __init__(
-        self, num_seeds: int, num_envs: int, discount: float, enabled: bool = True
-    ) -> None:
+    def __init__(self, num_seeds: int, num_envs: int, discount: float, enabled=True) -> None:
         super().__init__(num_seeds, 1)
         self.discount, self.enabled = discount, enabled
         self.register_buffer("return_", torch.zeros(num_seeds, num_envs, dtype=torch.float64))

@@ -119,7 +119,6 @@ def adam_step(
     new = theta - lr * (first / correction_1) / ((second / correction_2).sqrt() + eps)
     if active is None:
         return new, AdamState(first, second, steps)
-    kept = AdamState(
-        torch.where(on, first, state.first), torch.where(on, second, state.second), steps
-    )
-    return torch.where(on, new, theta), kept
+    first = torch.where(on, first, state.first)
+    second = torch.where(on, second, state.second)
+    return torch.where(on, new, theta), AdamState(first, second, steps)

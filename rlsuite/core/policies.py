@@ -121,16 +121,3 @@ class Snapshot(Behaviour):
     def to_env(self, raw: np.ndarray) -> np.ndarray:
         """What the environment gets: the action clipped to its bounds."""
         return raw if self.low is None else clip(raw, self.low, self.high)
-
-
-class GaussianSnapshot(Snapshot):
-    """Gaussian actions with a state-independent standard deviation."""
-
-    contiguous = True
-
-    def refresh(self, policy) -> None:
-        super().refresh(policy)
-        self.std = np.exp(self.weights["log_std"])
-
-    def choose(self, output: np.ndarray, noise: np.ndarray | None) -> np.ndarray:
-        return output if noise is None else output + self.std * noise

@@ -10,7 +10,7 @@
 | episodes | | those that ended in the rollout: raw returns, costs [C] and lengths |
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from time import perf_counter
 from typing import NamedTuple
@@ -22,6 +22,9 @@ from torch import Tensor
 from rlsuite.core.networks import ActorCritic
 from rlsuite.core.normalizers import RewardScaler
 from rlsuite.core.ranges import require_choice, require_whole, require_within
+
+Array = np.ndarray
+Rngs = Sequence[np.random.Generator]  # one per seed
 
 
 class RolloutSettings:
@@ -36,17 +39,20 @@ class RolloutSettings:
         return self.env_steps // self.rollout_size
 
 
+REPORTED = ("reward", "cost", "terminated", "truncated")  # by each step of environments
+
+
 @dataclass
 class Rollout:
-    obs: np.ndarray
-    action: np.ndarray
-    reward: np.ndarray
-    cost: np.ndarray
-    terminated: np.ndarray
-    truncated: np.ndarray
-    next_obs: np.ndarray
-    episodes: list
-    margin: np.ndarray | None = None
+    obs: Array
+    action: Array
+    reward: Array
+    cost: Array
+    terminated: Array
+    truncated: Array
+    next_obs: Array
+    margin: Array | None = None
+    episodes: Sequence = ()
 
 
 class Collector:
@@ -57,7 +63,7 @@ class Collector:
         self.envs, self.policy, self.scaler = envs, policy, scaler
         self.behaviour = policy.behaviour(envs.action_low, envs.action_high)
 
-    def restart(self, env_seeds: np.ndarray) -> None:
+    def restart(self, env_seeds: Array) -> None:
         """Fresh environments from `env_seeds` [S, N]: an episode boundary for every seed."""
         self.obs = self.policy.normalizer.observe(self.envs.reset(env_seeds, staggered=True))
         self.behaviour.reset(np.ones(env_seeds.shape, bool))
@@ -73,14 +79,14 @@ class Collector:
         """Wall time of the last rollout, by kind of work."""
         return self._seconds
 
-    def collect(self, steps: int, rngs: list[np.random.Generator]) -> Rollout:
+    def collect(self, steps: int, rngs: Rngs) -> Rollout:
         """`steps` transitions per environment; sampling noise comes from each seed's own stream.
 
         The policy's parameters stand still meanwhile. The statistics of its normaliser do not: they
         take in each observation before the policy acts on it.
         """
         envs, normalizer, behaviour = self.envs, self.policy.normalizer, self.behaviour
-        began, physics, rows, margins = perf_counter(), 0.0, [], []
+        began, physics, rows = perf_counter(), 0.0, []
         finished = envs.finished
         behaviour.refresh(self.policy)
         noise = behaviour.noise(rngs, steps, self.obs.shape[1])  # of all steps: fewer, larger draws
@@ -96,19 +102,19 @@ class Collector:
                 behaviour.reset(ended)
                 final_obs = normalizer.normalize(step.final_obs)
                 next_obs = np.where(ended[..., None], final_obs, self.obs)
-            ends = (step.terminated, step.truncated)
-            rows.append((obs, action, step.reward, step.cost, *ends, next_obs))
-            margins.append(step.margin)
-        columns = [np.stack(column, 1) for column in zip(*rows, strict=True)]
-        obs, action, reward, cost, terminated, truncated, next_obs = columns
+            rows.append((obs, action, next_obs, step))
+        obs, action, next_obs, reported = zip(*rows, strict=True)
+        columns = {"obs": obs, "action": action, "next_obs": next_obs}
+        names = REPORTED if step.margin is None else (*REPORTED, "margin")
+        columns |= {name: [getattr(each, name) for each in reported] for name in names}
+        rollout = Rollout(**{name: np.stack(column, 1) for name, column in columns.items()})
         if self.scaler:
-            reward = self.scaler.scale(reward, terminated | truncated)
-        margin = None if margins[0] is None else np.stack(margins, 1)
-        episodes = envs.episodes(finished)
+            ended = rollout.terminated | rollout.truncated
+            rollout.reward = self.scaler.scale(rollout.reward, ended)
+        rollout.reward = rollout.reward.astype(np.float32, copy=False)
+        rollout.episodes = envs.episodes(finished)
         self._seconds = {"physics": physics, "inference": perf_counter() - began - physics}
-        ends = (terminated, truncated)
-        reward = reward.astype(np.float32, copy=False)
-        return Rollout(obs, action, reward, cost, *ends, next_obs, episodes, margin)
+        return rollout
 
 
 class RolloutBatch(NamedTuple):
@@ -121,22 +127,19 @@ class RolloutBatch(NamedTuple):
     advantage: Tensor
     target: Tensor
 
-    def shuffled(self, rngs: list[np.random.Generator]) -> "RolloutBatch":
+    def shuffled(self, rngs: Rngs) -> "RolloutBatch":
         """Each seed's rows in an order that its own stream draws."""
         order = torch.from_numpy(np.stack([g.permutation(self.obs.shape[1]) for g in rngs]))
         return RolloutBatch(*(x[torch.arange(len(order))[:, None], order] for x in self))
 
-    def minibatches(
-        self, count: int, rngs: list[np.random.Generator], epochs: int = 1
-    ) -> Iterator["RolloutBatch"]:
+    def minibatches(self, count: int, rngs: Rngs, epochs: int = 1) -> Iterator["RolloutBatch"]:
         """`count` of equal size in each epoch, shuffled anew."""
         for _ in range(epochs):
             yield from self.shuffled(rngs).chunks(count)
 
     def chunks(self, count: int) -> list["RolloutBatch"]:
-        return [
-            RolloutBatch(*parts) for parts in zip(*(x.chunk(count, 1) for x in self), strict=True)
-        ]
+        parts = zip(*(x.chunk(count, 1) for x in self), strict=True)
+        return [RolloutBatch(*part) for part in parts]
 
     def explained_variance(self) -> Tensor:
         """1 - var(R - V_old) / var(R): 1 for a perfect critic, 0 for a constant one. [S]."""
@@ -144,14 +147,8 @@ class RolloutBatch(NamedTuple):
 
 
 def gae(
-    reward: np.ndarray,
-    value: np.ndarray,
-    next_value: np.ndarray,
-    future: np.ndarray,
-    carry: np.ndarray,
-    discount: float,
-    lam: float,
-) -> tuple[np.ndarray, np.ndarray]:
+    reward: Array, value: Array, next_value: Array, future: Array, carry: Array, discount, lam
+) -> tuple[Array, Array]:
     """Generalised advantage estimates and TD(lambda) targets (Schulman et al. 2016), [S, T, N].
 
     `reward` may be a cost. `next_value` is V of the true s_{t+1}, an episode's last included.
@@ -172,9 +169,7 @@ def gae(
     return advantage, advantage + value
 
 
-def factors(
-    terminated: np.ndarray, truncated: np.ndarray, bootstrap: bool = True
-) -> tuple[np.ndarray, np.ndarray]:
+def factors(terminated: Array, truncated: Array, bootstrap: bool = True) -> tuple[Array, Array]:
     """PPO's (future, carry) for `gae`: no advantage is carried past the end of an episode.
 
     A termination has no future. A truncation has one, unless `bootstrap` is off: baselines and
@@ -185,12 +180,7 @@ def factors(
 
 
 def make_batch(
-    policy: ActorCritic,
-    rollout: Rollout,
-    config,
-    scale=1.0,
-    shift=0.0,
-    survival: np.ndarray | None = None,
+    policy: ActorCritic, rollout: Rollout, config, scale=1.0, shift=0.0, survival=None
 ) -> RolloutBatch:
     """The rollout as a batch of M = T N rows per seed, with log-probabilities, values, advantages.
 
@@ -214,7 +204,7 @@ def make_batch(
     return RolloutBatch(obs, action, old_log_prob, *map(flat, (value, advantage, target)))
 
 
-def flat(x: np.ndarray) -> Tensor:
+def flat(x: Array) -> Tensor:
     """[S, T, N, ...] -> [S, M, ...]."""
     return torch.from_numpy(x).flatten(1, 2)
 

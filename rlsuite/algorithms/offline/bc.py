@@ -123,8 +123,7 @@ def train(config: Config, run) -> None:
     kept = best_episodes(data, config.best_fraction)
     buffer = ReplayBuffer.of_data(data, run.random("batch"), kept)
     learner = Learner(policy, Net.of(policy.theta), buffer)
-    step = partial(clone_step, policy, config)
-    update = run.update(step, partial(draw, config, learner))
+    update = run.update(partial(clone_step, policy, config), partial(draw, config, learner))
     each = config.steps_per_iteration
     run.begin(learner, train={"offline": (config.gradient_steps // each, each)})
     for _ in run.stage("offline"):

@@ -190,12 +190,10 @@ def iterate(
     rollout = collector.collect(config.num_steps, streams["action"])  # (1)
     policy, rngs = learner.policy, streams["batch"]
     _, sigma = learner.targets.unit()
-    scale = sigma[..., None].numpy()
-    batch = make_batch(policy, rollout, config, scale)  # (2)
+    batch = make_batch(policy, rollout, config, sigma[..., None].numpy())  # (2)
     learner.targets.merge(batch.target[..., None].numpy())
     batch = batch._replace(target=batch.target / sigma)  # (3)
-    decay = 1 - k / config.iterations
-    lr = torch.tensor(config.learning_rate * decay)  # (4)
+    lr = torch.tensor(config.learning_rate * (1 - k / config.iterations))  # (4)
     old = learner.actor.theta[:, :-1].clone()
     repairs = torch.zeros(2, len(old))
     for epoch in range(config.epochs):
@@ -210,8 +208,7 @@ def iterate(
     kl = state_kl(policy, old, actor, batch.obs)
     metrics |= {"kl": kl.mean(1), "max_kl": kl.amax(1), "multiplier": beta[:, 0]}
     metrics["states_above_limit"] = (kl > config.max_kl).float().sum(1)
-    steps = config.epochs * config.num_minibatches
-    metrics["fixup_share"] = repairs[0] / steps
+    metrics["fixup_share"] = repairs[0] / (config.epochs * config.num_minibatches)
     metrics["bisections"] = repairs[1]
     metrics["explained_variance"] = batch.explained_variance()
     return metrics
@@ -251,8 +248,7 @@ def fixup(
 ) -> Tensor:
     """Phase two, for the seeds that need it: [2, S], steps taken and bisections (0, 1)."""
     policy, whole = learner.policy, learner.actor
-    repairs = torch.zeros(2, len(old))
-    seeds = torch.arange(len(old))
+    repairs, seeds = torch.zeros(2, len(old)), torch.arange(len(old))
 
     def exceeding(seeds):
         theta, obs = whole.theta[seeds], batch.obs[seeds]
@@ -266,8 +262,7 @@ def fixup(
         actor = Net(whole.theta[seeds], rows(whole.adam, seeds))
         streams = [rngs[s] for s in seeds]
         for part in own.minibatches(config.fixup_minibatches, streams):
-            given = part.obs, old[seeds], lr
-            actor, active = fixup_step(policy, config, actor, *given)
+            actor, active = fixup_step(policy, config, actor, part.obs, old[seeds], lr)
             repairs[0, seeds] += active
         whole.theta[seeds] = actor.theta
         for moments, moved in zip(whole.adam, actor.adam, strict=True):
@@ -292,8 +287,7 @@ def fixup_step(
 
     def penalty(theta):
         kl = state_kl(policy, old, theta, obs)
-        stat = statistic(kl, config.kl_stat)
-        return beta * kl.mean(1), {"kl_stat": stat}
+        return beta * kl.mean(1), {"kl_stat": statistic(kl, config.kl_stat)}
 
     grad, metrics = gradient(penalty, actor.theta[:, :-1])  # (9)
     grad, _ = clip_grad_norm(grad, config.max_grad_norm)
@@ -308,8 +302,7 @@ def bisect(policy: ActorCritic, config: Config, old: Tensor, actor: Tensor, obs:
     low, high = torch.zeros(len(old), 1), torch.ones(len(old), 1)
     for _ in range(20):
         middle = (low + high) / 2
-        theta = old + middle * (actor - old)
-        kl = state_kl(policy, old, theta, obs)
+        kl = state_kl(policy, old, old + middle * (actor - old), obs)
         outside = exceeds(config, kl)[:, None]
         low = torch.where(outside, low, middle)
         high = torch.where(outside, middle, high)
@@ -322,11 +315,10 @@ def bisect(policy: ActorCritic, config: Config, old: Tensor, actor: Tensor, obs:
 def train(config: Config, run) -> None:
     """Train on `run.task` for all `run.seeds`; `run` logs, evaluates, saves and resumes."""
     envs = run.environments(config.num_envs)
-    beta = config.distribution == "beta" and not envs.discrete
-    if beta:
-        remedy = "use --distribution gaussian"
-        require_bounded(envs.action_low, envs.action_high, remedy)
-    kind = BetaActorCritic if beta else ActorCritic
+    kind = ActorCritic
+    if config.distribution == "beta" and not envs.discrete:
+        require_bounded(envs.action_low, envs.action_high, "use --distribution gaussian")
+        kind = BetaActorCritic
     policy = kind.of(envs, config, run.streams["init"])
     beta = torch.full((len(run.seeds), 1), config.multiplier_init)
     actor, critic = policy.theta.tensor_split([policy.actor_size], 1)
@@ -335,8 +327,7 @@ def train(config: Config, run) -> None:
     learner = Learner(policy, actor, Net.of(critic), targets)
     collector = Collector(envs, policy)
     step = run.update(partial(minibatch_step, policy, config))
-    stages = {"train": (config.iterations, config.rollout_size)}
-    run.begin(learner, train=stages)
+    run.begin(learner, train={"train": (config.iterations, config.rollout_size)})
     for k in run.stage("train"):
         collector.restart_at_boundary(run)
         metrics = iterate(config, learner, collector, run.streams, k, step)

@@ -10,7 +10,8 @@ For iterations k = 1..K, for S seeds at once, each with its own everything:
     (5)      shuffle the M transitions; for each minibatch:
     (6)          A <- (A - mean A) / (std A + 1e-8)
     (7)          theta <- Adam(theta, grad, lr), grad of L = L_pi - c_H H + c_V L_V, first scaled by
-                 min(1, 0.5 / |grad|), over actor and critic jointly
+                 min(1, 0.5 / |grad|), over actor and critic jointly;
+                 L_pi = mean max(-A rho, -A clip(rho, 1 - eps, 1 + eps))
 
 | symbol | variable | shape | meaning |
 |---|---|---|---|

@@ -274,8 +274,7 @@ def line_search(
         accepted = accepted | first
         if accepted.all():
             break
-    found |= {"accepted": accepted.float(), "line_search_tries": tries}
-    return new, found
+    return new, found | {"accepted": accepted.float(), "line_search_tries": tries}
 
 
 def fit_critic(
@@ -292,8 +291,7 @@ def critic_steps(policy: ActorCritic, config: Config, critic: Net, part: Rollout
     """A few minibatches of regression in one call. Pure."""
     lr, eps = config.critic_lr, config.adam_eps
     for batch in part.chunks(config.minibatches_per_call):
-        given = policy, batch
-        critic, metrics = descend(critic, lr, critic_error, *given, eps=eps)  # (9)
+        critic, metrics = descend(critic, lr, critic_error, policy, batch, eps=eps)  # (9)
     return critic, metrics
 
 
@@ -305,13 +303,11 @@ def train(config: Config, run) -> None:
     envs = run.environments(config.num_envs)
     policy = ActorCritic.of(envs, config, run.streams["init"])
     scaler = RewardScaler.of(envs, config)
-    critic = Net.of(policy.theta[:, policy.actor_size :])
-    learner = Learner(policy, critic, scaler)
+    learner = Learner(policy, Net.of(policy.theta[:, policy.actor_size :]), scaler)
     collector = Collector(envs, policy, scaler)
     product = run.update(partial(fisher_vector_product, policy, config))
     step = run.update(partial(critic_steps, policy, config))
-    stages = {"train": (config.iterations, config.rollout_size)}
-    run.begin(learner, train=stages)
+    run.begin(learner, train={"train": (config.iterations, config.rollout_size)})
     for _ in run.stage("train"):
         collector.restart_at_boundary(run)
         metrics = iterate(config, learner, collector, run.streams, product, step)
