@@ -198,9 +198,9 @@ def make_batch(
     future, carry = factors(rollout.terminated, rollout.truncated, bootstrap)
     if survival is not None:
         future, carry = survival * future, survival * carry
-    scaled = (scale * v + shift for v in (value, next_value))
-    decay = config.discount, config.gae_lambda
-    advantage, target = gae(rollout.reward, *scaled, future, carry, *decay)
+    now, later = scale * value + shift, scale * next_value + shift
+    discount, lam = config.discount, config.gae_lambda
+    advantage, target = gae(rollout.reward, now, later, future, carry, discount, lam)
     return RolloutBatch(obs, action, old_log_prob, *map(flat, (value, advantage, target)))
 
 

@@ -19,8 +19,8 @@ class State(NamedTuple):
     @staticmethod
     def of(actor: Tensor, critic: Tensor) -> "State":
         """Networks that have taken no step; the targets are copies of them."""
-        nets = Net.of(actor), Net.of(critic)
-        return State(*nets, *(net.theta.clone() for net in nets))
+        actor_target, critic_target = actor.detach().clone(), critic.clone()
+        return State(Net.of(actor), Net.of(critic), actor_target, critic_target)
 
 
 def target_action(

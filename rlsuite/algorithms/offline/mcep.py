@@ -227,14 +227,14 @@ def td3_bc_actors(
 
     # target policy
     n = state.error
-    given = "target", config.target_alpha, torch.ones_like(n)
-    actor, metrics = descend(state.actor, lr, loss, *given)  # (6)
+    alpha, one = config.target_alpha, torch.ones_like(n)
+    actor, metrics = descend(state.actor, lr, loss, "target", alpha, one)  # (6)
     # evaluation policy
     if config.normalize_error:
         apart = policy.mean(state.actor_target, obs) - logged
         n = 0.95 * n + 0.05 * apart.square().sum(-1).mean(1)  # (7)
-    given = "evaluation", config.evaluation_alpha, n
-    evaluation, more = descend(state.evaluation, lr, loss, *given)  # (8)
+    alpha = config.evaluation_alpha
+    evaluation, more = descend(state.evaluation, lr, loss, "evaluation", alpha, n)  # (8)
     target = polyak(state.actor_target, actor.theta, config.polyak)  # (9)
     state = state._replace(actor=actor, evaluation=evaluation)
     state = state._replace(actor_target=target, error=n)
@@ -268,8 +268,8 @@ def awac_actors(
         c, _ = pi.sample(for_c)
         value = critics.values(critic, obs, policy.to_box(c)).mean(1)
         log_prob = pi.log_prob(logged)
-        limits = config.evaluation_lambda, config.max_value
-        total = ascent_loss(value, log_prob, *limits)
+        factor, bound = config.evaluation_lambda, config.max_value
+        total = ascent_loss(value, log_prob, factor, bound)
         saturated = (pi.mode().abs() > 0.95).to(total.dtype)
         metrics = {"evaluation_loss": total, "evaluation_q": value.mean(1)}
         metrics["log_std"] = pi.log_std.mean((1, 2))
@@ -296,9 +296,9 @@ def start(config: Config, run, data) -> tuple[Learner, Critics]:
     critics = Critics(data.obs_size, policy.action_size, config.hidden)
     critic = Net.of(critics.initial(rngs).to(run.device))
     actor, evaluation = Net.of(target.theta), Net.of(policy.theta)
-    slow = actor.theta.clone(), critic.theta.clone()
+    slow_actor, slow_critic = actor.theta.clone(), critic.theta.clone()
     one = actor.theta.new_ones(len(rngs))
-    state = State(actor, evaluation, critic, *slow, one)
+    state = State(actor, evaluation, critic, slow_actor, slow_critic, one)
     buffer = ReplayBuffer.of_data(data, run.random("batch"))
     learner = Learner(policy, target, state, buffer, run.random("action"))
     return learner, critics

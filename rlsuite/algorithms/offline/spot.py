@@ -273,8 +273,8 @@ def target_value(
 ) -> Tensor:
     """y [S, B], from standard normal `noise` [S, B, A] and masks of pi's hidden layers."""
     actor, critic = state.actor_target, state.critic_target
-    given = batch.next_obs, noise, config, dropout
-    action = target_action(policy, actor, *given)  # (3)
+    next_obs = batch.next_obs
+    action = target_action(policy, actor, next_obs, noise, config, dropout)  # (3)
     return critics.target(critic, batch, action, config.discount)  # (4)
 
 

@@ -220,8 +220,11 @@ def minibatch_step(
     """One step on L. Pure; old [S, P_actor]."""
     beta = actor.theta[:, -1]
     theta = torch.cat((actor.theta[:, :-1], critic.theta), 1)
-    given = policy, config, batch, old, beta
-    grad, metrics = gradient(lambda x: loss(x, *given), theta)  # (6)
+
+    def objective(theta):
+        return loss(theta, policy, config, batch, old, beta)
+
+    grad, metrics = gradient(objective, theta)  # (6)
     grad, metrics["grad_norm"] = clip_grad_norm(grad, config.max_grad_norm)  # (7)
     of_actor, of_critic = grad.tensor_split([policy.actor_size], 1)
     kl_stat = metrics.pop("kl_stat")
@@ -268,8 +271,9 @@ def fixup(
         for moments, moved in zip(whole.adam, actor.adam, strict=True):
             moments[seeds] = moved
     seeds = exceeding(seeds)
-    given = old[seeds], whole.theta[seeds, :-1], batch.obs[seeds]
-    whole.theta[seeds, :-1] = bisect(policy, config, *given)
+    reached = whole.theta[seeds, :-1]
+    allowed = bisect(policy, config, old[seeds], reached, batch.obs[seeds])
+    whole.theta[seeds, :-1] = allowed
     repairs[1, seeds] = 1
     return repairs
 

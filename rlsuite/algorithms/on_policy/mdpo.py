@@ -177,8 +177,8 @@ def iterate(
     for _ in range(config.policy_steps):
         learner.actor, metrics = ascend(learner.actor, old, kl_coef, batch)
     errors = fit_critic(config, learner, batch, streams["batch"], regress)
-    theta = learner.actor.theta, learner.critic.theta
-    policy.theta.copy_(torch.cat(theta, 1))
+    theta = torch.cat((learner.actor.theta, learner.critic.theta), 1)
+    policy.theta.copy_(theta)
     metrics = metrics | errors
     metrics["explained_variance"] = batch.explained_variance()
     metrics["kl_coef"] = kl_coef.expand(len(old))
@@ -198,8 +198,8 @@ def policy_step(
         entropy = pi.entropy().mean(1)
         return -psi, {"psi": psi, "kl": kl.mean(1), "entropy": entropy}
 
-    options = {"max_norm": config.max_grad_norm, "eps": config.adam_eps}
-    return descend(actor, config.actor_lr, loss, **options)  # (5)
+    lr, eps, max_norm = config.actor_lr, config.adam_eps, config.max_grad_norm
+    return descend(actor, lr, loss, max_norm=max_norm, eps=eps)  # (5)
 
 
 def fit_critic(
@@ -216,8 +216,7 @@ def critic_steps(policy: ActorCritic, config: Config, critic: Net, part: Rollout
     """A few minibatches of regression in one call. Pure."""
     lr, eps = config.critic_lr, config.critic_adam_eps
     for batch in part.chunks(config.minibatches_per_call):
-        given = policy, config, batch
-        critic, metrics = descend(critic, lr, critic_error, *given, eps=eps)  # (7)
+        critic, metrics = descend(critic, lr, critic_error, policy, config, batch, eps=eps)  # (7)
     return critic, metrics
 
 
@@ -232,11 +231,11 @@ def train(config: Config, run) -> None:
     actor, critic = policy.theta.tensor_split([policy.actor_size], 1)
     learner = Learner(policy, Net.of(actor), Net.of(critic), scaler)
     collector = Collector(envs, policy, scaler)
-    functions = policy_step, critic_steps
-    steps = [run.update(partial(each, policy, config)) for each in functions]
+    ascend = run.update(partial(policy_step, policy, config))
+    regress = run.update(partial(critic_steps, policy, config))
     stages = {"train": (config.iterations, config.rollout_size)}
     run.begin(learner, train=stages)
     for k in run.stage("train"):
         collector.restart_at_boundary(run)
-        metrics = iterate(config, learner, collector, run.streams, k, steps)
+        metrics = iterate(config, learner, collector, run.streams, k, [ascend, regress])
         run.log(metrics, collector.seconds())
