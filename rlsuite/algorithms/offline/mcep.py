@@ -184,7 +184,9 @@ def draw(config: Config, learner: Learner, scale: float) -> tuple:
     return batch, noise[:, own:], noise[:, :own]
 
 
-def next_action(policy: BoundedActor, config: Config, actor: Tensor, obs, noise) -> Tensor:
+def next_action(
+    policy: BoundedActor, config: Config, actor: Tensor, obs: Tensor, noise: Tensor
+) -> Tensor:
     """An action of pi~_target [S, B, A], from standard normal `noise`."""
     if config.base == "awac":
         action, _ = policy.distribution(actor, obs).sample(noise)

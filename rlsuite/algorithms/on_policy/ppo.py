@@ -246,13 +246,11 @@ def minibatch_steps(
     policy: ActorCritic, config: Config, net: Net, lr: Tensor, active: Tensor, part: RolloutBatch
 ) -> Step:
     """A few minibatches in one call, which a compiler may fuse. Pure."""
-    options = {"max_norm": config.max_grad_norm, "eps": config.adam_eps}
+    options = {"max_norm": config.max_grad_norm, "eps": config.adam_eps, "active": active}
     for batch in part.chunks(config.minibatches_per_call):
         if config.normalize_advantage:
             batch = batch._replace(advantage=standardise(batch.advantage))  # (6)
-        net, metrics = descend(
-            net, lr, loss, policy, config, batch, active=active, **options
-        )  # (7)
+        net, metrics = descend(net, lr, loss, policy, config, batch, **options)  # (7)
     return net, metrics
 
 
