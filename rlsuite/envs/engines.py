@@ -14,14 +14,13 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from rlsuite.core.spaces import Spaces
 from rlsuite.envs.faults import EnvironmentFault, PolicyFault, RowFault, warn_once
 from rlsuite.envs.steps import Episode, Rows, Step
 from rlsuite.envs.tasks import (
     MUJOCO,
-    TASKS,
     choose_engine,
     costs_of,
-    engine_id,
     find,
     physics_mismatch,
 )
@@ -55,11 +54,14 @@ class Environments:
         self.first_action: int = physics.first_action
         self.time_limit: int | None = physics.time_limit
         self.seeded: bool = physics.seeded
+        self.spaces: Spaces = getattr(physics, "spaces", None) or Spaces.of_vectors(physics)
         self._costs = costs_of(task)
         self.constraints = self._costs.constraints
         self.reports_margin = self._costs.has_margin
         self.reports_cost = bool(self.constraints) and self._costs.known
         known = find(task)
+        if known is not None and known.time_limit is not None:
+            self.time_limit = known.time_limit
         self._staggered = known is not None and known.staggered
         self._physics = physics
         self._shape = (len(self.seeds), num_envs)
@@ -339,18 +341,6 @@ def _among_zeros(part: NDArray | None, rows: NDArray, count: int) -> NDArray | N
 def _constant(array: NDArray) -> NDArray:
     array.flags.writeable = False
     return array
-
-
-def is_seeded(task: str) -> bool:
-    """Whether equal seeds give equal first observations in `task`; known tasks are not asked.
-
-    Raises as `make`.
-    """
-    if engine_id(task) in TASKS:
-        return True
-    environments = make(task, [0], 1)
-    environments.close()
-    return environments.seeded
 
 
 def make(

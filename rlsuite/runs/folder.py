@@ -79,7 +79,7 @@ def describe(
         **{k: choose_engine(settings.env, seeds * n, settings.engine) for k, n in counts.items()},
         "constraints": _constraints(settings.env),
         "physics_mismatch": envs.physics_mismatch(settings.env),
-        "seeded": envs.is_seeded(settings.env),
+        **envs.facts(settings.env),
         **here(),
         "sessions": [],
     }

@@ -274,6 +274,7 @@ class Run(StoredRun):
         if self._evaluating is None:
             episodes = self.settings.evaluation_episodes
             self._evaluating = envs.make(self.task, self.seeds, episodes, self._evaluation_engine)
+            self.spaces = self._evaluating.spaces
 
     def _evaluate(self) -> None:
         start = perf_counter()
@@ -354,6 +355,7 @@ def create(
 def reopen(folder: Path, algorithm: str | None = None) -> Run:
     """The run that `folder` holds, to go on with. RunError if it is none or another's."""
     manifest = folders.read(folder, algorithm)
+    envs.require_here(manifest["task"])
     return Run(folder, manifest, *folders.begun_with(folder, manifest), resumed=True)
 
 

@@ -18,6 +18,7 @@ from rlsuite.core.network_files import load_network, save_network
 from rlsuite.core.networks import ActorCritic
 from rlsuite.core.ranges import RunFolder
 from rlsuite.core.saving import load_policy, save_policy
+from rlsuite.core.spaces import Spaces
 from rlsuite.core.streams import Streams
 from rlsuite.runs import checkpoint, logs
 from rlsuite.runs import folder as folders
@@ -43,6 +44,7 @@ class StoredRun:
         self.task, self.seeds = settings.env, settings.seeds
         self.streams = Streams(self.seeds)
         self.step = 0
+        self.spaces: Spaces | None = None  # what its environments show and take, once there are any
         self._policies: dict[str, ActorCritic] = {}  # what is evaluated and saved, the main first
         self._paid = np.zeros((len(self.seeds), len(manifest.get("constraints") or ())))
         self._recent = [deque(maxlen=RECENT) for _ in self.seeds]
@@ -243,6 +245,7 @@ class StoredRun:
     def _about_policy(self, policy=None, name: str = "") -> dict:
         manifest = {"algorithm": self.algorithm, "task": self.task, "seeds": list(self.seeds)}
         manifest |= {"step": self.step} | ({} if policy is None else {"spec": policy.spec})
+        manifest |= {"spaces": self.spaces.to_json()} if self.spaces else {}
         return json.loads(json.dumps(manifest | ({"policy": name} if name else {})))
 
     def _has_policy(self, folder: str, manifest: dict, tensors: dict[str, torch.Tensor]) -> bool:
