@@ -22,7 +22,7 @@ from rlsuite.envs import costs, dm_control
 from rlsuite.envs.constrained import solo12
 from rlsuite.envs.costs import Constraint
 from rlsuite.envs.unregistered import require_here
-from rlsuite.envs.variants import limit_alone, split
+from rlsuite.envs.variants import LIMIT, split
 
 ENGINES = ("envpool", "gymnasium")
 MUJOCO = "mujoco"  # steps robots of this suite's own by mujoco.rollout
@@ -191,8 +191,10 @@ def find(task: str) -> Task | None:
     known = TASKS.get(name) or ADDED.get(name.rpartition(":")[2])
     if known is None or not comma:
         return known
-    if "gymnasium" not in known.engines and (limit := limit_alone(settings)):
-        return known._replace(time_limit=limit, base=known.base or name)
+    changes = split(task)[1]
+    known = known._replace(time_limit=changes.get(LIMIT, known.time_limit))
+    if "gymnasium" not in known.engines and changes.keys() == {LIMIT}:
+        return known._replace(base=known.base or name)
     if known.base is None:
         return None
     note = "EnvPool takes no settings after a comma."

@@ -54,12 +54,6 @@ def changed(task: str, words: Sequence[str], time_limit: int | None = None) -> s
     return join(name, settings) if settings else name
 
 
-def limit_alone(text: str) -> int | None:
-    """The time limit of settings that set nothing else."""
-    settings = _literals(text) or {}
-    return settings[LIMIT] if settings.keys() == {LIMIT} else None
-
-
 def _add(settings: dict[str, object], key: str, value: object) -> None:
     if key in settings:
         raise ValueError(f"{key} is given twice: {settings[key]!r} and {value!r}; leave one out")
