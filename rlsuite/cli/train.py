@@ -209,16 +209,20 @@ def _free_folder(name: str) -> Path:
 def _resumed(name: str | None, argv: Sequence[str]):
     """The run of `--resume FOLDER`; `--env` beside it confirms a task with a module of its own."""
     from rlsuite.runs import run
+    from rlsuite.runs.extension import LENGTHS
 
     known = [flags.Flag("resume", Path, "run folder"), flags.Flag("env", str, "its task")]
+    known += [flags.Flag(name, int, "more than it has taken") for name in LENGTHS]
     given, rest = flags.known_of("rlsuite train", known, argv)
     if rest:
         raise ValueError(
             f"--resume takes a run folder and no other flag (got {shlex.join(rest)}): the settings "
-            f"come from the folder. Type: rlsuite train --resume {given.get('resume', 'FOLDER')}"
+            f"come from the folder. Type: rlsuite train --resume {given.get('resume', 'FOLDER')}, "
+            "or add --env-steps or --gradient-steps to go on from its end"
         )
     folder, env = given["resume"], given.get("env")
-    found = run.reopen(folder, name)
+    longer = {name: given[name] for name in LENGTHS if name in given}
+    found = run.reopen(folder, name, longer)
     if env is None:
         tasks.require_typed(found.task, str(folder))
     elif env == found.task:

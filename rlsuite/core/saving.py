@@ -12,7 +12,7 @@ import contextlib
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -310,9 +310,15 @@ def _assemble(metadata: dict, tensors: dict[str, torch.Tensor]) -> ActorCritic:
 
 def select_seed(policy: ActorCritic, seed: int) -> ActorCritic:
     """The policy of one slot alone, as a policy of one seed."""
-    alone = type(policy)(rngs=[np.random.default_rng(0)], **policy.spec)
+    return select_seeds(policy, [seed])
+
+
+def select_seeds(policy: ActorCritic, seeds: Sequence[int]) -> ActorCritic:
+    """The policy of these slots alone."""
+    rngs = [np.random.default_rng(0) for _ in seeds]
+    some = type(policy)(rngs=rngs, **policy.spec)
     with torch.no_grad():
-        alone.theta.copy_(policy.theta[seed : seed + 1])
+        some.theta.copy_(policy.theta[seeds])
     statistics = policy.normalizer.state_dict()
-    alone.normalizer.load_state_dict({k: v[seed : seed + 1] for k, v in statistics.items()})
-    return alone.eval()
+    some.normalizer.load_state_dict({k: v[seeds] for k, v in statistics.items()})
+    return some.eval()

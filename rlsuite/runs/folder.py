@@ -176,6 +176,11 @@ def from_json(cls: type, values: dict):
     return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
 
 
+def replace(folder: Path, manifest: dict) -> None:
+    """Make `manifest` that of the run in `folder`, in the types that a later process reads."""
+    _write(folder, json.loads(json.dumps(manifest)))
+
+
 def _write(folder: Path, manifest: dict) -> None:
     if manifest.get("format"):
         manifest = manifest | {"manifest_hash": _manifest_hash(manifest)}
@@ -377,5 +382,10 @@ def record_session(folder: Path, step: int, say: Callable[[str], None]) -> None:
         f"from step {step:,} on with {', '.join(changes)}: recorded in {folder / MANIFEST}, as the "
         "numbers may differ from an unbroken run's"
     )
-    manifest["sessions"] = [*manifest.get("sessions", []), {"step": step, **now}]
-    _write(folder, manifest)
+    record(folder, "sessions", {"step": step, **now})
+
+
+def record(folder: Path, name: str, entry: dict) -> None:
+    """Add an entry to one of the manifest's lists: `sessions`, `dropped` seeds, and the like."""
+    manifest = read(folder)
+    _write(folder, manifest | {name: [*manifest.get(name, []), entry]})

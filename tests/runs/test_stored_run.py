@@ -25,6 +25,10 @@ def content(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
+def stop() -> None:
+    raise KeyboardInterrupt
+
+
 def interrupt(run: runs.Run, monkeypatch, iteration: int, how=None) -> None:
     """Execute `run` until `how` happens once its log has so many iterations."""
     log, count = run.log, []
@@ -33,7 +37,7 @@ def interrupt(run: runs.Run, monkeypatch, iteration: int, how=None) -> None:
         log(*args)
         count.append(1)
         if len(count) == iteration:
-            how() if how else signal.raise_signal(signal.SIGINT)
+            how() if how else stop()
 
     monkeypatch.setattr(run, "log", counted)
     with pytest.raises(KeyboardInterrupt):

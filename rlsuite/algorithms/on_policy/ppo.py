@@ -96,7 +96,9 @@ class Config:
     def declared(self) -> Declared:
         rows = self.rollout_size // self.num_minibatches
         counts = self.env_steps, self.gradient_steps
-        return Declared(self.hidden, rows, *counts, ("learning_rate",), self.num_envs)
+        rates = ("learning_rate",)
+        annealed = rates if self.anneal_lr else ()
+        return Declared(self.hidden, rows, *counts, rates, self.num_envs, schedules=annealed)
 
     @property
     def rollout_size(self) -> int:
