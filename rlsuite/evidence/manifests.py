@@ -25,6 +25,10 @@ RUN = {
     "hardware": {},
     "logged": {"*": {"mean": NUMBER, "least": NUMBER, "most": NUMBER}},
     # Conditions other than these, under which a resumed run went on from a step
+    # Seeds that diverged and were dropped; runs that went on from their end; extra checkpoints
+    "dropped": [{"seed": int, "step": int, "reason": str}],
+    "extended": [{"config_hash": str, "step": int, "to": int}],
+    "unscheduled": [{"step": int}],
     "sessions": [{"step": int, "commit": str, "versions": {}, "hardware": {}}],
 }
 FIELDS = {
