@@ -238,20 +238,6 @@ def test_the_checkpoint_of_another_version_of_an_algorithm_is_one_line(short_run
 # ---------------------------------------------------------------------------------- signals
 
 
-def test_sigterm_ends_like_an_interrupt_and_the_run_goes_on_to_the_same_end(
-    short_runs, monkeypatch, capsys
-) -> None:
-    before = signal.getsignal(signal.SIGTERM)
-    whole = short_runs.train("whole", "ppo", PENDULUM, **SHORT)
-    run = short_runs.create("run", "ppo", PENDULUM, **SHORT)
-    interrupt(run, monkeypatch, 3, lambda: signal.raise_signal(signal.SIGTERM))
-    # It could not be saved: an environment is in the middle of an episode
-    assert "ended at step 384; the checkpoint at step 256 is intact" in capsys.readouterr().err
-    assert signal.getsignal(signal.SIGTERM) is before
-    runs.execute(runs.reopen(run.folder))
-    assert_same_run(whole, run.folder)
-
-
 def test_sigterm_loses_nothing_of_a_run_that_learns_from_data(
     short_runs, monkeypatch, capsys
 ) -> None:
