@@ -170,7 +170,7 @@ def test_full_disk_while_checkpointing_keeps_the_earlier_one_and_the_run_can_go_
 
 @pytest.mark.parametrize(
     ("algorithm", "rate", "flags"),
-    [("ppo", "learning_rate", "--learning-rate"), ("mdpo", "critic_lr", "--policy-lr --critic-lr")],
+    [("ppo", "learning_rate", "--learning-rate"), ("mdpo", "critic_lr", "--actor-lr --critic-lr")],
 )
 def test_diverging_training_stops_and_names_the_seed_and_what_to_lower(
     algorithm: str, rate: str, flags: str, short_runs

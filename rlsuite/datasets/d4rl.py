@@ -141,11 +141,8 @@ def read(
     metadata = {"name": path.stem, "format": "d4rl", "path": str(path), "sha256": None}
     metadata["remarks"] = remarks
     metadata |= {key: declared.get(key) for key in ATTRIBUTES}
-    metadata |= {
-        "task": task(path),
-        "timeouts": timeouts,
-        "source": declared.get("source", "unknown"),
-    }
+    metadata |= {"task": task(path), "timeouts": timeouts}
+    metadata["source"] = declared.get("source", "unknown")
     return Transitions(**arrays, metadata=metadata)
 
 

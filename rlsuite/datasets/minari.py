@@ -144,9 +144,9 @@ def read(path: Path, timeouts: str = "kept", skip_damaged: bool = False) -> Tran
     `timeouts="dropped"` leaves out the rows that a time limit cut, terminal or not, as D4RL does.
     Dict observations of boxes are joined in the order of their sorted keys, as by `envs`, and
     a remark names the keys; discrete actions are numbered from 0, whatever the environment calls
-    them. A set that was converted without its time-outs says so itself, and `about["timeouts"]` is
-    "dropped" whatever was asked for. `skip_damaged` leaves out
-    the episodes that cannot be used. `metadata` holds an action box if the set's has bounds.
+    them. A set that was converted without its time-outs says so itself: its
+    `metadata["timeouts"]` is "dropped" whatever was asked for. `skip_damaged` leaves out the
+    episodes that cannot be used. `metadata` holds an action box if the set's has bounds.
 
     Raises DatasetError naming the folder: no set, damaged, empty, or spaces that are not supported.
     """

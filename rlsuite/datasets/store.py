@@ -57,8 +57,8 @@ def load(
     skip_damaged  leave out episodes that cannot be used; otherwise one is an error
 
     The box is the set's own if it says bounds, or the task's; [-1, 1] for D4RL's tasks where they
-    are not installed. `about["clipped_rows"]` counts the rows that were cut, `about["remarks"]`
-    tells what is unusual; `say` is told, too. No module is imported because a set names it.
+    are not installed. `metadata["clipped_rows"]` counts the rows that were cut, its "remarks"
+    tell what is unusual; `say` is told, too. No module is imported because a set names it.
 
     Raises DatasetError for an unknown name and for what a set should not hold, without a try at the
     network; ValueError for an unknown task.
@@ -69,9 +69,7 @@ def load(
     sha256 = _digest(source)
     declared = (minari if kind == "minari" else d4rl).task(path)
     request = {"sha256": sha256, "clip_actions": clip_actions, "skip_damaged": skip_damaged}
-    request["task"] = task or (
-        None if declared and ":" in declared else declared
-    )  # of a module: only if asked
+    request["task"] = task or (None if ":" in (declared or "") else declared)
     request["timeouts"] = timeouts or ("kept" if kind == "minari" else "dropped")
     request["family"] = d4rl.family(path.stem) if kind == "d4rl" else None
 

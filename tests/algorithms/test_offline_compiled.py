@@ -6,15 +6,14 @@ import torch
 from rlsuite.core.saving import load_policy
 
 SMALL = {
-    "spot": {"online_steps": 0, "density_hidden": 8},
-    "cfpi": {"hidden": (8, 8), "improvement_steps": 50},
+    "cfpi": {"hidden": (8, 8), "improvement_steps": 50, "quantiles": 2},
 }
 SIZES = {"hidden": (8,), "batch_size": 16, "gradient_steps": 50}  # small ones compile faster
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("name", ["bc", "td3_bc", "iql", "spot", "cfpi"])  # half a minute each
+@pytest.mark.parametrize("name", ["td3_bc", "iql", "cfpi"])
 def test_fifty_compiled_steps_equal_the_plain_ones(name, short_runs, compiler, capsys) -> None:
     sizes = SIZES | SMALL.get(name, {})
     ended = []

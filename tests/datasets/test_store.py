@@ -173,6 +173,7 @@ def test_about(home):
         "timeouts": "kept",
         "source": "SAC by Ada",
         "remarks": [],
+        "entropy": None,
     }
     file = d4rl_file(home / "pendulum_x.npz")
     about = store.load("pendulum_x.npz").metadata

@@ -160,7 +160,7 @@ def test_rows_of_another_config_are_not_overwritten(short_runs, finished_run) ->
     first = export(finished_run("ppo", "CartPole-v1"), benchmark)
     before = Path(first).read_bytes()
     other = short_runs.train("b", "ppo", "CartPole-v1", clip=0.1)
-    with pytest.raises(RunError, match=r"name another --results folder"):
+    with pytest.raises(RunError, match=r"name a --variant, or add --replace"):
         export(other, benchmark)
     assert Path(first).read_bytes() == before
 
