@@ -75,7 +75,8 @@ def train(
 
     `env` is a task's name, or a function that makes a Gymnasium environment of your own,
     `lambda: MyEnv()`, which needs no registration. Such a run is gone on with from Python alone:
-    `rlsuite.train(resume=folder, env=lambda: MyEnv())`.
+    `rlsuite.train(resume=folder, env=lambda: MyEnv())`. A run that has finished goes on from
+    its end by `rlsuite.train(resume=folder, env_steps=...)`, or `gradient_steps=...`.
 
     `settings` are the flags of `rlsuite train ALGORITHM`, with underscores: `seeds=5` or (1, 4),
     `preset=`, `folder=`, `dataset=`, `env_arg={"g": 1.6}`, `time_limit=`, and every number of the

@@ -8,6 +8,7 @@ one that was begun at that length.
 
 import dataclasses
 import hashlib
+import json
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -102,6 +103,7 @@ def extended(
         "declared": longer.declared._asdict(),
         "extended": [*manifest.get("extended", ()), entry],
     }
+    new = json.loads(json.dumps(new))  # as a later process will read it
     return longer, Extension(folder, name, new, longer.declared.schedules, steps)
 
 

@@ -177,8 +177,8 @@ def from_json(cls: type, values: dict):
 
 
 def replace(folder: Path, manifest: dict) -> None:
-    """Make `manifest` that of the run in `folder`, in the types that a later process reads."""
-    _write(folder, json.loads(json.dumps(manifest)))
+    """Make `manifest` that of the run in `folder`."""
+    _write(folder, manifest)
 
 
 def _write(folder: Path, manifest: dict) -> None:

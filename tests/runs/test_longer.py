@@ -6,6 +6,8 @@ import re
 import pytest
 
 from rlsuite.cli.main import main
+from rlsuite.evidence.export import export
+from rlsuite.evidence.tables.summaries import failings
 from rlsuite.runs import checkpoint
 from rlsuite.runs import run as runs
 
@@ -34,29 +36,39 @@ def test_a_finished_run_goes_on_and_is_no_run_of_that_length(short_runs, capsys)
     (entry,) = now["extended"]
     assert (entry["step"], entry["to"], entry["config_hash"]) == (256, 512, was["config_hash"])
     assert (folder / f"config-{was['config_hash']}.json").read_text() == old
-    rows = (folder / "progress.csv").read_text()
-    assert rows.startswith(first) and len(rows.splitlines()) == 1 + 4
+    logged = (folder / "progress.csv").read_text()
+    assert logged.startswith(first) and len(logged.splitlines()) == 1 + 4
     assert (folder / "finished").exists()
+    exported = rows.read_file(path := export(folder, folder / "results"), path.with_suffix(".json"))
+    (line,) = failings([exported])
+    assert line.startswith("EXTENDED: ppo on InvertedPendulum-v4 was planned for 256 steps")
     runs.execute(runs.reopen(folder))  # and it is a run like any other
     assert "has finished: there is nothing left to train" in capsys.readouterr().err
 
 
-def test_a_longer_run_that_is_killed_goes_on_from_the_checkpoint_of_the_shorter(
-    short_runs, monkeypatch
+@pytest.mark.parametrize(("killed_at", "left_from"), [(384, 256), (640, 512)])
+def test_a_longer_run_that_is_killed_goes_on_from_its_newest_checkpoint(
+    killed_at, left_from, short_runs, monkeypatch, capsys
 ) -> None:
-    folder = short_runs.train("run", "ppo", PENDULUM, **SHORT)
-    run = runs.reopen(folder, longer={"env_steps": 512})
+    """The shorter run's, at its end, or its own first, after half of 8 iterations."""
+    folder = short_runs.train("run", "ppo", PENDULUM, **SHORT | {"checkpoints": 2})
+    run = runs.reopen(folder, longer={"env_steps": 1024})
+    log = run.log
 
     def killed(*args) -> None:
-        raise KeyboardInterrupt
+        log(*args)
+        if run.step == killed_at:
+            raise KeyboardInterrupt
 
     monkeypatch.setattr(run, "log", killed)
     with pytest.raises(KeyboardInterrupt):
         runs.execute(run)
     assert not (folder / "finished").exists()
+    capsys.readouterr()
     runs.execute(runs.reopen(folder))
-    assert about(folder)["config"]["env_steps"] == 512
-    assert checkpoint.load(folder / "checkpoint", print)[1]["step"] == 512
+    assert f"resuming at step {left_from}" in capsys.readouterr().err
+    assert about(folder)["config"]["env_steps"] == 1024
+    assert checkpoint.load(folder / "checkpoint", print)[1]["step"] == 1024
 
 
 def test_a_ring_grows_with_its_run(short_runs) -> None:
