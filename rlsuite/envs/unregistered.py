@@ -49,7 +49,7 @@ def require_here(task: str) -> None:
     if task not in gymnasium.registry:
         raise ValueError(
             f"{task} was made by a function in Python, which no file holds: go on with "
-            "rlsuite.train(resume=FOLDER, env=...) there, or register it with gymnasium.register"
+            "rlsuite.train(resume=FOLDER, env=...) and act with rlsuite.load_policy(FOLDER) there"
         )
 
 

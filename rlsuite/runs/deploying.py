@@ -1,5 +1,6 @@
 """Policies as files for programs without rlsuite: ONNX, or a program of torch.export."""
 
+import logging
 import os
 import warnings
 from collections.abc import Callable
@@ -58,8 +59,11 @@ def require_installed(to: str) -> None:
 def _onnx(deployed: Deployed, example: torch.Tensor, path: Path) -> Actions:
     import onnxruntime
 
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of the exporter's own code
+        warnings.simplefilter("ignore")  # of the exporter's own code, and what it logs of packages
+        logger.setLevel(logging.ERROR)
         torch.onnx.export(
             deployed,
             (example,),
@@ -71,6 +75,7 @@ def _onnx(deployed: Deployed, example: torch.Tensor, path: Path) -> Actions:
             external_data=False,
             verbose=False,
         )
+    logger.setLevel(level)
     session = onnxruntime.InferenceSession(path.read_bytes(), providers=["CPUExecutionProvider"])
     return lambda obs: session.run(None, {"obs": obs})[0]
 

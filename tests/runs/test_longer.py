@@ -6,6 +6,7 @@ import re
 import pytest
 
 from rlsuite.cli.main import main
+from rlsuite.evidence import rows
 from rlsuite.evidence.export import export
 from rlsuite.evidence.tables.summaries import failings
 from rlsuite.runs import checkpoint
