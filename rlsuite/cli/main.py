@@ -14,12 +14,6 @@ from pathlib import Path
 from rlsuite import __version__
 from rlsuite.cli import flags
 
-HERE = Path(__file__).parents[1]  # the package
-# In a checkout the published values lie in results/; an installed package carries them along
-PUBLISHED = next(
-    (p for p in (HERE.parent / "results/published", HERE / "published") if p.is_dir()), HERE
-)
-
 
 def train(argv: list[str]) -> None:
     """Train an algorithm on a task for several seeds at once, or go on with a run."""
@@ -187,40 +181,25 @@ def export(argv: list[str]) -> None:
         print(f"wrote {results.export(Path(folder), *given)}")
 
 
-@dataclasses.dataclass
-class Evidence:
-    """Write tables, curves or a page, from a run folder or a benchmark's results."""
-
-    out: Path | None = None  # where to write; default: beside the source
-    published: Path | None = None  # folder with the published values; default: those of rlsuite
-
-
 def table(argv: list[str]) -> None:
-    """Write tables (Markdown, LaTeX, CSV): ours with intervals beside published values."""
-    from rlsuite.evidence.tables import benchmark as tables
+    """Write tables (Markdown, LaTeX, CSV) of a run or results, or of several runs side by side."""
+    from rlsuite.cli.evidence import table as run
 
-    source, options = _evidence("table", argv)
-    paths = tables.write(source, options.out or source / "tables", options.published)
-    print((options.out or source / "tables") / "tables.md", "\n")
-    print(next(p for p in paths if p.suffix == ".md").read_text())
+    run(argv)
 
 
 def plot(argv: list[str]) -> None:
-    """Write learning curves (PNG) with intervals and published values."""
-    from rlsuite.evidence import curves
+    """Write learning curves (PNG) of a run or results, or of several runs side by side."""
+    from rlsuite.cli.evidence import plot as run
 
-    source, options = _evidence("plot", argv)
-    for path in curves.write(source, options.out or source / "curves", options.published):
-        print(f"wrote {path}")
+    run(argv)
 
 
 def report(argv: list[str]) -> None:
     """Write one self-contained HTML page with tables and curves."""
-    from rlsuite.evidence import report as report_module
+    from rlsuite.cli.evidence import report as run
 
-    source, options = _evidence("report", argv)
-    out = options.out or source / "report.html"
-    print(f"wrote {report_module.write(source, out, options.published)}")
+    run(argv)
 
 
 @dataclasses.dataclass
@@ -244,26 +223,43 @@ def algorithms(argv: list[str]) -> None:
 
 @dataclasses.dataclass
 class Tasks:
-    """List the tasks: engines, length of an episode, constraints."""
+    """List the tasks: sizes, engines, length of an episode, cost limits, reference scores."""
 
 
 def tasks(argv: list[str]) -> None:
-    """List the tasks: engines, length of an episode, constraints."""
+    """List the tasks: sizes, engines, length of an episode, cost limits, reference scores."""
+    from rlsuite.datasets.scores import reference
+    from rlsuite.envs.sizes import DISCRETE, SIZES
     from rlsuite.envs.tasks import TASKS
 
     flags.parse("rlsuite tasks", Tasks, argv)
-    columns = "{:25}  {:9}  {:>5}  {:10}  {:>7}  {}"
-    print(columns.format("task", "engines", "steps", "constraint", "limit", "kind"))
+    columns = "{:25} {:9} {:>3} {:>3} {:>5}  {}"
+    print(columns.format("task", "engine", "obs", "act", "steps", "cost limit, or scores"))
     for name, task in TASKS.items():
-        limits = [(each.name, each.limit, each.kind) for each in task.constraints]
-        for constraint, limit, kind in limits or [("", "", "")]:
-            engines = "both" if len(task.engines) == 2 else task.engines[0]
-            cells = (constraint, "none" if limit is None else limit, kind)
-            print(columns.format(name, engines, task.time_limit, *cells).rstrip())
+        obs, action = SIZES[task.base or name]
+        shown = f"1/{action}" if (task.base or name) in DISCRETE else action
+        engine = "both" if len(task.engines) == 2 else task.engines[0]
+        known = reference(name)
+        facts = [_limit_text(each) for each in task.constraints]
+        facts += [f"0: {known.minimum:.0f}, 100: {known.maximum:.0f}"] if known else []
+        print(
+            columns.format(name, engine, obs, shown, task.time_limit, *facts[:1] or [""]).rstrip()
+        )
+        for fact in facts[1:]:
+            print(columns.format("", "", "", "", "", fact))
     print(
-        "\nA limit is one of an episode's sum (episode), of that sum discounted by 0.99\n"
-        "(discounted), or of the mean over steps (step). Your own task: MODULE:ID."
+        "\nobs, act: numbers in an observation and an action; 1/3: one of 3 actions. Limits\n"
+        "are of an episode's sum (episode), of that sum discounted by 0.99 (disc.), or of\n"
+        "the mean over steps (step). Scores: the returns that D4RL's references call 0\n"
+        "and 100. Your own task: MODULE:ID."
     )
+
+
+def _limit_text(constraint) -> str:
+    """A constraint in short: "speed 103.115 disc."."""
+    limit = "none" if constraint.limit is None else f"{constraint.limit:g}"
+    kind = {"discounted": "disc."}.get(constraint.kind, constraint.kind)
+    return f"{constraint.name} {limit} {kind}"
 
 
 @dataclasses.dataclass
@@ -301,12 +297,6 @@ def data(argv: list[str]) -> None:
 
 
 # ------------------------------------------------------------------------------------- parsing
-
-
-def _evidence(command: str, argv: list[str]) -> tuple[Path, Evidence]:
-    source, rest = _folder_first(f"{command} SOURCE", argv)
-    options = flags.parse(f"rlsuite {command} SOURCE", Evidence, rest)
-    return source, dataclasses.replace(options, published=options.published or PUBLISHED)
 
 
 def _folder_first(usage: str, argv: list[str]) -> tuple[Path, list[str]]:

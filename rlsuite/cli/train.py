@@ -269,6 +269,7 @@ class Sweep:
     envs: tuple[str, ...] = ()  # tasks, e.g. --envs Hopper-v4 Walker2d-v4
     datasets: tuple[str, ...] = ()  # what offline algorithms go through, instead of tasks
     folder: Path = Path("runs/sweep")  # where the run folders go; the same one continues a sweep
+    grid: tuple[str, ...] = ()  # a run for each setting: --grid learning-rate=1e-4,3e-4 clip=.1,.2
     results: Path | None = None  # also export rows, e.g. to results/mujoco-1m
     jobs: int | None = None  # at once; default: one for each core
     ray: str | None = None  # HOST:PORT of a Ray cluster, auto (the one that runs here), or local
@@ -308,8 +309,10 @@ def sweep(argv: list[str]) -> None:
     for dataset in options.datasets:
         store.locate(dataset)
     jobs = jobs_module.plan(options.folder, names, options.envs, rest, options.datasets)
+    if options.grid:
+        jobs = _of_grid(jobs, options, rest)
     for job in jobs:
-        chosen = resolve(job.algorithm, [job.where, job.task, *rest])
+        chosen = resolve(job.algorithm, [job.where, job.task, *job.flags])
         sha256 = chosen.data and chosen.data["sha256"]
         jobs_module.require_same(job, chosen.config, chosen.settings, sha256)
     export = partial(export_run, benchmark=options.results) if options.results else None
@@ -322,3 +325,22 @@ def sweep(argv: list[str]) -> None:
         raise RunError(
             f"{len(failed)} of {len(jobs)} jobs failed: {', '.join(j.name for j in failed)}"
         )
+    if options.grid:
+        print(f"side by side: rlsuite table {options.folder}, rlsuite plot {options.folder}")
+
+
+def _of_grid(jobs: Sequence, options: Sweep, rest: Sequence[str]) -> list:
+    """Every job once for each setting of the grid."""
+    from rlsuite.cli import grid
+
+    if options.results:
+        raise ValueError(
+            "--results takes one setting of each algorithm; leave it out, and export the run that "
+            "you choose: rlsuite export FOLDER --results RESULTS"
+        )
+    chosen = grid.parse(options.grid, rest)
+    found = []
+    for job in jobs:
+        config = algorithms.load(job.algorithm).Config
+        found += grid.jobs(job, chosen, flags.of_train(config, *_kinds(job.algorithm)))
+    return found

@@ -14,7 +14,6 @@ algorithm scores above another, and performance profiles (``aggregates.py``).
 
 from __future__ import annotations
 
-import io
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,8 +24,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from rlsuite.evidence import aggregates, limits, published, rows, statistics
+from rlsuite.evidence import aggregates, limits, pictures, published, rows, statistics
 from rlsuite.evidence.aggregates import Scores
+from rlsuite.evidence.pictures import png
 from rlsuite.evidence.published import Published
 from rlsuite.evidence.rows import QUANTITIES, Result
 from rlsuite.evidence.styles import Style, styles
@@ -84,11 +84,8 @@ def write(
     in figures of one algorithm. Raises ValueError for an unknown statistic, and RowsError or
     PublishedError for input that does not hold, before anything is written.
     """
-    pictures = figures(rows.read(source), published.read(published_dir), statistic, seed_lines)
-    out_dir.mkdir(parents=True, exist_ok=True)
-    for name, picture in pictures.items():
-        (out_dir / name).write_bytes(picture)
-    return [out_dir / name for name in pictures]
+    found = figures(rows.read(source), published.read(published_dir), statistic, seed_lines)
+    return pictures.write(found, out_dir)
 
 
 def figures(
@@ -96,25 +93,31 @@ def figures(
     values: Sequence[Published],
     statistic: str = "mean",
     seed_lines: bool = True,
+    columns: Sequence[str] = (),
+    pairs: bool = True,
 ) -> dict[str, bytes]:
-    """Every figure as file name -> PNG bytes, in the order in which a reader wants them."""
+    """Every figure as file name -> PNG bytes, in the order in which a reader wants them.
+
+    columns: the only ones to draw, if given. pairs: also the figure over all tasks, which compares
+    every pair of algorithms.
+    """
     if statistic not in ESTIMATORS:
         raise ValueError(f"unknown statistic {statistic!r}; use one of {', '.join(ESTIMATORS)}")
-    pictures = {}
+    found = {}
     with matplotlib.rc_context(STYLE):
         for column in (*QUANTITIES, *limits.held_columns(results)):
             known = [{*r.quantities(), *limits.held_columns([r])} for r in results]
             shown = [r for r, columns in zip(results, known, strict=True) if column in columns]
-            if shown:
+            if shown and column in (columns or [column]):
                 figure = _learning_curves(shown, values, column, statistic, seed_lines)
-                pictures[f"curves_{column}.png"] = png(figure)
-        if len({result.algorithm for result in results}) > 1:
+                found[f"curves_{column}.png"] = png(figure)
+        if pairs and len({result.algorithm for result in results}) > 1:
             column = aggregates.headline(results)
             scores = aggregates.pool(results, values, column)
             if scores:
                 left_out = aggregates.comparable(results, column)[1]
-                pictures["aggregate.png"] = png(_aggregate(scores, results, left_out))
-    return pictures
+                found["aggregate.png"] = png(_aggregate(scores, results, left_out))
+    return found
 
 
 def _learning_curves(
@@ -391,10 +394,3 @@ def step_unit(last: int) -> tuple[float, str]:
     if last >= 1_000_000 * 0.5:
         return 1e6, " (millions)"
     return (1e3, " (thousands)") if last >= 5_000 else (1.0, "")
-
-
-def png(figure: Figure, **metadata: str) -> bytes:
-    """PNG bytes; without the software's version, so that equal figures are equal files."""
-    stream = io.BytesIO()
-    figure.savefig(stream, format="png", metadata={"Software": None, **metadata})
-    return stream.getvalue()

@@ -1,7 +1,8 @@
-"""One self-contained HTML page of a benchmark or a run: caveats, curves, tables, manifests.
+"""One self-contained HTML page of a benchmark or of runs: caveats, curves, tables, manifests.
 
-The page holds everything inside itself (pictures as base64, no script, nothing fetched), follows
-the reader's light or dark scheme, and prints.
+The page holds everything inside itself (pictures and videos as base64, nothing fetched), follows
+the reader's light or dark scheme, and prints. Its script sorts tables by a column that is clicked;
+without it all can be read.
 """
 
 from __future__ import annotations
@@ -10,13 +11,20 @@ import base64
 import html
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
-from rlsuite.evidence import aggregates, curves, published, rows
-from rlsuite.evidence.rows import QUANTITIES, Result
+from rlsuite import algorithms
+from rlsuite.evidence import aggregates, curves, heatmaps, page, published, rows, several
+from rlsuite.evidence.published import Published
+from rlsuite.evidence.rows import QUANTITIES, Result, named
 from rlsuite.evidence.tables import benchmark as tables
 from rlsuite.evidence.tables import tabular
+from rlsuite.evidence.tables.runs import headline
 from rlsuite.evidence.tables.summaries import duration_text, failings, task_words
+from rlsuite.evidence.tables.tabular import NONE, Cell, Table
+from rlsuite.runs.logs import EVALUATIONS
+from rlsuite.runs.settings import preset
 
 FEW_SEEDS = 5
 NOT_RECORDED = "not recorded"
@@ -25,46 +33,8 @@ _FIGURES = {
     **{f"curves_{column}.png": words.capitalize() for column, words in QUANTITIES.items()},
     "aggregate.png": "Algorithms over all shared tasks",
 }
-_STYLE = """
-:root { color-scheme: light dark; --page: #fbfbfa; --ink: #1c1d1f; --soft: #5c6066;
-  --line: #d9dbde; --card: #ffffff; --warn: #fff4d6; --link: #0b62a8; }
-@media (prefers-color-scheme: dark) {
-  :root { --page: #16181b; --ink: #e7e8ea; --soft: #a5abb3; --line: #383c42;
-    --card: #1f2226; --warn: #3a2f12; --link: #7db8ee; }
-}
-* { box-sizing: border-box; }
-body { margin: 0 auto; padding: 2rem 1.25rem 4rem; max-width: 76rem; background: var(--page);
-  color: var(--ink); font: 16px/1.55 system-ui, sans-serif; }
-h1 { font-size: 1.7rem; margin: 0 0 .25rem; }
-h2 { font-size: 1.15rem; margin: 2.2rem 0 .6rem; }
-p.lead { color: var(--soft); margin: 0 0 1rem; }
-nav a { color: var(--link); margin-right: 1.1rem; }
-section.caveats { background: var(--warn); border-radius: 8px; padding: .3rem 1.2rem .8rem;
-  margin: 1.5rem 0; }
-section.caveats h2 { margin-top: .7rem; }
-figure { margin: 0 0 1.5rem; padding: .75rem; background: #ffffff; border: 1px solid var(--line);
-  border-radius: 8px; overflow-x: auto; }
-figure img { display: block; margin: 0 auto; max-width: 100%; height: auto; }
-.scroll { overflow-x: auto; border: 1px solid var(--line); border-radius: 8px;
-  background: var(--card); }
-table { border-collapse: separate; border-spacing: 0; width: 100%; font-size: .84rem;
-  font-variant-numeric: tabular-nums; }
-th, td { padding: .42rem .6rem; text-align: right; white-space: nowrap; }
-th[scope=row], th:first-child { text-align: left; position: sticky; left: 0;
-  background: var(--card); font-weight: 600; }
-thead th { border-bottom: 2px solid var(--line); }
-tbody tr + tr > * { border-top: 1px solid var(--line); }
-sup { color: var(--soft); padding-left: .2em; line-height: 0; }
-ul.notes { color: var(--soft); font-size: .85rem; padding-left: 1.2rem; }
-details { border: 1px solid var(--line); border-radius: 8px; background: var(--card);
-  padding: .5rem .9rem; margin: .5rem 0; }
-summary { cursor: pointer; font-weight: 600; }
-dl { display: grid; grid-template-columns: max-content 1fr; gap: .25rem 1rem; font-size: .875rem; }
-dt { color: var(--soft); }
-dd { margin: 0; overflow-wrap: anywhere; }
-pre { overflow-x: auto; font-size: .8rem; }
-@media print { details, figure { break-inside: avoid; } nav { display: none; } }
-"""
+VIDEOS = (".mp4", ".webm")  # what browsers show
+LARGEST_VIDEO = 20 * 2**20  # bytes of one that the page holds
 
 
 def write(source_dir: Path, out_file: Path, published_dir: Path) -> Path:
@@ -72,41 +42,119 @@ def write(source_dir: Path, out_file: Path, published_dir: Path) -> Path:
 
     Raises RowsError or PublishedError, before anything is written, for input that does not hold.
     """
-    page = render(rows.read(source_dir), published.read(published_dir), source_dir.resolve().name)
+    title = f"Benchmark {source_dir.resolve().name}"
+    text = render(rows.read(source_dir), published.read(published_dir), title)
+    return write_page(text, out_file)
+
+
+def write_page(text: str, out_file: Path) -> Path:
     out_file.parent.mkdir(parents=True, exist_ok=True)
-    out_file.write_text(page, encoding="utf-8")
+    out_file.write_text(text, encoding="utf-8")
     return out_file
 
 
 def render(
-    results: Sequence[Result], values: Sequence[published.Published], folder_name: str
+    results: Sequence[Result],
+    values: Sequence[Published],
+    title: str,
+    built: Sequence[Table] | None = None,
 ) -> str:
-    """The whole page as HTML text."""
+    """The whole page as HTML text, with the tables of a benchmark or those that are `built`.
+
+    The title of a single result is its own.
+    """
     if len(results) == 1:
         title = f"{results[0].algorithm} on {results[0].task}"
-    else:
-        title = f"Benchmark {folder_name}"
+    built = tables.build(results, values) if built is None else built
+    videos = _videos(results)
+    of_settings = not _are_algorithms(results)
+    shown = curves.figures(results, values, pairs=not of_settings)
+    shown |= heatmaps.figures(results) if of_settings else {}
+    links = ["curves", *["videos"] * bool(videos), "tables", "runs"]
+    anchors = "".join(f'<a href="#{each}">{each.capitalize()}</a>' for each in links)
     parts = [
         f"<h1>{html.escape(title)}</h1>",
         f'<p class="lead">{html.escape(_lead(results))}</p>',
-        '<nav><a href="#curves">Curves</a><a href="#tables">Tables</a>'
-        '<a href="#runs">Runs</a></nav>',
+        f"<nav>{anchors}</nav>",
         _caveats(results),
         '<section id="curves">',
-        *[_figure(name, data) for name, data in curves.figures(results, values).items()],
-        '</section>\n<section id="tables">',
-        tabular.html_tables(tables.build(results, values)),
+        *[_figure(name, data) for name, data in shown.items()],
+        _seeds_of_each(results, values),
+        "</section>",
+        *(['<section id="videos"><h2>Videos</h2>', *videos, "</section>"] if videos else []),
+        '<section id="tables">',
+        tabular.html_tables([*built, *_differing(results)]),
         '</section>\n<section id="runs"><h2>Runs</h2>',
-        *[_run(result) for result in results],
+        *[_run(result, len(results) == 1) for result in results],
         "</section>",
     ]
+    return page.whole(title, parts)
+
+
+def _are_algorithms(results: Sequence[Result]) -> bool:
+    """Whether these are algorithms, of which pairs are compared, and not settings of one."""
+    return any(result.algorithm == named(result.manifest) for result in results)
+
+
+def _seeds_of_each(results: Sequence[Result], values: Sequence[Published]) -> str:
+    """Every seed, of one algorithm after the other: together they would hide one another.
+
+    The curves of one alone show its seeds anyway.
+    """
+    names = list(dict.fromkeys(result.algorithm for result in results))
+    if len(names) == 1:
+        return ""
+    blocks = []
+    for name in names:
+        ours = [result for result in results if result.algorithm == name]
+        shown = curves.figures(ours, values, columns=[headline(ours)], pairs=False)
+        blocks += [_picture(data, f"every seed of {name}") for data in shown.values()]
+    return f"<details><summary>Every seed</summary>{''.join(blocks)}</details>"
+
+
+def _videos(results: Sequence[Result]) -> list[str]:
+    """The videos that lie in the run folders, or beside exported rows under their name."""
+    found = {}
+    for result in results:
+        run = result.file.name == EVALUATIONS
+        for file in sorted(result.file.parent.glob("*" if run else f"{result.file.stem}*")):
+            if file.suffix in VIDEOS:
+                found.setdefault(
+                    file.resolve(), f"{result.algorithm} on {result.task}: {file.name}"
+                )
+    return [_video(file, html.escape(words)) for file, words in found.items()]
+
+
+def _video(file: Path, words: str) -> str:
+    if file.stat().st_size > LARGEST_VIDEO:
+        most = LARGEST_VIDEO // 2**20
+        return f"<p>{words} has more than {most} MiB and is not in this page.</p>"
+    data = base64.b64encode(file.read_bytes()).decode("ascii")
+    source = f"data:video/{file.suffix[1:]};base64,{data}"
     return (
-        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{html.escape(title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n"
-        + "\n".join(parts)
-        + "\n</body>\n</html>\n"
+        f'<figure><video controls playsinline src="{source}"></video>'
+        f"<figcaption>{words}</figcaption></figure>"
     )
+
+
+def _differing(results: Sequence[Result]) -> list[Table]:
+    """Per algorithm a table of the settings in which its runs differ."""
+    found = []
+    for name in dict.fromkeys(named(result.manifest) for result in results):
+        ours = [result for result in results if named(result.manifest) == name]
+        fields = several.changing(ours)
+        if not fields:
+            continue
+        known = [several.settings(result) for result in ours]
+        lines = [
+            [
+                Cell(f"{result.algorithm} on {result.task}"),
+                *(Cell(several.text(own[field]) if field in own else NONE) for field in fields),
+            ]
+            for result, own in zip(ours, known, strict=True)
+        ]
+        found.append(Table(f"{name}: settings that differ", ["Run", *fields], lines))
+    return found
 
 
 def caveats(results: Sequence[Result]) -> list[str]:
@@ -118,9 +166,10 @@ def caveats(results: Sequence[Result]) -> list[str]:
         found += [f"{start}: {'; '.join(left_out)}."] if left_out else []
     few = [result for result in results if len(result.seeds) < FEW_SEEDS]
     if few:
-        named = ", ".join(f"{r.algorithm} on {r.task} ({len(r.seeds)})" for r in few)
+        which = ", ".join(f"{r.algorithm} on {r.task} ({len(r.seeds)})" for r in few)
+        which = which if len(few) < max(2, len(results)) else "all"
         found.append(
-            f"Fewer than {FEW_SEEDS} seeds: {named}. Their intervals are too narrow or absent."
+            f"Fewer than {FEW_SEEDS} seeds: {which}. Their intervals are too narrow or absent."
         )
     runs = [run for result in results for run in result.runs]
     commits = {str(run.get("commit") or NOT_RECORDED) for run in runs}
@@ -152,7 +201,9 @@ def caveats(results: Sequence[Result]) -> list[str]:
 
 
 def _lead(results: Sequence[Result]) -> str:
-    names = list(dict.fromkeys(result.algorithm for result in results))
+    own = _are_algorithms(results)
+    names = list(dict.fromkeys(r.algorithm if own else named(r.manifest) for r in results))
+    names += [] if own else [f"{len(results)} runs"]
     tasks = {result.task for result in results}
     trained = sum(len(result.seeds) for result in results)
     counted = {}
@@ -173,22 +224,26 @@ def _caveats(results: Sequence[Result]) -> str:
 
 
 def _figure(name: str, picture: bytes) -> str:
-    data = base64.b64encode(picture).decode("ascii")
     other = name.removeprefix("curves_").removesuffix(".png").replace("_", " ").capitalize()
-    words = html.escape(_FIGURES.get(name, other))
-    return (
-        f'<h2>{words}</h2>\n<figure><img alt="{words}" src="data:image/png;base64,{data}"></figure>'
-    )
+    words = _FIGURES.get(name, other)
+    return f"<h2>{html.escape(words)}</h2>\n{_picture(picture, words)}"
 
 
-def _run(result: Result) -> str:
-    """The manifest of one file of rows, folded."""
+def _picture(picture: bytes, words: str) -> str:
+    data = base64.b64encode(picture).decode("ascii")
+    source = f"data:image/png;base64,{data}"
+    return f'<figure><img alt="{html.escape(words)}" src="{source}"></figure>'
+
+
+def _run(result: Result, alone: bool) -> str:
+    """The manifest of one file of rows, folded unless it is the only one."""
     facts = {
         "file": f"{result.file.parent.name}/{result.file.name}",
         "seeds": _seeds(result.seeds),
         "steps per seed": f"{result.last_step:,} of {result.planned_steps:,}",
         "wall time": duration_text(result.wall_seconds),
         **{name.replace("_", " "): _recorded(result, name) for name in _FACTS},
+        "unlike its preset": "; ".join(unlike_preset(result.manifest)) or "nothing that is known",
         **({"data": _fact(result.manifest["data"])} if result.data else {}),
     }
     lines = "".join(
@@ -196,9 +251,29 @@ def _run(result: Result) -> str:
     )
     config = json.dumps(result.manifest.get("config", {}), indent=2, sort_keys=True)
     return (
-        f"<details><summary>{html.escape(result.algorithm)} on {html.escape(result.task)}"
-        f"</summary>\n<dl>{lines}</dl>\n<pre>{html.escape(config)}</pre></details>"
+        f"<details{' open' * alone}><summary>{html.escape(result.algorithm)} on "
+        f"{html.escape(result.task)}</summary>\n<dl>{lines}</dl>\n"
+        f"<pre>{html.escape(config)}</pre></details>"
     )
+
+
+def unlike_preset(manifest: dict) -> list[str]:
+    """The settings that are not those of the run's preset: "clip 0.1, not 0.2".
+
+    Empty also where the preset or the algorithm is not known here.
+    """
+    given, name = manifest.get("config") or {}, manifest.get("preset")
+    data = (manifest.get("data") or {}).get("name")
+    try:
+        module = algorithms.load(manifest["algorithm"])
+        usual = asdict(module.Config(**preset(module, name or "", manifest["task"], data)))
+    except (ValueError, TypeError):
+        return []
+    return [
+        f"{field} {several.text(value)}, not {several.text(usual[field])}"
+        for field, value in given.items()
+        if field in usual and several.text(value) != several.text(usual[field])
+    ]
 
 
 def _recorded(result: Result, name: str) -> str:

@@ -222,7 +222,7 @@ def read(source: Path) -> list[Result]:
         other = seen.setdefault((result.algorithm, result.task), result.file)
         if other != result.file:
             raise RowsError(f"{result.file}: {result.task} was already read from {other}")
-        _require_same_data(learned_from.setdefault(result.task, result), result)
+        require_same_data(learned_from.setdefault(result.task, result), result)
     # Names that are not in the registry come last.
     places = {name: place for place, name in enumerate(ALGORITHMS)}
     return sorted(
@@ -333,7 +333,7 @@ def declared(manifest: dict) -> dict:
     return known | (manifest.get("declared") or {})
 
 
-def _require_same_data(first: Result, result: Result) -> None:
+def require_same_data(first: Result, result: Result) -> None:
     """Two algorithms are compared on a data set only if it is the same one, read the same way."""
     ours, theirs = (
         r.data and (r.data.name, r.data.sha256, r.data.timeouts) for r in (result, first)
@@ -341,7 +341,7 @@ def _require_same_data(first: Result, result: Result) -> None:
     if ours != theirs:
         raise RowsError(
             f"{result.file}: {result.task} is not the data of {first.file}: {ours} and {theirs} "
-            "(name, SHA-256, rows at time limits); export one of them to another folder"
+            "(name, SHA-256, rows at time limits); show them apart"
         )
 
 

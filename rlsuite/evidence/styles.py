@@ -56,6 +56,8 @@ STYLES = {
 }
 OF_VARIANTS = ("D", "v", "P", "X", "*", "<")
 OTHERS = tuple(Style(colour, SQUARE) for colour in COLOURS)  # for names that are not in the table
+# For more of them in one figure, such as many settings of one algorithm
+FURTHER = tuple(Style(colour, marker) for marker in OF_VARIANTS for colour in COLOURS)
 
 
 def styles(names: Sequence[str]) -> dict[str, Style]:
@@ -73,7 +75,7 @@ def styles(names: Sequence[str]) -> dict[str, Style]:
             chosen[name] = Style(own.colour, marker)
             continue
         first = zlib.crc32(name.encode("utf-8", "replace")) % len(OTHERS)
-        ring = OTHERS[first:] + OTHERS[:first]
+        ring = OTHERS[first:] + OTHERS[:first] + FURTHER
         free = [style for style in ring if style not in chosen.values()]
         chosen[name] = (free or ring)[0]
     return {name: chosen[name] for name in names}

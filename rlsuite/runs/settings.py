@@ -121,12 +121,13 @@ def level(dataset: str, family: str) -> str:
 
 
 def field_comments(config_class: type) -> dict[str, str]:
-    """{field: its comment}: meaning and source of every number, read from the class's own lines."""
+    """{field: its comment}: meaning and source of every number, read from the classes' lines."""
     comments = {}
-    for line in inspect.getsource(config_class).splitlines():
-        match = re.match(r"    (\w+):[^#]*  # (.+)", line)
-        if match:
-            comments[match[1]] = match[2]
+    for each in config_class.__mro__[:-1]:  # all but object
+        for line in inspect.getsource(each).splitlines():
+            match = re.match(r"    (\w+):[^#]*  # (.+)", line)
+            if match:
+                comments.setdefault(match[1], match[2])
     return comments
 
 

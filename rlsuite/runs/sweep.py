@@ -38,10 +38,11 @@ class Job:
     folder: Path
     flags: tuple[str, ...]
     where: str = "--env"
+    setting: str = ""  # of a grid: what tells it from other jobs of its algorithm and task
 
     @property
     def name(self) -> str:
-        return f"{self.algorithm} {self.task}"
+        return f"{self.algorithm} {self.task} {self.setting}".rstrip()
 
     @property
     def log(self) -> Path:
@@ -96,6 +97,8 @@ def require_same(job: Job, config: object, settings: Settings, sha256: str | Non
     sha256: of the data set that the job learns from, if any.
     """
     if not (job.folder / "config.json").exists():
+        if any(job.folder.glob("*/config.json")):
+            raise ValueError(f"{job.folder} holds the runs of a grid; name another --folder")
         return
     try:
         manifest = json.loads((job.folder / "config.json").read_text())

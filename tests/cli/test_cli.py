@@ -339,15 +339,16 @@ def test_algorithms_and_help(capsys) -> None:
     assert all(name in capsys.readouterr().out for name in ("train",)) and len(COMMANDS) == 13
 
 
-def test_tasks_are_listed_with_their_constraints_80_columns_wide(capsys) -> None:
+def test_tasks_are_listed_with_sizes_limits_and_scores_80_columns_wide(capsys) -> None:
     assert main(["tasks"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert max(map(len, lines)) <= 80
     found = {line.split()[0]: line.split()[1:] for line in lines if line}
-    assert found["Hopper-v4"] == ["both", "1000"]
-    assert found["WalkerWalk-v1"] == ["envpool", "1000"]
-    assert found["HopperVelocity-v5"] == ["both", "1000", "velocity", "25.0", "episode"]
-    assert found["AntSpeed-v4"] == ["both", "1000", "speed", "103.115", "discounted"]
+    assert found["Hopper-v4"] == ["both", "11", "3", "1000", "0:", "-20,", "100:", "3234"]
+    assert found["CartPole-v1"] == ["both", "4", "1/2", "500"]
+    assert found["WalkerWalk-v1"] == ["envpool", "24", "6", "1000"]
+    assert found["HopperVelocity-v5"] == ["both", "11", "3", "1000", "velocity", "25", "episode"]
+    assert found["AntSpeed-v4"] == ["both", "27", "8", "1000", "speed", "103.115", "disc."]
 
 
 def test_evaluate_tells_costs_where_there_are_some(capsys, finished_run) -> None:

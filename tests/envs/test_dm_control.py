@@ -1,9 +1,11 @@
 """The tasks of dm_control on EnvPool: sizes, order, what is left out, and nothing cut."""
 
+import math
+
 import numpy as np
 import pytest
 
-from rlsuite.envs import dm_control, make
+from rlsuite.envs import dm_control, make, sizes
 from rlsuite.envs.tasks import TASKS, choose_engine
 
 envpool = pytest.importorskip("envpool")
@@ -42,6 +44,13 @@ def test_every_task_is_one_of_envpools():
         spec = envpool.make_spec(task)
         assert spec.config.max_episode_steps == TASKS[task].time_limit
         assert {*TASKS[task].fillers} < {*spec.state_array_spec}
+        shapes = [
+            each.shape
+            for key, each in spec.state_array_spec.items()
+            if key.startswith("obs:") and key not in TASKS[task].fillers
+        ]
+        action = spec.action_array_spec["action"].shape
+        assert sizes.SIZES[task] == (sum(map(math.prod, shapes)), math.prod(action[1:]))
         assert choose_engine(task, 1) == "envpool"
 
 

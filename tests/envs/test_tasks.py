@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from rlsuite.envs import dm_control, make, physics_mismatch, tasks
+from rlsuite.envs.sizes import DISCRETE, SIZES
 from rlsuite.envs.tasks import TASKS, choose_engine, remember_typed, require_typed
 
 PLAIN = [n for n, task in TASKS.items() if task.base is None and n not in dm_control.NAMES]
@@ -25,6 +26,8 @@ def test_table_matches_both_engines(task):
         assert environments.obs_size == built[0].obs_size
         assert environments.discrete == built[0].discrete
         assert environments.action_size == built[0].action_size
+        assert (environments.obs_size, environments.action_size) == SIZES[task]
+        assert environments.discrete == (task in DISCRETE)
         if not environments.discrete:
             assert environments.action_low.dtype == np.float32
             np.testing.assert_array_equal(environments.action_low, built[0].action_low)

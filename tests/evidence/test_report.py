@@ -46,10 +46,11 @@ def bench(tmp_path):
 def test_page_is_whole_and_self_contained(bench, published_dir, tmp_path):
     out = report.write(bench, tmp_path / "deep" / "report.html", published_dir)
     page = Page(out.read_text())
-    assert page.seen.count("h1") == 1 and page.seen.count("details") == 2
-    assert not {"script", "link", "iframe"} & set(page.seen)
+    assert page.seen.count("h1") == 1 and page.seen.count("details") == 3
+    assert page.seen.count("script") == 1 and not {"link", "iframe"} & set(page.seen)
     pictures = [url for url in page.urls if not url.startswith("#")]
-    assert len(pictures) == 3  # training return, evaluation return, aggregate
+    # Training return, evaluation return, aggregate; the seeds of each of the two algorithms
+    assert len(pictures) == 3 + 2
     for url in pictures:
         kind, data = url.split(",", 1)
         assert kind == "data:image/png;base64"
@@ -65,7 +66,8 @@ def test_everything_is_escaped(bench, published_dir, tmp_path):
     facts["config"] = {"note": "</pre><script>"}
     manifest.write_text(json.dumps(facts))
     text = report.write(bench, tmp_path / "report.html", published_dir).read_text()
-    assert "<script" not in text and "&lt;script&gt;alert(1)" in text
+    assert text.count("<script") == 1 and "<script>\nconst units" in text
+    assert "&lt;script&gt;alert(1)" in text
     assert "A&lt;b&gt;le" in text and "x &amp; y" in text
 
 
@@ -110,3 +112,35 @@ def test_caveats_name_what_aggregates_leave_out(tmp_path):
 
 def test_no_alarm_where_there_is_no_cause(bench):
     assert len(report.caveats(rows.read(bench))) == 2  # the two that hold for every report
+
+
+def test_videos_of_a_run_are_in_its_page_unless_they_are_too_long(
+    published_dir, tmp_path, monkeypatch
+):
+    run = write_run(tmp_path / "run", finals(2, 5, 2000.0))
+    (run / "walk.mp4").write_bytes(b"a film")
+    (run / "notes.avi").write_bytes(b"no browser shows it")
+    (run / "long.webm").write_bytes(b"longer than allowed here")
+    monkeypatch.setattr(report, "LARGEST_VIDEO", 10)
+    text = report.write(run, tmp_path / "report.html", published_dir).read_text()
+    page = Page(text)
+    assert page.seen.count("video") == 1
+    assert f"data:video/mp4;base64,{base64.b64encode(b'a film').decode()}" in page.urls
+    assert "long.webm has more than 0 MiB and is not in this page" in text
+    assert "notes.avi" not in text
+
+
+def test_settings_that_differ_between_runs_and_from_the_preset_are_shown(published_dir, tmp_path):
+    folder = write_benchmark(
+        tmp_path / "bench", {("ppo", "Hopper-v4"): [1.0, 2.0], ("ppo", "Ant-v4"): [3.0, 4.0]}
+    )
+    for task, clip in (("Hopper-v4", 0.2), ("Ant-v4", 0.1)):
+        manifest = folder / "ppo" / f"{task}.json"
+        facts = json.loads(manifest.read_text()) | {"config": {"clip": clip, "gae_lambda": 0.95}}
+        manifest.write_text(json.dumps(facts))
+    text = report.write(folder, tmp_path / "report.html", published_dir).read_text()
+    table = text.partition("<h2>ppo: settings that differ</h2>")[2].partition("</table>")[0]
+    assert re.findall(r"<th[^>]*>([^<]*)</th>", table)[:2] == ["Run", "clip"]
+    assert '<th scope="row">ppo on Ant-v4</th><td>0.1</td>' in table
+    assert "<dt>unlike its preset</dt><dd>clip 0.1, not 0.2</dd>" in text
+    assert "<dt>unlike its preset</dt><dd>nothing that is known</dd>" in text

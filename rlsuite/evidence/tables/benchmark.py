@@ -78,7 +78,16 @@ def write(source: Path, out_dir: Path, published_dir: Path) -> list[Path]:
     """
     results = rows.read(source)
     values = published.read(published_dir)
-    tables = build(results, values)
+    return write_tables(build(results, values), results, values, out_dir)
+
+
+def write_tables(
+    tables: Sequence[Table],
+    results: Sequence[Result],
+    values: Sequence[Published],
+    out_dir: Path,
+) -> list[Path]:
+    """Write tables as Markdown and LaTeX, and their results as CSV, into `out_dir`."""
     texts = {"tables.md": tabular.markdown(tables), "tables.tex": tabular.latex(tables)}
     out_dir.mkdir(parents=True, exist_ok=True)
     for name, text in texts.items():
@@ -105,26 +114,45 @@ def build(results: Sequence[Result], values: Sequence[Published]) -> list[Table]
 
 
 def _ours(algorithm: str, ours: Sequence[Result], results: Sequence[Result]) -> Table:
+    notes = [
+        *our_notes(ours),
+        *settings_notes(ours),
+        *variant_notes(ours, results),
+        *failings(ours),
+    ]
+    names = [result.task for result in ours]
+    return our_table(f"{algorithm}: our runs", task_word(ours).capitalize(), names, ours, notes)
+
+
+def our_table(
+    title: str, first: str, names: Sequence[str], ours: Sequence[Result], notes: Sequence[str]
+) -> Table:
+    """A row for each result, called as `names` say, under a first column called `first`."""
     columns = [name for name in FINALS if any(name in r.quantities() for r in ours)]
-    header = [task_word(ours).capitalize(), "Seeds", steps_header(ours)]
+    header = [first, "Seeds", steps_header(ours)]
     for name in columns:
         header += [FINALS[name].capitalize(), "its IQM [95% interval]"]
     lines = []
-    for result in ours:
-        line = [result.task, str(len(result.seeds)), f"{result.last_step:,}"]
+    for own, result in zip(names, ours, strict=True):
+        line = [own, str(len(result.seeds)), f"{result.last_step:,}"]
         for name in columns:
             final = result.final(name)
             summary = None if final is None else summarise(final)
             line.append(mean_text(summary) if summary else NONE)
             line.append(iqm_text(summary) if summary else NONE)
         lines.append([Cell(text) for text in [*line, duration_text(result.wall_seconds)]])
+    return Table(title, [*header, "Wall time"], lines, notes)
+
+
+def our_notes(ours: Sequence[Result]) -> list[str]:
+    """What the columns of `our_table` are."""
     measured = [
         "Training return: raw return of a seed's last 100 training episodes, sampled actions. "
         "Evaluation: deterministic policy at the end of training. Steps are per seed."
     ]
     if task_word(ours) == "data set":
         measured = offline_tables.score_notes(ours)
-    notes = [
+    return [
         *measured,
         f"{PLUS_MINUS}: mean and standard deviation over seeds (divided by n - 1). IQM: mean of "
         "the middle half of the seeds, a seed on the edge counting in part; in brackets its 95% "
@@ -132,11 +160,7 @@ def _ours(algorithm: str, ours: Sequence[Result], results: Sequence[Result]) -> 
         f"seed {BOOTSTRAP_SEED}).",
         "Wall time: all seeds of the row together, as they were trained.",
         *wall_time_notes(ours),
-        *settings_notes(ours),
-        *variant_notes(ours, results),
-        *failings(ours),
     ]
-    return Table(f"{algorithm}: our runs", [*header, "Wall time"], lines, notes)
 
 
 def _beside(title: str, ours: Sequence[Result], values: Sequence[Published]) -> Table:
