@@ -20,6 +20,7 @@ class Declared(NamedTuple):
     environments: int = 1  # to learn in, per seed
     value: str = ""  # the metric that estimates a return: a huge one means that training diverged
     variant: str = ""  # what it is of the algorithm, if it may not stand beside published values
+    schedules: tuple[str, ...] = ()  # what changes from its first step to its last, by their share
 
 
 def require_choice(config: object, name: str, known: Collection[str]) -> None:

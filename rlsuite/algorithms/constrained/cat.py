@@ -110,7 +110,9 @@ class Config(RolloutSettings):
     def declared(self) -> Declared:
         rows = self.rollout_size // self.num_minibatches
         counts = self.env_steps, self.gradient_steps
-        return Declared(self.hidden, rows, *counts, ("learning_rate",), self.num_envs)
+        rates = ("learning_rate",)
+        schedules = ("p_max", *(rates if self.anneal_lr else ()))
+        return Declared(self.hidden, rows, *counts, rates, self.num_envs, schedules=schedules)
 
     @property
     def gradient_steps(self) -> int:

@@ -92,7 +92,8 @@ class Config(RolloutSettings):
         rows = self.rollout_size // self.num_minibatches
         rates = ("multiplier_lr", "actor_lr", "critic_lr")
         counts = self.env_steps, self.gradient_steps
-        return Declared(self.hidden, rows, *counts, rates, self.num_envs)
+        schedules = ("actor_lr",)
+        return Declared(self.hidden, rows, *counts, rates, self.num_envs, schedules=schedules)
 
     @property
     def gradient_steps(self) -> int:

@@ -77,7 +77,8 @@ class Config:
     def declared(self) -> Declared:
         rates = ("actor_lr", "critic_lr")
         steps = self.gradient_steps
-        return Declared(self.hidden, self.batch_size, steps, steps, rates, value="value")
+        known = {"value": "value", "schedules": rates[:1] if self.anneal_lr else ()}
+        return Declared(self.hidden, self.batch_size, steps, steps, rates, **known)
 
 
 # ------------------------------------------------------------------------------------ 3. Presets

@@ -107,7 +107,8 @@ class Config(RolloutSettings):
         rows = self.rollout_size // max(self.num_minibatches, self.fixup_minibatches)
         rates = ("multiplier_lr", "learning_rate")
         counts = self.env_steps, self.gradient_steps
-        return Declared(self.hidden, rows, *counts, rates, self.num_envs)
+        schedules = ("learning_rate",)
+        return Declared(self.hidden, rows, *counts, rates, self.num_envs, schedules=schedules)
 
     @property
     def gradient_steps(self) -> int:

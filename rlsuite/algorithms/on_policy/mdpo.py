@@ -89,7 +89,8 @@ class Config(RolloutSettings):
         rows = self.rollout_size // self.critic_minibatches
         rates = ("actor_lr", "critic_lr")
         counts = self.env_steps, self.gradient_steps
-        return Declared(self.hidden, rows, *counts, rates, self.num_envs)
+        schedules = ("step_size",)
+        return Declared(self.hidden, rows, *counts, rates, self.num_envs, schedules=schedules)
 
     @property
     def gradient_steps(self) -> int:
