@@ -309,7 +309,7 @@ def sweep(argv: list[str]) -> None:
     for dataset in options.datasets:
         store.locate(dataset)
     jobs = jobs_module.plan(options.folder, names, options.envs, rest, options.datasets)
-    if options.grid:
+    if "grid" in values:
         jobs = _of_grid(jobs, options, rest)
     for job in jobs:
         chosen = resolve(job.algorithm, [job.where, job.task, *job.flags])

@@ -146,8 +146,9 @@ def require_off_policy(config: object, *periods: str, cycle: str = "policy_delay
     updates = round(config.updates_per_step * config.steps_per_iteration, 6)
     length = getattr(config, cycle)
     if updates % length or updates < 1:
+        near = max(1, round(updates / length)) * length / config.steps_per_iteration
+        use = f"{cycle} 1" if updates >= 1 and updates % 1 == 0 else f"{near:.12g}"
         raise ValueError(
             f"updates_per_step {config.updates_per_step:g} makes {updates:g} gradient steps of "
-            f"{config.steps_per_iteration} steps, no multiple of {cycle} {length}; use {cycle} 1, "
-            "or another updates_per_step"
+            f"{config.steps_per_iteration} steps, no multiple of {cycle} {length}; use {use}"
         )

@@ -94,7 +94,7 @@ class Environments:
         env_seeds = np.asarray(env_seeds)
         if env_seeds.shape != self._shape or env_seeds.dtype.kind not in "iu":
             raise ValueError(
-                f"env_seeds must be integers of shape {self._shape} (seeds, copies), "
+                f"env_seeds must be integers of shape {self._shape} (seeds, num_envs), "
                 f"got {env_seeds.dtype} of shape {env_seeds.shape}"
             )
         if env_seeds.min() < 0 or env_seeds.max() >= _SEED_LIMIT:
@@ -208,7 +208,7 @@ class Environments:
     def _active(self, active: NDArray) -> NDArray[np.bool_]:
         if active.shape != self._shape or active.dtype != bool:
             raise ValueError(
-                f"active must be bool of shape {self._shape} (seeds, copies), "
+                f"active must be bool of shape {self._shape} (seeds, num_envs), "
                 f"got {active.dtype} of shape {active.shape}"
             )
         return active.reshape(-1)
@@ -366,7 +366,7 @@ def make(
     if len(seeds) == 0:
         raise ValueError("seeds is empty: give at least one seed, for instance seeds=[0]")
     if num_envs < 1:
-        raise ValueError(f"copies must be at least 1, got {num_envs}")
+        raise ValueError(f"num_envs must be at least 1, got {num_envs}")
     if threads is not None and threads < 1:
         raise ValueError(f"threads must be at least 1, got {threads}")
     count = len(seeds) * num_envs

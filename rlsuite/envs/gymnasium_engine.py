@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -23,7 +24,13 @@ from gymnasium.wrappers import (
 from numpy.typing import NDArray
 
 from rlsuite.core.spaces import Shape, Spaces
-from rlsuite.envs.faults import RowFault, explained, warn_once
+from rlsuite.envs.faults import (
+    RowFault,
+    explained,
+    is_of_renderer,
+    warn_once,
+    without_renderer,
+)
 from rlsuite.envs.tasks import TASKS, engine_id, find
 from rlsuite.envs.variants import split
 
@@ -268,7 +275,9 @@ def _build(task: str, options: dict[str, object]) -> tuple[gymnasium.Env, int | 
             f"{task} needs a package that is not installed ({error}); for MuJoCo tasks run "
             "`pip install mujoco==3.6.0`"
         ) from error
-    except Exception as error:  # of the user's own constructor
+    except Exception as error:  # of the user's own constructor, or of a renderer
+        if "MUJOCO_GL" in os.environ and is_of_renderer(error):
+            raise ValueError(f"{task} cannot be created: {without_renderer(error)}") from error
         raise ValueError(f"{task} cannot be created: {explained(error)}") from error
     limit = None
     while isinstance(env, TimeLimit | OrderEnforcing | PassiveEnvChecker):

@@ -369,7 +369,9 @@ def _require_registered(task: str) -> None:
     lower = {known.lower(): known for known in sorted(usable)}
     near = [lower[match] for match in difflib.get_close_matches(name.lower(), lower)]
     near = [*_registered_here(name), *near] if not colon else near
-    hint = f"did you mean {' or '.join(near)}? " if near else ""
+    hint = (
+        f"did you mean {' or '.join(near)}? " if near else "`rlsuite tasks` lists the known ones. "
+    )
     raise ValueError(
         f"unknown task {task!r}: {hint}Your own environment: register it with "
         "gymnasium.register and type MODULE:ID (the module that registers it, then its id)"

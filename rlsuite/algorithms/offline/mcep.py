@@ -102,9 +102,10 @@ class Config:
         weights = ("target_alpha", "evaluation_alpha", "evaluation_lambda")
         require_within(self, 0, math.inf, *weights, "policy_noise")
         (other,) = ONLY.keys() - {self.base}
+        preset = "awac" if other == "awac" else "d4rl"  # has other rates, too
         for name in ONLY[other]:
             if getattr(self, name) != getattr(Config, name):
-                raise ValueError(f"{name} does nothing on base {self.base}; add --base {other}")
+                raise ValueError(f"{name} does nothing on base {self.base}; type --preset {preset}")
 
     @property
     def declared(self) -> Declared:
