@@ -127,7 +127,10 @@ def first_rows(state: dict, folder: Path, seed: int, num_seeds: int, count: int)
     """
     if state["added"] > state["capacity"]:
         lost = state["added"] - state["capacity"]
-        raise ValueError(f"its replay buffer has overwritten the first {lost:,} rows")
+        raise ValueError(
+            f"its replay buffer has overwritten the first {lost:,} rows; a run with --capacity "
+            f"{state['added']} keeps them"
+        )
     if count > state["added"]:
         raise ValueError(f"its replay buffer has {state['added']:,} rows, not {count:,}")
     if "fields" not in state:

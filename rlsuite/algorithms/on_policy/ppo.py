@@ -231,6 +231,7 @@ def iterate(
     batch = make_batch(learner.policy, rollout, config)  # (2)
     decay = 1 - k / config.iterations if config.anneal_lr else 1.0
     lr = torch.tensor(config.learning_rate * decay)  # (3)
+    # epochs: a seed that sits out keeps its parameters and its optimiser's state
     active = torch.ones(len(learner.net.theta))
     metrics = {"kl": torch.zeros(len(active))}
     calls = config.num_minibatches // config.minibatches_per_call
