@@ -263,6 +263,13 @@ def compare(argv: list[str]) -> None:
         console.print(line, soft_wrap=True)
 
 
+def new(argv: list[str]) -> None:
+    """Begin a paper of your own, from the file of one that it resembles."""
+    from rlsuite.cli.new import new as run
+
+    run(argv)
+
+
 def data(argv: list[str]) -> None:
     """Offline data sets: list, describe, collect, download, convert."""
     from rlsuite.cli.data import main as run
@@ -300,7 +307,7 @@ COMMANDS = {
     function.__name__: function
     for function in (
         *(train, evaluate, record, sweep, export),
-        *(table, plot, report, algorithms, tasks, compare, data),
+        *(table, plot, report, algorithms, tasks, compare, data, new),
     )
 }
 
