@@ -46,6 +46,7 @@ setup(
     ],
     extras_require={
         "ray": [RAY],
+        "tune": ["optuna>=5.0.0"],
         "dev": [
             RAY,
             "pytest>=8.4.0",

@@ -29,6 +29,13 @@ def sweep(argv: list[str]) -> None:
     run(argv)
 
 
+def tune(argv: list[str]) -> None:
+    """Search settings with Optuna, every trial a run of several seeds; it goes on, too."""
+    from rlsuite.cli.tune import tune as run
+
+    run(argv)
+
+
 @dataclasses.dataclass
 class Evaluate:
     """Evaluate a saved policy in environments of its own."""
@@ -306,7 +313,7 @@ def _require_writable(out: Path | None) -> None:
 COMMANDS = {
     function.__name__: function
     for function in (
-        *(train, evaluate, record, sweep, export),
+        *(train, evaluate, record, sweep, tune, export),
         *(table, plot, report, algorithms, tasks, compare, data, new),
     )
 }
