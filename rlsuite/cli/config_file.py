@@ -7,6 +7,7 @@ import json
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import get_args
 
 from rlsuite.cli import flags
 
@@ -53,13 +54,11 @@ def _words(path: Path, algorithm: str, known: Sequence[flags.Flag]) -> list[str]
 
 def words_of(field: flags.Flag, value: object) -> list[str]:
     """What is typed for it: --clip 0.1, --no-anneal-lr, --hidden 64 64."""
-    if field.kind is bool and isinstance(value, bool):
+    switch = bool in (field.kind, *get_args(field.kind))
+    if switch != isinstance(value, bool):
+        wanted = "true or false" if switch else "a number or a text"
+        raise ValueError(f"{field.word[2:]} is {value!r}; it must be {wanted}")
+    if switch:
         return [field.word if value else f"--no-{field.word[2:]}"]
-    if field.kind is bool or isinstance(value, bool):
-        raise ValueError(f"{field.word[2:]} is {value!r}; it must be {_kind(field)}")
     values = value if isinstance(value, list | tuple) else [value]
     return [field.word, *map(str, values)]
-
-
-def _kind(field: flags.Flag) -> str:
-    return "true or false" if field.kind is bool else "a number or a text"

@@ -174,23 +174,40 @@ class Restore:
 def restore(argv: list[str]) -> None:
     """Make packed sets again: unpack their rows, or let their policies act."""
     from rlsuite.datasets import packed
+    from rlsuite.datasets.transitions import DatasetError
 
     place, rest = _name_first("restore FOLDER", argv)
     flags.parse("rlsuite data restore FOLDER", Restore, rest)
-    for folder in packed.found(Path(place)):
-        known = packed.local(folder)
-        if known is not None:
-            print(f"{known} is there already")
-            continue
-        progress = Progress(folder.name, packed.steps(folder))
+    folders, failed = packed.found(Path(place)), []
+    for folder in folders:
         try:
-            print(f"wrote {packed.restore(folder, progress.display.say, progress)}")
-        finally:
-            progress.close()
+            _restore(folder)
+        except DatasetError as error:  # the others go on
+            if len(folders) == 1:
+                raise
+            print(f"{folder} was left out: {error}", file=sys.stderr)
+            failed.append(str(folder))
+    if failed:
+        names = ", ".join(failed)
+        raise DatasetError(f"{len(failed)} of {len(folders)} sets were left out: {names}")
+
+
+def _restore(folder: Path) -> None:
+    from rlsuite.datasets import packed
+
+    known = packed.local(folder)
+    if known is not None:
+        print(f"{known} is there already")
+        return
+    progress = Progress(folder.name, packed.steps(folder))
+    try:
+        print(f"wrote {packed.restore(folder, progress.display.say, progress)}")
+    finally:
+        progress.close()
 
 
 class Progress:
-    """Shows on stderr loading far a collection is."""
+    """Shows the progress of a collection on stderr."""
 
     LINES = 20
 

@@ -24,6 +24,8 @@ def parse(words: Sequence[str], given: Sequence[str]) -> dict[str, list[str]]:
 
     given: the words of the other flags, which may not set the same again.
     """
+    if not words:
+        raise ValueError("--grid names no setting; type NAME=VALUE,VALUE: clip=.1,.2")
     grid: dict[str, list[str]] = {}
     for word in words:
         typed, equals, text = word.partition("=")

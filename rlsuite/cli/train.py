@@ -15,7 +15,7 @@ from rlsuite.algorithms.renamed import flag_of_today
 from rlsuite.cli import flags
 from rlsuite.cli.config_file import FLAG, expand
 from rlsuite.core import cores
-from rlsuite.envs import tasks
+from rlsuite.envs import tasks, variants
 from rlsuite.runs import settings
 
 
@@ -34,7 +34,7 @@ def train(argv: list[str]) -> None:
     """Train an algorithm on a task for several seeds at once, or go on with a run."""
     name, rest = flags.leading(argv, 1)
     if any(word.partition("=")[0] == "--resume" for word in flags.spelled(rest)):
-        _execute(_resumed(name[0] if name else None, rest))
+        go_on(name[0] if name else None, rest)
     elif name:
         _train(name[0], rest)
     elif flags.asks_help(rest):
@@ -46,13 +46,20 @@ def train(argv: list[str]) -> None:
 
 
 def _train(name: str, argv: list[str]) -> None:
-    from rlsuite.runs import run
-
     if flags.asks_help(argv):
         _help(name, argv)
+    train_new(name, argv, shlex.join(["rlsuite", "train", name, *argv]))
+
+
+def train_new(name: str, argv: Sequence[str], command: str) -> Path:
+    """Train what these flags ask for, in a new folder, which is returned; `command` asked for it.
+
+    ValueError for what cannot be, before any work.
+    """
+    from rlsuite.runs import run
+
     chosen = resolve(name, argv)
     folder = chosen.folder or _free_folder(f"{name}-{_place(chosen)}")
-    command = shlex.join(["rlsuite", "train", name, *argv])
     new = run.create(folder, name, chosen.config, chosen.settings, chosen.preset, command)
     steps = f"{chosen.config.declared.steps:,} steps of each seed"
     new.say(f"preset {chosen.preset}; {steps}; everything goes to {folder}")
@@ -61,6 +68,14 @@ def _train(name: str, argv: list[str]) -> None:
     except Exception:
         _discard_unless_begun(folder)
         raise
+    return folder
+
+
+def go_on(name: str | None, argv: Sequence[str]) -> Path:
+    """Go on with the run of `--resume FOLDER`, which is returned."""
+    found = _resumed(name, argv)
+    _execute(found)
+    return found.folder
 
 
 def resolve(name: str, argv: Sequence[str]) -> Choice:
@@ -72,7 +87,11 @@ def resolve(name: str, argv: Sequence[str]) -> Choice:
     if given.get("on"):
         given = _of_base(given["on"]) | given
     dataset = given.pop("dataset", None)
+    changes = given.pop("env_arg", ()), given.pop("time_limit", None)
     env = _task(name, given.pop("env", None), dataset, offline)
+    if changes[0] or changes[1] is not None:
+        env = variants.changed(env, *changes)
+        require_task(env)
     preset = given.pop("preset", None) or settings.default_preset(module, env)
     values = settings.preset(module, preset, env, dataset)
     config = module.Config(**values | _fields(module.Config, given))
@@ -186,19 +205,23 @@ def _free_folder(name: str) -> Path:
     return next(folder for folder in folders if not folder.exists())
 
 
-def _resumed(name: str | None, argv: list[str]):
+def _resumed(name: str | None, argv: Sequence[str]):
     """The run of `--resume FOLDER`; `--env` beside it confirms a task with a module of its own."""
     from rlsuite.runs import run
+    from rlsuite.runs.extension import LENGTHS
 
     known = [flags.Flag("resume", Path, "run folder"), flags.Flag("env", str, "its task")]
+    known += [flags.Flag(name, int, "more than it has taken") for name in LENGTHS]
     given, rest = flags.known_of("rlsuite train", known, argv)
     if rest:
         raise ValueError(
             f"--resume takes a run folder and no other flag (got {shlex.join(rest)}): the settings "
-            f"come from the folder. Type: rlsuite train --resume {given.get('resume', 'FOLDER')}"
+            f"come from the folder. Type: rlsuite train --resume {given.get('resume', 'FOLDER')}, "
+            "or add --env-steps or --gradient-steps to go on from its end"
         )
     folder, env = given["resume"], given.get("env")
-    found = run.reopen(folder, name)
+    longer = {name: given[name] for name in LENGTHS if name in given}
+    found = run.reopen(folder, name, longer)
     if env is None:
         tasks.require_typed(found.task, str(folder))
     elif env == found.task:
@@ -285,7 +308,7 @@ def sweep(argv: list[str]) -> None:
     for dataset in options.datasets:
         store.locate(dataset)
     jobs = jobs_module.plan(options.folder, names, options.envs, rest, options.datasets)
-    if options.grid:
+    if "grid" in values:
         jobs = _of_grid(jobs, options, rest)
     for job in jobs:
         chosen = resolve(job.algorithm, [job.where, job.task, *job.flags])

@@ -22,6 +22,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from rlsuite import algorithms
 from rlsuite.core.saving import load_policy
 from rlsuite.core.segments import first_rows
 from rlsuite.datasets import collect, kept
@@ -131,8 +132,9 @@ class Source:
         place = self.folder / "checkpoint"
         found = checkpoint.load(place, lambda text: None, "cpu")
         state = found[1]["learner"].get("buffer") if found else None
-        if not isinstance(state, dict) or "segments" not in state:
-            raise ValueError(f"{self.folder} has no replay buffer; sac and mdpo_off keep one")
+        if not (isinstance(state, dict) and "segments" in state and state["added"]):
+            names = ", ".join(filter(algorithms.is_off_policy, algorithms.ALGORITHMS))
+            raise ValueError(f"{self.folder} has no rows of its own; these keep some: {names}")
         count = min(ROWS, state["added"]) if count is None else count
         try:
             rows = first_rows(state, place / "buffer", self.index, self.num_seeds, count)

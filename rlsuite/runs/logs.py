@@ -194,7 +194,8 @@ def _holds(folder: Path, history: History, seeds: Sequence[int]) -> bool:
     try:
         with np.load(folder / EPISODES) as found:
             return found.keys() == wanted.keys() and all(
-                np.array_equal(found[name], values) for name, values in wanted.items()
+                np.array_equal(found[name], values, equal_nan=True)
+                for name, values in wanted.items()
             )
     except (OSError, ValueError, EOFError, zipfile.BadZipFile):
         return False

@@ -8,7 +8,6 @@ import contextlib
 import os
 import subprocess
 import sys
-import traceback
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from PIL import Image, ImageDraw
 
 from rlsuite.core.saving import load_policy, select_seed
 from rlsuite.envs import Constraint, Environments, Step
-from rlsuite.envs.faults import explained
+from rlsuite.envs.faults import explained, is_of_renderer
 from rlsuite.envs.gymnasium_engine import GymnasiumPhysics, of_any_age
 from rlsuite.envs.tasks import choose_engine, engine_id, find, require_typed
 from rlsuite.runs.evaluation import DISCOUNT, Evaluation, evaluate, held
@@ -228,9 +227,7 @@ def _drawable(task: str) -> tuple[float, dict[str, str]]:
 
 def _reason(error: Exception) -> str:
     """Why nothing was drawn: the renderer if MuJoCo's fails by itself, else what was raised."""
-    files = [Path(frame.filename).parts for frame in traceback.extract_tb(error.__traceback__)]
-    by_mujoco = any({"mujoco", "OpenGL"} & set(parts) for parts in files)
-    if by_mujoco and not _renders(os.environ.get("MUJOCO_GL", "")):
+    if is_of_renderer(error) and not _renders(os.environ.get("MUJOCO_GL", "")):
         return (
             f"MuJoCo has no renderer that works ({type(error).__name__}: {error}); "
             "install one in software: apt-get install libosmesa6"

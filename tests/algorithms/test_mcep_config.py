@@ -51,11 +51,11 @@ def test_mcep_on_awac_is_a_variant():
         ({"base": "iql"}, "base 'iql' is unknown; use one of: td3_bc, awac"),
         (
             {"evaluation_lambda": 0.1},
-            "evaluation_lambda does nothing on base td3_bc; add --base awac",
+            "evaluation_lambda does nothing on base td3_bc; type --preset awac",
         ),
         (
             {"base": "awac", "policy_noise": 0.1},
-            "policy_noise does nothing on base awac; add --base td3_bc",
+            "policy_noise does nothing on base awac; type --preset d4rl",
         ),
         (
             {"policy_freq": 3},

@@ -99,7 +99,7 @@ REFUSED = [
     (
         {"updates_per_step": 0.0001},
         "updates_per_step 0.0001 makes 0.1 gradient steps of 1000 steps, no multiple of "
-        "policy_delay 1",
+        "policy_delay 1; use 0.001$",
     ),
     (
         {"policy_delay": 3},

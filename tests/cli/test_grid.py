@@ -63,6 +63,7 @@ def test_a_grid_runs_goes_on_and_is_shown_side_by_side(planned, monkeypatch, cap
 @pytest.mark.parametrize(
     ("grid", "said"),
     [
+        ([], "--grid names no setting; type NAME=VALUE,VALUE"),
         (["clip"], "--grid clip is not understood; type NAME=VALUE,VALUE"),
         (["clip=.1,,.2"], "--grid clip=.1,,.2 is not understood"),
         (["clip=.1,0.1"], "has 0.1 twice; give each value once"),

@@ -68,6 +68,23 @@ def test_without_mujoco(monkeypatch):
         make("Hopper-v4", [0], 1)
 
 
+def test_a_renderer_that_does_not_load_is_named(monkeypatch, tmp_path):
+    (tmp_path / "OpenGL").mkdir()
+    library = tmp_path / "OpenGL" / "driver.py"
+    library.write_text("def load():\n    return None.glGetError\n")
+    space = {}
+    exec(compile(library.read_text(), str(library), "exec"), space)
+    monkeypatch.setattr(gymnasium, "make", lambda *args, **kwargs: space["load"]())
+    monkeypatch.setenv("MUJOCO_GL", "osmesa")
+    with pytest.raises(
+        ValueError, match=r"MUJOCO_GL is 'osmesa'.* does not load .*unset MUJOCO_GL"
+    ):
+        make("Hopper-v4", [0], 1)
+    monkeypatch.delenv("MUJOCO_GL")
+    with pytest.raises(ValueError, match="Hopper-v4 cannot be created: AttributeError"):
+        make("Hopper-v4", [0], 1)
+
+
 @pytest.mark.parametrize(
     ("task", "message"),
     [
@@ -75,7 +92,7 @@ def test_without_mujoco(monkeypatch):
         ("Hopper", "did you mean Hopper-v"),
         ("Cartpole-v1", "did you mean CartPole-v1"),
         ("FrozenLke-v1", "did you mean FrozenLake-v1"),
-        ("Qqqq", "unknown task 'Qqqq': Your own environment: register it"),
+        ("Qqqq", "unknown task 'Qqqq': `rlsuite tasks` lists the known ones. Your own env"),
         ("no_such_module:Thing-v0", "no module named 'no_such_module'; write MODULE:ID"),
         ("gymnasium:Thing-v0", "unknown task 'gymnasium:Thing-v0'"),
     ],
@@ -95,7 +112,7 @@ def test_unknown_tasks(task, message):
         (("Hopper-v3", [0], 1), "unknown task 'Hopper-v3': did you mean Hopper-v5 or Hopper-v4"),
         (("Hopper-v4", [0], 1, "isaac"), "unknown engine 'isaac': choose 'auto', 'envpool'"),
         (("Hopper-v4", [], 1), "seeds is empty"),
-        (("Hopper-v4", [0], 0), "copies must be at least 1, got 0"),
+        (("Hopper-v4", [0], 0), "num_envs must be at least 1, got 0"),
         (("Hopper-v4", [0], 8, "auto", 0), "threads must be at least 1, got 0"),
     ],
 )

@@ -214,6 +214,26 @@ def test_packed_sets_come_back_number_for_number(trained, tmp_path, capsys) -> N
     assert [cache.digest(minari.root() / name) for name in names] == sums
 
 
+def test_a_damaged_set_among_others_is_left_out_and_they_come_back(trained, capsys) -> None:
+    keeping.keep(trained, "medium-replay", ("128",), policy_seed=0)
+    good = packed.pack("sac/pendulum/medium-replay-v0", Path("data"))
+    bad = shutil.copytree(good, Path("data/damaged"))
+    (bad / "metadata.json").write_text("[]")
+    shutil.rmtree(minari.root())
+    assert type_in("restore", "data") == 2
+    said = capsys.readouterr()
+    assert "wrote" in said.out and "data/damaged was left out: " in said.err
+    assert "1 of 2 sets were left out: data/damaged" in said.err
+
+
+def test_a_run_that_learned_from_data_alone_has_no_rows_of_its_own(trained, monkeypatch) -> None:
+    state = {"added": 0, "capacity": 9, "segments": []}
+    found = None, {"learner": {"buffer": state}}
+    monkeypatch.setattr(keeping.checkpoint, "load", lambda *args: found)
+    with pytest.raises(ValueError, match="has no rows of its own; these keep some: sac, "):
+        keeping.keep(trained, "full-replay", policy_seed=0)
+
+
 def test_a_damaged_small_form_is_refused(trained, tmp_path) -> None:
     keeping.keep(trained, "medium-replay", ("128",), policy_seed=0)
     folder = packed.pack("sac/pendulum/medium-replay-v0", tmp_path)

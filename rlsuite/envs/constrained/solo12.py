@@ -271,7 +271,7 @@ class Solo12Physics:
         return landed
 
     def _disturb(self, rows: NDArray, draw: NDArray) -> None:
-        """Now and then another command, another rotation or a push, for the steps to come."""
+        """Now and then another command, the opposite spin or a push, for the steps to come."""
         command, chance = self._command[rows], draw[:, 33:36]
         idle = ~command.any(1)
         other = chance[:, 0] < np.where(idle, 0.01, DT / 10)
@@ -305,7 +305,7 @@ def _commands(draw: NDArray) -> NDArray:
 
 
 def _rotation(quaternion: NDArray) -> NDArray:
-    """Matrices [K, 3, 3] that rotation the base's frame into the world's."""
+    """Matrices [K, 3, 3] that rotate the base's frame into the world's."""
     w, x, y, z = quaternion.T
     rows = (
         (1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)),
