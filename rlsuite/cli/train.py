@@ -16,7 +16,7 @@ from rlsuite.cli import flags
 from rlsuite.cli.config_file import FLAG, expand
 from rlsuite.core import cores
 from rlsuite.envs import tasks, variants
-from rlsuite.runs import settings
+from rlsuite.runs import extras, settings
 
 
 class Choice(NamedTuple):
@@ -98,6 +98,8 @@ def resolve(name: str, argv: Sequence[str]) -> Choice:
     if "seeds" in given:
         given["seeds"] = settings.parse_seeds(given["seeds"])
     run_settings = settings.Settings(env, dataset, **_fields(settings.Settings, given))
+    if run_settings.wandb:
+        extras.require("wandb", "wandb")
     data = _load(dataset, env) if dataset else None
     return Choice(env, data, preset, config, run_settings, given.get("folder"))
 

@@ -78,6 +78,8 @@ def _checked(
     chosen = resolve(name, rest)
     if len(chosen.settings.seeds) < 2:
         raise ValueError("a trial of one seed tells little; give --seeds 3 or more")
+    if chosen.settings.on_divergence == "drop":
+        raise ValueError("a trial that loses seeds has no IQM of all; leave --on-divergence out")
     rates = chosen.config.declared.learning_rates
     config = {field.name for field in dataclasses.fields(chosen.config)}
     known = [flag for flag in flags_of(name) if flag.name in {*config, *search.ELSEWHERE}]

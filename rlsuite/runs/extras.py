@@ -3,15 +3,12 @@
 from importlib import import_module
 from types import ModuleType
 
-from rlsuite.runs.folder import RunError
-
 
 def require(module: str, extra: str) -> ModuleType:
-    """The package `module`. RunError, with the command that installs it, where it is missing."""
+    """The package `module`. ImportError, with the command that installs it, where it is missing."""
     try:
         return import_module(module)
     except ImportError as error:
         missing = error.name or module
-        raise RunError(
-            f"{missing} is not installed; type: pip install 'rlsuite[{extra}]'"
-        ) from None
+        told = f"{missing} is not installed; type: pip install 'rlsuite[{extra}]'"
+        raise ImportError(told) from None
