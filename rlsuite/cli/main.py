@@ -29,6 +29,13 @@ def sweep(argv: list[str]) -> None:
     run(argv)
 
 
+def tune(argv: list[str]) -> None:
+    """Search settings with Optuna, every trial a run of several seeds; it goes on, too."""
+    from rlsuite.cli.tune import tune as run
+
+    run(argv)
+
+
 @dataclasses.dataclass
 class Evaluate:
     """Evaluate a saved policy in environments of its own."""
@@ -289,6 +296,13 @@ def compare(argv: list[str]) -> None:
         console.print(line, soft_wrap=True)
 
 
+def new(argv: list[str]) -> None:
+    """Begin a paper of your own, from the file of one that it resembles."""
+    from rlsuite.cli.new import new as run
+
+    run(argv)
+
+
 def data(argv: list[str]) -> None:
     """Offline data sets: list, describe, collect, download, convert."""
     from rlsuite.cli.data import main as run
@@ -325,8 +339,8 @@ def _require_writable(out: Path | None) -> None:
 COMMANDS = {
     function.__name__: function
     for function in (
-        *(train, evaluate, record, policy, sweep, export),
-        *(table, plot, report, algorithms, tasks, compare, data),
+        *(train, evaluate, record, policy, sweep, tune, export),
+        *(table, plot, report, algorithms, tasks, compare, data, new),
     )
 }
 

@@ -13,9 +13,10 @@ from typing import NamedTuple
 from rlsuite import algorithms
 from rlsuite.algorithms.renamed import flag_of_today
 from rlsuite.cli import flags
+from rlsuite.cli.config_file import FLAG, expand
 from rlsuite.core import cores
 from rlsuite.envs import tasks, variants
-from rlsuite.runs import settings
+from rlsuite.runs import extras, settings
 
 
 class Choice(NamedTuple):
@@ -80,8 +81,8 @@ def go_on(name: str | None, argv: Sequence[str]) -> Path:
 def resolve(name: str, argv: Sequence[str]) -> Choice:
     """What `rlsuite train NAME` would run with these flags. ValueError for what it would refuse."""
     module, offline = algorithms.load(name), algorithms.is_offline(name)
-    known = flags.of_train(module.Config, *_kinds(name))
-    given, rest = flags.known_of(f"rlsuite train {name}", known, argv)
+    known = flags_of(name)
+    given, rest = flags.known_of(f"rlsuite train {name}", known, expand(name, known, argv))
     refuse_unknown(name, known, rest)
     if given.get("on"):
         given = _of_base(given["on"]) | given
@@ -97,6 +98,8 @@ def resolve(name: str, argv: Sequence[str]) -> Choice:
     if "seeds" in given:
         given["seeds"] = settings.parse_seeds(given["seeds"])
     run_settings = settings.Settings(env, dataset, **_fields(settings.Settings, given))
+    if run_settings.wandb:
+        extras.require("wandb", "wandb")
     data = _load(dataset, env) if dataset else None
     return Choice(env, data, preset, config, run_settings, given.get("folder"))
 
@@ -164,21 +167,19 @@ def _fields(kind: type, values: dict) -> dict:
     }
 
 
-def _kinds(name: str) -> tuple[bool, bool, bool]:
-    """What `flags.of_train` asks about an algorithm."""
-    return (
-        algorithms.is_offline(name),
-        algorithms.is_off_policy(name),
-        algorithms.takes_data(name),
-    )
+def flags_of(name: str) -> list[flags.Flag]:
+    """All flags of `rlsuite train NAME`."""
+    kinds = (algorithms.is_offline, algorithms.is_off_policy, algorithms.takes_data)
+    known = flags.of_train(algorithms.load(name).Config, *(kind(name) for kind in kinds))
+    return [*known, FLAG]
 
 
 def _help(name: str, argv: list[str]) -> None:
     """The flags of `rlsuite train NAME`, with the defaults of the preset and task in `argv`."""
     module = algorithms.load(name)
-    known = flags.of_train(module.Config, *_kinds(name))
+    known = flags_of(name)
     usage = f"rlsuite train {name}"
-    words = [word for word in argv if word not in ("-h", "--help")]
+    words = expand(name, known, [word for word in argv if word not in ("-h", "--help")])
     given, rest = flags.known_of(usage, known, words)
     refuse_unknown(name, known, rest)
     env = given.get("env", "Hopper-v4")
@@ -341,6 +342,5 @@ def _of_grid(jobs: Sequence, options: Sweep, rest: Sequence[str]) -> list:
     chosen = grid.parse(options.grid, rest)
     found = []
     for job in jobs:
-        config = algorithms.load(job.algorithm).Config
-        found += grid.jobs(job, chosen, flags.of_train(config, *_kinds(job.algorithm)))
+        found += grid.jobs(job, chosen, flags_of(job.algorithm))
     return found

@@ -55,7 +55,10 @@ class Board:
     def add(self, step: int, values: Mapping[str, float]) -> None:
         """Show each of `values` by its tag."""
         shown = [Summary.Value(tag=tag, simple_value=value) for tag, value in values.items()]
-        self._write(Event(summary=Summary(value=shown), step=step))
+        self.write(Summary(value=shown), step)
+
+    def write(self, summary: Summary, step: int) -> None:
+        self._write(Event(summary=summary, step=step))
 
     def close(self) -> None:
         with contextlib.suppress(OSError):  # what could not be written was said

@@ -34,6 +34,7 @@ from rlsuite.datasets.transitions import Transitions, check_task
 from rlsuite.runs import divergence, ending, logs, machine
 from rlsuite.runs import folder as folders
 from rlsuite.runs.best import Best
+from rlsuite.runs.boards import Boards
 from rlsuite.runs.display import Display, cost_texts, spread
 from rlsuite.runs.evaluation import cost_columns, of_seeds
 from rlsuite.runs.extension import Extension, extended
@@ -166,7 +167,7 @@ class Run(JudgedRun):
             with self._writing():
                 if self.resumed:
                     folders.record_session(self.folder, self.step, self.say)
-                self._board = logs.Board(self.folder, done + 1)
+                self._board = Boards(self.folder, self.manifest, done + 1, self.say)
 
     def stage(self, name: str) -> Iterator[int]:
         """The numbers, from 0, of the iterations of a stage that are still to do.

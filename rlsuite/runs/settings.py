@@ -22,7 +22,7 @@ DEVICES = ("cpu", "cuda")
 MOST_SEEDS = 10_000  # in one run; they are trained side by side
 ON_DIVERGENCE = ("stop", "drop")
 # Settings that leave a seed's numbers as they are
-NOT_DECISIVE = ("seeds", "snapshots", "keep_best", "checkpoint_on_stop", "on_divergence")
+NOT_DECISIVE = ("seeds", "snapshots", "keep_best", "checkpoint_on_stop", "on_divergence", "wandb")
 CLASSIC = ("CartPole", "Acrobot", "Pendulum", "MountainCar", "MountainCarContinuous")
 
 
@@ -44,6 +44,7 @@ class Settings:
     keep_best: bool | None = None  # also keep the policy of the best evaluation, of each seed
     checkpoint_on_stop: bool | None = None  # SIGTERM, Ctrl-C: make one, which changes what follows
     on_divergence: str | None = None  # stop (default), or drop the seed that diverged: others go on
+    wandb: str | None = None  # project of Weights & Biases; WANDB_MODE=offline sends nothing
 
     def __post_init__(self) -> None:
         if not all(type(seed) is int for seed in self.seeds):

@@ -149,7 +149,7 @@ def test_the_hash_covers_what_decides_the_numbers_of_a_seed():
     assert int(reference, 16) >= 0
     more_seeds = dataclasses.replace(settings, seeds=(7, 8))
     assert config_hash("ppo", Sample(), more_seeds) == reference
-    kept = {"snapshots": 100, "keep_best": True, "checkpoint_on_stop": True}
+    kept = {"snapshots": 100, "keep_best": True, "checkpoint_on_stop": True, "wandb": "mine"}
     for given in (kept, {"on_divergence": "drop"}):
         also = dataclasses.replace(settings, **given)
         assert config_hash("ppo", Sample(), also) == reference
