@@ -46,6 +46,9 @@ setup(
     ],
     extras_require={
         "ray": [RAY],
+        "tune": ["optuna>=5.0.0"],
+        "wandb": ["wandb>=0.31.0"],
+        "onnx": ["onnx>=1.23.2", "onnxruntime>=1.32.0", "onnxscript>=0.7.2"],
         "dev": [
             RAY,
             "pytest>=8.4.0",

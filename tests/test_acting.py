@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from rlsuite.core.actors import BoundedActor
-from rlsuite.core.buffers import ReplayBuffer, ReplayCollector
 from rlsuite.core.networks import ActorCritic
 from rlsuite.core.normalizers import RewardScaler
+from rlsuite.core.off_policy import ReplayCollector, replay_of
 from rlsuite.core.policies import Snapshot
 from rlsuite.core.replay import Explorer
 from rlsuite.core.rollouts import Collector
@@ -55,7 +55,7 @@ def collecting(num_envs: int) -> int:
 
 def exploring(num_envs: int) -> int:
     pool = make(TASK, (0, 1), num_envs, "gymnasium")
-    explorer = Explorer(pool, bounded(), ReplayBuffer.of_transitions(pool, 60, SeedRandom(rngs())))
+    explorer = Explorer(pool, bounded(), replay_of(pool, 60, SeedRandom(rngs())))
     explorer.restart(np.arange(2 * num_envs).reshape(2, num_envs))
     explorer.step(60, 0.5, rngs())
     return 1
@@ -64,9 +64,7 @@ def exploring(num_envs: int) -> int:
 def filling_a_replay_buffer(num_envs: int) -> int:
     pool = make(TASK, (0, 1), num_envs, "gymnasium")
     policy = SquashedActor.for_envs(pool, "cpu", rngs=rngs(), hidden=(8,))
-    collector = ReplayCollector(
-        pool, policy, ReplayBuffer.of_transitions(pool, 200, SeedRandom(rngs()))
-    )
+    collector = ReplayCollector(pool, policy, replay_of(pool, 200, SeedRandom(rngs())))
     collector.restart(np.arange(2 * num_envs).reshape(2, num_envs))
     collector.explore(30, rngs())
     for _ in range(30):

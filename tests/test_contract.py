@@ -4,10 +4,10 @@ import csv
 import dataclasses
 import inspect
 import json
+import os
 import random
 import shutil
-import time
-from multiprocessing.process import BaseProcess
+import signal
 from pathlib import Path
 from typing import get_type_hints
 
@@ -21,6 +21,7 @@ from rlsuite.core.ranges import Declared
 from rlsuite.core.saving import load_policy
 from rlsuite.evidence import export
 from rlsuite.evidence.styles import STYLES
+from rlsuite.runs import logs
 from rlsuite.runs import run as runs
 from rlsuite.runs.settings import field_comments
 
@@ -260,14 +261,17 @@ def save_action(folder: Path, path: Path) -> None:
 # ------------------------------------------------------------------------------------- resume
 
 
-def kill_when(process: BaseProcess, folder: Path, lines: int) -> None:
-    """SIGKILL once progress.csv has so many lines; fails if the run ends before."""
-    path = folder / "progress.csv"
-    while not path.exists() or path.read_text().count("\n") < lines:
-        assert process.exitcode is None, said(process)
-        time.sleep(0.002)
-    process.kill()
-    process.join()
+def go_on_until(folder: Path, lines: int) -> None:
+    """Resume the run in `folder`; SIGKILL itself once progress.csv has so many lines."""
+    append = logs.append
+
+    def killing(where: Path, name: str, new: list[dict]) -> None:
+        append(where, name, new)
+        if name == "progress.csv" and (where / name).read_text().count("\n") >= lines:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    logs.append = killing
+    go_on(folder)
 
 
 @pytest.mark.slow
@@ -276,9 +280,11 @@ def test_killed_three_times_and_resumed_equals_uninterrupted(
     name, engine, short_runs, start_process
 ) -> None:
     env = CONTINUOUS if engine == "gymnasium" or needs_a_box(name) else DISCRETE
-    steps = 768 if algorithms.is_off_policy(name) else 800 if needs_a_box(name) else 4096
-    count = "gradient_steps" if algorithms.is_offline(name) else "env_steps"
-    settings = {"engine": engine, "checkpoints": 4, count: steps}
+    if algorithms.is_offline(name):
+        length = {"gradient_steps": 800}
+    else:
+        length = {"env_steps": 768 if needs_a_box(name) else 4096}
+    settings = {"engine": engine, "checkpoints": 4, **length}
     whole = short_runs.train("whole", name, env, **settings)
     broken = short_runs.create("broken", name, env, **settings).folder
     total = (whole / "progress.csv").read_text().count("\n")
@@ -286,8 +292,9 @@ def test_killed_three_times_and_resumed_equals_uninterrupted(
     # The three moments lie in the second, third and fourth quarter, so that each is new ground
     for quarter in (1, 2, 3):
         moment = int(total * (quarter + generator.random() * 0.8) / 4)
-        kill_when(start_process(go_on, broken), broken, moment)
-        assert not (broken / "finished").exists()
+        killed = start_process(go_on_until, broken, moment)
+        killed.join()
+        assert killed.exitcode == -signal.SIGKILL, said(killed)
     last = start_process(go_on, broken)
     last.join()
     assert last.exitcode == 0, said(last)

@@ -9,14 +9,24 @@ import pytest
 from rlsuite import algorithms
 
 PACKAGE = Path(algorithms.__file__).parent.parent
-MOST_FILES, MOST_LINES = 12, 1640  # those with replay and policies of their own read longest
-LONGER = {
-    "dppo": (17, 2500),  # two stages, and on-policy data on top of a policy of its own
-    "cfpi": (15, 2150),  # quantile critics, mixtures, and a policy that acts through them
-    "csve": (16, 2000),  # models of the dynamics
-    "mcep": (13, 1700),  # two bases
-    "awac": (14, 1700),  # a Gaussian or a squashed actor
-    **dict.fromkeys(("sac_lag", "cal"), (12, 1800)),  # replay, and limits of costs
+MOST_FILES, MOST_LINES = 10, 1380
+LIMITS = {
+    "td3_bc": (10, 1160),
+    "iql": (10, 1270),
+    "ppo": (9, 1320),
+    "mdpo": (9, 1300),
+    "bc": (8, 1000),
+    "fixpo": (10, 1500),  # a second distribution
+    "a2pr": (11, 1350),  # a density, and a value beside the critics
+    "spot": (12, 1470),  # a density, and a stage that acts
+    **dict.fromkeys(("sac", "mdpo_off"), (11, 1510)),  # replay, and squashed actors
+    **dict.fromkeys(("ppo_lag", "reload", "cat"), (11, 1580)),  # limits of costs
+    **dict.fromkeys(("sac_lag", "cal"), (13, 1750)),  # replay, and limits of costs
+    "awac": (13, 1510),  # a Gaussian or a squashed actor
+    "mcep": (13, 1580),  # two bases
+    "csve": (15, 1810),  # models of the dynamics
+    "cfpi": (13, 1920),  # quantile critics, mixtures, and a policy that acts through them
+    "dppo": (17, 2480),  # two stages, and on-policy data on top of a policy of its own
 }
 
 
@@ -41,7 +51,7 @@ def lines(path: Path) -> int:
 def test_an_algorithm_end_to_end_is_ten_short_files(name: str) -> None:
     own = Path(algorithms.load(name).__file__)
     files = {own, *shared_modules(own)}
-    most_files, most_lines = LONGER.get(name, (MOST_FILES, MOST_LINES))
+    most_files, most_lines = LIMITS.get(name, (MOST_FILES, MOST_LINES))
     assert len(files) <= most_files, sorted(f.name for f in files)
     assert sum(map(lines, files)) <= most_lines, {f.name: lines(f) for f in files}
 

@@ -27,7 +27,8 @@ ALGORITHMS = {
     "cfpi": "rlsuite.algorithms.offline.cfpi",
     "dppo": "rlsuite.algorithms.diffusion.dppo",
 }
-REPLAY = ("sac_lag", "cal")  # of the families that do not say by themselves: off-policy ones
+# Off-policy ones of the families that do not say so by themselves
+REPLAY = ("sac_lag", "cal")
 
 
 def load(name: str) -> ModuleType:

@@ -53,6 +53,7 @@ class Flag:
             parser.add_argument(self.word, action=argparse.BooleanOptionalAction, **named)
             return
         named |= {"metavar": self.metavar, "nargs": "*" if many else None}
+        named |= {"action": "extend"} if self.name == "env_arg" else {}
         if optional and self.default not in (None, REQUIRED):
             named["metavar"] += "|None"
         parser.add_argument(self.word, type=_reader(base, optional), **named)
@@ -101,6 +102,8 @@ def of_train(
     return [
         *run,
         *of(config),
+        Flag("env_arg", tuple[str, ...], "settings of the environment, such as gravity=1.6", ()),
+        Flag("time_limit", int, "steps after which an episode is cut; default: the task's own"),
         Flag("preset", str, "named set of defaults; other flags come on top"),
         Flag("folder", Path, folder),
         Flag("resume", Path, "go on with this run folder; its settings stay as they are"),

@@ -29,6 +29,13 @@ def sweep(argv: list[str]) -> None:
     run(argv)
 
 
+def tune(argv: list[str]) -> None:
+    """Search settings with Optuna, every trial a run of several seeds; it goes on, too."""
+    from rlsuite.cli.tune import tune as run
+
+    run(argv)
+
+
 @dataclasses.dataclass
 class Evaluate:
     """Evaluate a saved policy in environments of its own."""
@@ -116,6 +123,32 @@ def record(argv: list[str]) -> None:
     task = _acting_in(folder, load_policy(folder, name)[1], options.env)
     out = film(folder, options.out, options.seed, options.episodes, task, name, print)
     print(f"wrote {out}")
+
+
+@dataclasses.dataclass
+class ExportPolicy:
+    """Write a policy as a file for programs without rlsuite; its actions are checked."""
+
+    to: str  # onnx (in onnxruntime; an extra), or torch (torch.export)
+    out: Path | None = None  # the file to write; default: policy.onnx or policy.pt2 in FOLDER
+    policy: str | None = None  # its name, where the run has several; default: the main one
+    seed: int | None = None  # which of the run's seeds; the first if not given
+
+
+def policy(argv: list[str]) -> None:
+    """Write a policy as a file for programs without rlsuite: ONNX, or torch.export."""
+    from rlsuite.api import load_policy
+    from rlsuite.runs.deploying import CHECKED, SUFFIXES, export
+
+    folder, rest = _folder_first("policy FOLDER --to onnx", argv)
+    options = flags.parse("rlsuite policy FOLDER", ExportPolicy, rest)
+    _require_writable(options.out)
+    found = load_policy(folder, seed=options.seed, policy=options.policy or "")
+    out = options.out or folder / f"policy{SUFFIXES.get(options.to, '')}"
+    far = export(found, options.to, out)
+    shapes = f"obs [N, {found.spaces.obs_size}] float64 -> action {['N', *found.spaces.shape]}"
+    print(f"wrote {out}: {shapes.replace(chr(39), '')} {found.spaces.dtype}")
+    print(f"its actions are the policy's to {far:.1g} over {CHECKED:,} observations")
 
 
 def _acting_in(folder: Path, manifest: dict, typed: str | None) -> str:
@@ -263,6 +296,13 @@ def compare(argv: list[str]) -> None:
         console.print(line, soft_wrap=True)
 
 
+def new(argv: list[str]) -> None:
+    """Begin a paper of your own, from the file of one that it resembles."""
+    from rlsuite.cli.new import new as run
+
+    run(argv)
+
+
 def data(argv: list[str]) -> None:
     """Offline data sets: list, describe, collect, download, convert."""
     from rlsuite.cli.data import main as run
@@ -299,8 +339,8 @@ def _require_writable(out: Path | None) -> None:
 COMMANDS = {
     function.__name__: function
     for function in (
-        *(train, evaluate, record, sweep, export),
-        *(table, plot, report, algorithms, tasks, compare, data),
+        *(train, evaluate, record, policy, sweep, tune, export),
+        *(table, plot, report, algorithms, tasks, compare, data, new),
     )
 }
 

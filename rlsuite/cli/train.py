@@ -13,9 +13,10 @@ from typing import NamedTuple
 from rlsuite import algorithms
 from rlsuite.algorithms.renamed import flag_of_today
 from rlsuite.cli import flags
+from rlsuite.cli.config_file import FLAG, expand
 from rlsuite.core import cores
-from rlsuite.envs import tasks
-from rlsuite.runs import settings
+from rlsuite.envs import tasks, variants
+from rlsuite.runs import extras, settings
 
 
 class Choice(NamedTuple):
@@ -33,7 +34,7 @@ def train(argv: list[str]) -> None:
     """Train an algorithm on a task for several seeds at once, or go on with a run."""
     name, rest = flags.leading(argv, 1)
     if any(word.partition("=")[0] == "--resume" for word in flags.spelled(rest)):
-        _execute(_resumed(name[0] if name else None, rest))
+        go_on(name[0] if name else None, rest)
     elif name:
         _train(name[0], rest)
     elif flags.asks_help(rest):
@@ -45,13 +46,20 @@ def train(argv: list[str]) -> None:
 
 
 def _train(name: str, argv: list[str]) -> None:
-    from rlsuite.runs import run
-
     if flags.asks_help(argv):
         _help(name, argv)
+    train_new(name, argv, shlex.join(["rlsuite", "train", name, *argv]))
+
+
+def train_new(name: str, argv: Sequence[str], command: str) -> Path:
+    """Train what these flags ask for, in a new folder, which is returned; `command` asked for it.
+
+    ValueError for what cannot be, before any work.
+    """
+    from rlsuite.runs import run
+
     chosen = resolve(name, argv)
     folder = chosen.folder or _free_folder(f"{name}-{_place(chosen)}")
-    command = shlex.join(["rlsuite", "train", name, *argv])
     new = run.create(folder, name, chosen.config, chosen.settings, chosen.preset, command)
     steps = f"{chosen.config.declared.steps:,} steps of each seed"
     new.say(f"preset {chosen.preset}; {steps}; everything goes to {folder}")
@@ -60,24 +68,38 @@ def _train(name: str, argv: list[str]) -> None:
     except Exception:
         _discard_unless_begun(folder)
         raise
+    return folder
+
+
+def go_on(name: str | None, argv: Sequence[str]) -> Path:
+    """Go on with the run of `--resume FOLDER`, which is returned."""
+    found = _resumed(name, argv)
+    _execute(found)
+    return found.folder
 
 
 def resolve(name: str, argv: Sequence[str]) -> Choice:
     """What `rlsuite train NAME` would run with these flags. ValueError for what it would refuse."""
     module, offline = algorithms.load(name), algorithms.is_offline(name)
-    known = flags.of_train(module.Config, *_kinds(name))
-    given, rest = flags.known_of(f"rlsuite train {name}", known, argv)
+    known = flags_of(name)
+    given, rest = flags.known_of(f"rlsuite train {name}", known, expand(name, known, argv))
     refuse_unknown(name, known, rest)
     if given.get("on"):
         given = _of_base(given["on"]) | given
     dataset = given.pop("dataset", None)
+    changes = given.pop("env_arg", ()), given.pop("time_limit", None)
     env = _task(name, given.pop("env", None), dataset, offline)
+    if changes[0] or changes[1] is not None:
+        env = variants.changed(env, *changes)
+        require_task(env)
     preset = given.pop("preset", None) or settings.default_preset(module, env)
     values = settings.preset(module, preset, env, dataset)
     config = module.Config(**values | _fields(module.Config, given))
     if "seeds" in given:
         given["seeds"] = settings.parse_seeds(given["seeds"])
     run_settings = settings.Settings(env, dataset, **_fields(settings.Settings, given))
+    if run_settings.wandb:
+        extras.require("wandb", "wandb")
     data = _load(dataset, env) if dataset else None
     return Choice(env, data, preset, config, run_settings, given.get("folder"))
 
@@ -145,21 +167,19 @@ def _fields(kind: type, values: dict) -> dict:
     }
 
 
-def _kinds(name: str) -> tuple[bool, bool, bool]:
-    """What `flags.of_train` asks about an algorithm."""
-    return (
-        algorithms.is_offline(name),
-        algorithms.is_off_policy(name),
-        algorithms.takes_data(name),
-    )
+def flags_of(name: str) -> list[flags.Flag]:
+    """All flags of `rlsuite train NAME`."""
+    kinds = (algorithms.is_offline, algorithms.is_off_policy, algorithms.takes_data)
+    known = flags.of_train(algorithms.load(name).Config, *(kind(name) for kind in kinds))
+    return [*known, FLAG]
 
 
 def _help(name: str, argv: list[str]) -> None:
     """The flags of `rlsuite train NAME`, with the defaults of the preset and task in `argv`."""
     module = algorithms.load(name)
-    known = flags.of_train(module.Config, *_kinds(name))
+    known = flags_of(name)
     usage = f"rlsuite train {name}"
-    words = [word for word in argv if word not in ("-h", "--help")]
+    words = expand(name, known, [word for word in argv if word not in ("-h", "--help")])
     given, rest = flags.known_of(usage, known, words)
     refuse_unknown(name, known, rest)
     env = given.get("env", "Hopper-v4")
@@ -187,19 +207,23 @@ def _free_folder(name: str) -> Path:
     return next(folder for folder in folders if not folder.exists())
 
 
-def _resumed(name: str | None, argv: list[str]):
+def _resumed(name: str | None, argv: Sequence[str]):
     """The run of `--resume FOLDER`; `--env` beside it confirms a task with a module of its own."""
     from rlsuite.runs import run
+    from rlsuite.runs.extension import LENGTHS
 
     known = [flags.Flag("resume", Path, "run folder"), flags.Flag("env", str, "its task")]
+    known += [flags.Flag(name, int, "more than it has taken") for name in LENGTHS]
     given, rest = flags.known_of("rlsuite train", known, argv)
     if rest:
         raise ValueError(
             f"--resume takes a run folder and no other flag (got {shlex.join(rest)}): the settings "
-            f"come from the folder. Type: rlsuite train --resume {given.get('resume', 'FOLDER')}"
+            f"come from the folder. Type: rlsuite train --resume {given.get('resume', 'FOLDER')}, "
+            "or add --env-steps or --gradient-steps to go on from its end"
         )
     folder, env = given["resume"], given.get("env")
-    found = run.reopen(folder, name)
+    longer = {name: given[name] for name in LENGTHS if name in given}
+    found = run.reopen(folder, name, longer)
     if env is None:
         tasks.require_typed(found.task, str(folder))
     elif env == found.task:
@@ -318,6 +342,5 @@ def _of_grid(jobs: Sequence, options: Sweep, rest: Sequence[str]) -> list:
     chosen = grid.parse(options.grid, rest)
     found = []
     for job in jobs:
-        config = algorithms.load(job.algorithm).Config
-        found += grid.jobs(job, chosen, flags.of_train(config, *_kinds(job.algorithm)))
+        found += grid.jobs(job, chosen, flags_of(job.algorithm))
     return found

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from rlsuite.core.layers import ACTIVATIONS, Layout, linear, mlp_shapes, uniform
-from rlsuite.core.policies import Bound, Snapshot
+from rlsuite.core.policies import Bound, Rngs, Snapshot
 from rlsuite.core.ranges import require_bounded
 
 STD_FLOOR = 1e-3  # added to a data set's standard deviations, as TD3+BC does
@@ -60,7 +60,7 @@ class BoundedActor(nn.Module):
         low: Sequence[float],
         high: Sequence[float],
         *,
-        rngs: Sequence[np.random.Generator],
+        rngs: Rngs,
         hidden: Sequence[int] = (256, 256),
         activation: str = "relu",
         log_std: float | None = None,
@@ -87,13 +87,14 @@ class BoundedActor(nn.Module):
             self.layout.views(self.theta)["log_std"].fill_(log_std)
 
     @classmethod
-    def for_data(cls, data, standardize: bool, device: str, **others) -> "BoundedActor":
+    def for_data(cls, data, config, device: str, rngs, **others) -> "BoundedActor":
         """One for the observations and action bounds of `data`; `others` as of the class.
 
-        `standardize`: observations, by their mean and standard deviation in the data.
+        `config` has its widths, and whether observations are standardised by those of the data.
         """
-        policy = cls(data.obs_size, *data.action_bounds(), **others).to(device)
-        if standardize:
+        box = data.action_bounds()
+        policy = cls(data.obs_size, *box, rngs=rngs, hidden=config.hidden, **others).to(device)
+        if config.normalize_obs:
             policy.normalizer.fit(*data.obs_statistics())
         return policy
 
@@ -138,9 +139,8 @@ class BoundedSnapshot(Snapshot):
     """centre + half width x tanh(output); a Gaussian around it where there is a `log_std`."""
 
     def __init__(self, policy, low: Bound = None, high: Bound = None) -> None:
-        self.centre, self.half_width = (
-            x.cpu().numpy().copy() for x in (policy.centre, policy.half_width)
-        )
+        self.centre = policy.centre.cpu().numpy().copy()
+        self.half_width = policy.half_width.cpu().numpy().copy()
         super().__init__(policy, low, high)
 
     def refresh(self, policy) -> None:
@@ -165,12 +165,7 @@ def dense(layout: Layout, theta: Tensor, rows: int = FEW_ROWS) -> dict[str, Tens
     return {name: view.contiguous() for name, view in layout.views(theta).items()}
 
 
-def initial(
-    layout: Layout,
-    rngs: Sequence[np.random.Generator],
-    last_layer: str = "",
-    last: float | None = None,
-) -> Tensor:
+def initial(layout: Layout, rngs: Rngs, last_layer: str = "", last: float | None = None) -> Tensor:
     """Theta [S, P] as torch.nn.Linear starts; `last_layer` from U(-last, last) where given."""
     theta = torch.zeros(len(rngs), layout.size)
     for row, rng in zip(theta, rngs, strict=True):

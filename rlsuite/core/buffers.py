@@ -1,4 +1,4 @@
-"""Replay: a ring of transitions with named fields, one ring per seed, and what fills it.
+"""Replay: a ring of transitions with named fields, one ring per seed.
 
 | symbol | shape | meaning |
 |---|---|---|
@@ -10,24 +10,20 @@
 Logged data alone are a base under a ring of no rows. `core.segments` writes a ring to disk.
 """
 
+import contextlib
 import math
+import os
 from collections import namedtuple
 from collections.abc import Mapping
-from time import perf_counter
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from rlsuite.core.memory import free_memory
-from rlsuite.core.policies import Rngs
-from rlsuite.core.ranges import require_multiple, require_positive, require_whole, require_within
+from rlsuite.core.ranges import require_multiple, require_whole, require_within
 from rlsuite.core.seed_random import SeedRandom
-
-# What a data set needs beside a TransitionBatch: whether a time limit cut the episode, whether the
-# row is the first of its episode, and the log-density of what the policy chose
-KEPT = ("truncated", "first", "log_prob")
 
 
 class TransitionBatch(NamedTuple):
@@ -89,18 +85,6 @@ class ReplayBuffer:
         self.states: list[int] = []  # `added` when they were last written, oldest first
 
     @staticmethod
-    def of_transitions(
-        envs, capacity: int, rng: SeedRandom, more: Mapping[str, tuple[int, ...]] | None = None
-    ) -> "ReplayBuffer":
-        """One for what happens in `envs`: it draws a `TransitionBatch` and `more` fields.
-
-        A `ReplayCollector` knows "cost": (C,), of the task's constraints. `KEPT` is kept, too.
-        """
-        drawn = _fields((envs.obs_size,), (envs.action_size,)) | (more or {})
-        fields = drawn | dict.fromkeys(KEPT, ())
-        return ReplayBuffer(len(envs.seeds), capacity, fields, rng, kept=KEPT)
-
-    @staticmethod
     def of_data(
         data, rng: SeedRandom, rows: np.ndarray | None = None, capacity: int = 0
     ) -> "ReplayBuffer":
@@ -108,7 +92,7 @@ class ReplayBuffer:
         base = {name: getattr(data, name) for name in TransitionBatch._fields}
         if rows is not None:
             base = {name: values[rows] for name, values in base.items()}
-        fields = _fields(data.obs.shape[1:], data.action.shape[1:])
+        fields = fields_of(data.obs.shape[1:], data.action.shape[1:])
         return ReplayBuffer(len(rng.rngs), capacity, fields, rng, base)
 
     @property
@@ -173,44 +157,25 @@ class ReplayBuffer:
         return torch.where(own, ring, self.base[name][rows.clamp(max=self.logged - 1)])
 
 
-def _fields(obs: tuple[int, ...], action: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
+def fields_of(obs: tuple[int, ...], action: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
     return dict(zip(TransitionBatch._fields, (obs, action, (), obs, ()), strict=True))
-
-
-def require_off_policy(config: object, *periods: str, cycle: str = "policy_delay") -> None:
-    """What every Config keeps to that fills a replay buffer and learns from it.
-
-    `periods` are further counts of environment steps, after which something happens; `cycle` names
-    the gradient steps that come in one call.
-    """
-    require_whole(config, "num_envs", "capacity", "batch_size", cycle, *periods)
-    require_whole(config, "env_steps", "steps_per_iteration", "hidden")
-    require_multiple(config, "num_envs", "steps_per_iteration", *periods)
-    require_multiple(config, "steps_per_iteration", "env_steps", "warm_up")
-    require_positive(config, "updates_per_step", "actor_lr", "critic_lr", "temperature")
-    require_within(config, 0, 1, "discount", "polyak")
-    last = config.env_steps - config.steps_per_iteration
-    if not 0 <= config.warm_up <= last:
-        steps = f"warm_up is {config.warm_up} of {config.env_steps} steps"
-        raise ValueError(f"{steps}, which leaves none to learn in; use 0 to {last}")
-    if config.capacity < config.num_envs:
-        envs = f"{config.num_envs} environments"
-        raise ValueError(f"capacity is {config.capacity}, less than one step of {envs}")
-    updates = round(config.updates_per_step * config.steps_per_iteration, 6)
-    length = getattr(config, cycle)
-    if updates % length or updates < 1:
-        near = max(1, round(updates / length)) * length / config.steps_per_iteration
-        use = f"{cycle} 1" if updates >= 1 and updates % 1 == 0 else f"{near:.12g}"
-        raise ValueError(
-            f"updates_per_step {config.updates_per_step:g} makes {updates:g} gradient steps of "
-            f"{config.steps_per_iteration} steps, no multiple of {cycle} {length}; use {use}"
-        )
 
 
 def chunks(rows: NamedTuple, count: int) -> list[NamedTuple]:
     """Rows [S, B, ...] in `count` parts of equal size."""
     parts = zip(*(x.chunk(count, 1) for x in rows), strict=True)
     return [type(rows)(*part) for part in parts]
+
+
+def free_memory() -> int:
+    """Bytes that this process may still take of the machine, or of its container."""
+    found = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    with contextlib.suppress(OSError, LookupError, ValueError):  # not Linux
+        lines = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
+        found.append(1024 * int(lines["MemAvailable"].split()[0]))
+    with contextlib.suppress(OSError, ValueError):  # no container, or one without a limit
+        found.append(int(Path("/sys/fs/cgroup/memory.max").read_text()))
+    return min(found)
 
 
 def require_memory(needed: int, purpose: str, device: torch.device) -> None:
@@ -224,66 +189,14 @@ def require_memory(needed: int, purpose: str, device: torch.device) -> None:
         )
 
 
-class ReplayCollector:
-    """Steps `envs` (of rlsuite.envs) and stores each transition in `buffer`.
+def require_offline(config: object, *stages: str) -> None:
+    """What every Config that learns from data keeps to; `stages` are step counts, 0 for none."""
+    require_whole(config, "batch_size", "gradient_steps", "steps_per_iteration", "hidden")
+    require_multiple(config, "steps_per_iteration", "gradient_steps", *stages)
+    require_within(config, 0, math.inf, *stages)
 
-    The buffer gets what the policy chose, in (-1, 1), with its log-density there, and the true next
-    observation, also where an episode ended. A time limit is no end, and neither is a restart: such
-    rows have a future. The row after either is the first of an episode.
-    """
 
-    def __init__(self, envs, policy, buffer: ReplayBuffer) -> None:
-        self.envs, self.policy, self.buffer = envs, policy, buffer
-        self.behaviour = policy.behaviour(envs.action_low, envs.action_high)
-        self._seconds = {"physics": 0.0, "inference": 0.0}
-
-    def restart(self, env_seeds: np.ndarray) -> None:
-        """Fresh environments from `env_seeds` [S, N]."""
-        self.obs = self.envs.reset(env_seeds)
-        self.first = np.ones(env_seeds.shape, bool)
-        self.behaviour.reset(self.first)
-
-    def step(self, rngs: Rngs) -> None:
-        """One step of every environment with the policy as it is now, sampled."""
-        start = perf_counter()
-        self.behaviour.refresh(self.policy)
-        raw, applied = self.behaviour.act(self.obs, rngs)
-        self._store(raw, applied, self.behaviour.log_prob, start)
-
-    def explore(self, steps: int, rngs: Rngs) -> None:
-        """So many steps of every environment with actions uniform in the box."""
-        shape = (self.obs.shape[1], self.policy.action_size)
-        log_prob = np.full(self.obs.shape[:2], -self.policy.action_size * math.log(2))
-        for _ in range(steps):
-            start = perf_counter()
-            raw = np.stack([rng.uniform(-1, 1, shape) for rng in rngs]).astype(np.float32)
-            self._store(raw, self.behaviour.to_env(raw), log_prob, start)
-
-    def seconds(self) -> dict[str, float]:
-        """Spent since the last call, by kind of work."""
-        spent, self._seconds = self._seconds, {"physics": 0.0, "inference": 0.0}
-        return spent
-
-    def _store(
-        self, raw: np.ndarray, applied: np.ndarray, log_prob: np.ndarray, start: float
-    ) -> None:
-        chosen = perf_counter()
-        after = self.envs.step(applied)
-        stepped = perf_counter()
-        ended = after.terminated | after.truncated
-        self.behaviour.reset(ended)
-        row = dict(
-            obs=self.obs,
-            action=raw,
-            reward=after.reward,
-            next_obs=after.final_obs,
-            terminated=after.terminated,
-            truncated=after.truncated,
-            first=self.first,
-            log_prob=log_prob,
-            cost=after.cost,
-        )
-        self.buffer.add(**{name: row[name] for name in self.buffer.shapes})
-        self.obs, self.first = after.obs, ended
-        self._seconds["physics"] += stepped - chosen
-        self._seconds["inference"] += chosen - start + perf_counter() - stepped
+def require_delayed(config: object) -> None:
+    """What every Config keeps to whose actor steps once in `policy_freq` critic steps."""
+    require_whole(config, "policy_freq")
+    require_multiple(config, "policy_freq", "steps_per_iteration")

@@ -35,7 +35,6 @@ class ChunkRollout:
     next_obs: np.ndarray
     first: np.ndarray
     taken: np.ndarray
-    seconds: dict[str, float]  # wall time of the collection: physics, inference
 
 
 class ChunkCollector:
@@ -51,6 +50,15 @@ class ChunkCollector:
         self.first = np.ones(env_seeds.shape, bool)
         self.behaviour.left = np.zeros(env_seeds.shape, np.int64)
 
+    def restart_at_boundary(self, run) -> None:
+        """Fresh environments where a stage of `run` begins, and after each checkpoint."""
+        if run.at_boundary:
+            self.restart(run.streams.integers("environment", self.envs.num_envs))
+
+    def seconds(self) -> dict[str, float]:
+        """Wall time of the last rollout, by kind of work."""
+        return self._seconds
+
     def collect(self, decisions: int, rngs: list[np.random.Generator]) -> ChunkRollout:
         """`decisions` of every environment; the policy's parameters stand still meanwhile."""
         behaviour, every = self.behaviour, np.ones(len(self.first), bool)
@@ -62,8 +70,9 @@ class ChunkCollector:
             chain = behaviour.decide(obs, behaviour.draws(rngs, every), noisy=True)
             rows.append((obs, chain, *self._execute(chain[:, :, -1]), first))
         columns = [np.stack(column, 1) for column in zip(*rows, strict=True)]
-        seconds = {"physics": self.physics, "inference": perf_counter() - began - self.physics}
-        return ChunkRollout(*columns, self.taken, seconds)
+        inference = perf_counter() - began - self.physics
+        self._seconds = {"physics": self.physics, "inference": inference}
+        return ChunkRollout(*columns, self.taken)
 
     def _execute(self, chunk: np.ndarray) -> tuple[np.ndarray, ...]:
         """Take the first actions of a chunk [S, N, D]: reward, terminated, truncated, next_obs."""

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from rlsuite.core.limits import episode_cost, limits, require_constraints
 from rlsuite.core.networks import ActorCritic, initialise
+from rlsuite.core.normalizers import RunningStatistics
 from rlsuite.core.optim import Metrics
 from rlsuite.core.rollouts import Rollout, RolloutBatch, factors, flat, gae
 
@@ -73,6 +74,16 @@ def slack(envs, episodes: Iterable, discount: float) -> Tensor:
     horizon = envs.time_limit or 1 / (1 - discount)
     steps = torch.tensor([horizon if c.kind == "episode" else 1 for c in envs.constraints])
     return (limits(envs) - mean) / steps
+
+
+def renewed(statistics: RunningStatistics, batch: RolloutBatch) -> RolloutBatch:
+    """Old values and targets in the critic's unit: its `statistics` take in the targets first."""
+    mean, std = statistics.unit()
+    statistics.merge(batch.target[..., None].numpy())
+    new_mean, new_std = statistics.unit()
+    old_value = (batch.old_value * std + mean - new_mean) / new_std
+    target = (batch.target - new_mean) / new_std
+    return batch._replace(old_value=old_value, target=target)
 
 
 class ValueHeads:

@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from rlsuite.core.actors import dense, initial
 from rlsuite.core.layers import Layout, mlp, mlp_shapes
 from rlsuite.core.optim import Loss
+from rlsuite.core.policies import Rngs
 
 
 def critic_loss(value: Tensor, target: Tensor) -> Tensor:
@@ -29,9 +29,7 @@ class Critics:
         self.depth, self.activation = len(hidden) + 1, activation
         self.layout = Layout(mlp_shapes("q", (obs_size + action_size, *hidden, 1)))
 
-    def initial(
-        self, rngs: Sequence[np.random.Generator], count: int = 2, last: float | None = None
-    ) -> Tensor:
+    def initial(self, rngs: Rngs, count: int = 2, last: float | None = None) -> Tensor:
         """Fresh parameters [S, count P], as torch.nn.Linear starts; the last layer as `last`."""
         each = [rng for rng in rngs for _ in range(count)]
         return initial(self.layout, each, f"q.{self.depth - 1}", last).view(len(rngs), -1)
@@ -49,6 +47,12 @@ class Critics:
         """Q_1 alone at [S, B, O], [S, B, A]: [S, B]."""
         return self.values(theta[:, : self.layout.size], obs, action)[:, 0]
 
+    def target(self, theta: Tensor, batch, next_action: Tensor, discount: float) -> Tensor:
+        """r + discount (1 - d) min_i Q_i(s', a'): clipped double Q-learning, [S, B]."""
+        values = self.values(theta, batch.next_obs, next_action)
+        discount = discount * (1 - batch.terminated)
+        return batch.reward + discount * values.amin(1)
+
     def error(self, theta: Tensor, batch, target: Tensor) -> Loss:
         """The sum of all critics' squared errors to `target` [S, B], or to their own [S, E, B]."""
         values = self.values(theta, batch.obs, batch.action).unbind(1)
@@ -64,7 +68,7 @@ class StateValue:
         self.depth = len(hidden) + 1
         self.layout = Layout(mlp_shapes("v", (obs_size, *hidden, 1)))
 
-    def initial(self, rngs: Sequence[np.random.Generator]) -> Tensor:
+    def initial(self, rngs: Rngs) -> Tensor:
         """Fresh parameters [S, P], as torch.nn.Linear starts."""
         return initial(self.layout, rngs)
 

@@ -83,28 +83,6 @@ def mlp(weights: dict[str, Tensor], name: str, x: Tensor, depth: int, activation
     return x
 
 
-def orthogonal(rng: np.random.Generator, shape: tuple[int, int], gain: float) -> np.ndarray:
-    """Orthogonal rows or columns, whichever are fewer, times `gain` (Saxe et al. 2014)."""
-    fan_out, fan_in = shape
-    normal = rng.standard_normal((max(shape), min(shape)))
-    q, r = np.linalg.qr(normal)
-    q *= np.sign(np.diag(r))  # makes the draw uniform over orthogonal matrices
-    return gain * (q if fan_out >= fan_in else q.T)
-
-
 def uniform(rng: np.random.Generator, shape: tuple[int, ...], fan_in: int) -> np.ndarray:
     """U(-1/sqrt(fan_in), 1/sqrt(fan_in)): what torch.nn.Linear starts from."""
     return rng.uniform(-1, 1, shape) / math.sqrt(fan_in)
-
-
-def xavier(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
-    """Uniform, as wide as keeps variances alike both ways (Glorot and Bengio 2010)."""
-    return rng.uniform(-1, 1, shape) * math.sqrt(6 / sum(shape))
-
-
-def truncated_normal(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
-    """N(0, 1 / (4 fan_in)), drawn again where it is over two deviations (Chua et al. 2018)."""
-    x = rng.standard_normal(shape)
-    while (far := np.abs(x) > 2).any():
-        x[far] = rng.standard_normal(far.sum())
-    return x / (2 * math.sqrt(shape[1]))

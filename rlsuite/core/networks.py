@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from rlsuite.core.distributions import Categorical, DiagGaussian
-from rlsuite.core.layers import Layout, mlp, mlp_shapes, orthogonal, uniform
+from rlsuite.core.layers import Layout, mlp, mlp_shapes, uniform
 from rlsuite.core.normalizers import ObservationNormalizer
-from rlsuite.core.policies import Bound, CategoricalSnapshot, GaussianSnapshot, Snapshot
+from rlsuite.core.policies import Bound, Rngs, Snapshot
 
 
 class ActorCritic(nn.Module):
@@ -84,13 +84,47 @@ class ActorCritic(nn.Module):
         return snapshot(self, low, high)
 
 
+class GaussianSnapshot(Snapshot):
+    """Gaussian actions with a state-independent standard deviation."""
+
+    contiguous = True
+
+    def refresh(self, policy) -> None:
+        super().refresh(policy)
+        self.std = np.exp(self.weights["log_std"])
+
+    def choose(self, output: np.ndarray, noise: np.ndarray | None) -> np.ndarray:
+        return output if noise is None else output + self.std * noise
+
+
+class CategoricalSnapshot(Snapshot):
+    """Discrete actions; the largest of logits plus Gumbel noise is a sample of their softmax."""
+
+    contiguous = True
+
+    def noise(self, rngs: Rngs, *shape: int) -> np.ndarray:
+        """What samples of `shape` are made of, [S, *shape, A]: Gumbel."""
+        shape = (*shape, self.action_size)
+        return np.stack([rng.gumbel(size=shape) for rng in rngs]).astype(np.float32)
+
+    def choose(self, output: np.ndarray, noise: np.ndarray | None) -> np.ndarray:
+        return (output if noise is None else output + noise).argmax(-1)
+
+    def to_env(self, raw: np.ndarray) -> np.ndarray:
+        return raw
+
+
+def orthogonal(rng: np.random.Generator, shape: tuple[int, int], gain: float) -> np.ndarray:
+    """Orthogonal rows or columns, whichever are fewer, times `gain` (Saxe et al. 2014)."""
+    fan_out, fan_in = shape
+    normal = rng.standard_normal((max(shape), min(shape)))
+    q, r = np.linalg.qr(normal)
+    q *= np.sign(np.diag(r))  # makes the draw uniform over orthogonal matrices
+    return gain * (q if fan_out >= fan_in else q.T)
+
+
 def initialise(
-    layout: Layout,
-    depth: int,
-    row: Tensor,
-    rng: np.random.Generator,
-    orthogonal_init: bool,
-    log_std: float = 0.0,
+    layout: Layout, depth: int, row: Tensor, rng, orthogonal_init: bool, log_std: float = 0.0
 ) -> None:
     """Fill `row` [1, P], the parameters of one seed's networks of `depth` layers each."""
     fan_in = 0

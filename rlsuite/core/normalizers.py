@@ -93,12 +93,16 @@ class RewardScaler(RunningStatistics):
     For training only: raw returns are recorded by the environments, below this.
     """
 
-    def __init__(
-        self, num_seeds: int, num_envs: int, discount: float, enabled: bool = True
-    ) -> None:
+    def __init__(self, num_seeds: int, num_envs: int, discount: float, enabled=True) -> None:
         super().__init__(num_seeds, 1)
         self.discount, self.enabled = discount, enabled
         self.register_buffer("return_", torch.zeros(num_seeds, num_envs, dtype=torch.float64))
+
+    @staticmethod
+    def of(envs, config) -> "RewardScaler":
+        """One for the rewards of `envs`; `config` has discount and normalize_reward."""
+        enabled = config.normalize_reward
+        return RewardScaler(len(envs.seeds), envs.num_envs, config.discount, enabled)
 
     def restart(self) -> None:
         """The environments were re-created: no return is under way."""

@@ -42,6 +42,9 @@ class Net(NamedTuple):
         return Net(theta.detach().clone(), AdamState.zeros(theta))
 
 
+Step = tuple[Net, Metrics]  # what a function returns that takes steps: the network after them
+
+
 def descend(
     net: Net,
     lr: float | Tensor,
@@ -50,7 +53,7 @@ def descend(
     max_norm: float | None = None,
     active: Tensor | None = None,
     eps: float = 1e-8,
-) -> tuple[Net, Metrics]:
+) -> Step:
     """One step of Adam down `loss(theta, *given) -> ([S], metrics)`: the network, the metrics.
 
     `max_norm` bounds each seed's gradient first, and adds "grad_norm" to the metrics. `lr` is a
@@ -116,7 +119,6 @@ def adam_step(
     new = theta - lr * (first / correction_1) / ((second / correction_2).sqrt() + eps)
     if active is None:
         return new, AdamState(first, second, steps)
-    kept = AdamState(
-        torch.where(on, first, state.first), torch.where(on, second, state.second), steps
-    )
-    return torch.where(on, new, theta), kept
+    first = torch.where(on, first, state.first)
+    second = torch.where(on, second, state.second)
+    return torch.where(on, new, theta), AdamState(first, second, steps)

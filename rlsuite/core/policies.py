@@ -121,33 +121,3 @@ class Snapshot(Behaviour):
     def to_env(self, raw: np.ndarray) -> np.ndarray:
         """What the environment gets: the action clipped to its bounds."""
         return raw if self.low is None else clip(raw, self.low, self.high)
-
-
-class GaussianSnapshot(Snapshot):
-    """Gaussian actions with a state-independent standard deviation."""
-
-    contiguous = True
-
-    def refresh(self, policy) -> None:
-        super().refresh(policy)
-        self.std = np.exp(self.weights["log_std"])
-
-    def choose(self, output: np.ndarray, noise: np.ndarray | None) -> np.ndarray:
-        return output if noise is None else output + self.std * noise
-
-
-class CategoricalSnapshot(Snapshot):
-    """Discrete actions; the largest of logits plus Gumbel noise is a sample of their softmax."""
-
-    contiguous = True
-
-    def noise(self, rngs: Rngs, *shape: int) -> np.ndarray:
-        """What samples of `shape` are made of, [S, *shape, A]: Gumbel."""
-        shape = (*shape, self.action_size)
-        return np.stack([rng.gumbel(size=shape) for rng in rngs]).astype(np.float32)
-
-    def choose(self, output: np.ndarray, noise: np.ndarray | None) -> np.ndarray:
-        return (output if noise is None else output + noise).argmax(-1)
-
-    def to_env(self, raw: np.ndarray) -> np.ndarray:
-        return raw

@@ -20,44 +20,7 @@ class Declared(NamedTuple):
     environments: int = 1  # to learn in, per seed
     value: str = ""  # the metric that estimates a return: a huge one means that training diverged
     variant: str = ""  # what it is of the algorithm, if it may not stand beside published values
-
-
-def require_offline(config: object, *stages: str) -> None:
-    """What every Config that learns from data keeps to; `stages` are step counts, 0 for none."""
-    require_whole(config, "batch_size", "gradient_steps", "steps_per_iteration", "hidden")
-    require_multiple(config, "steps_per_iteration", "gradient_steps", *stages)
-    require_within(config, 0, math.inf, *stages)
-
-
-def require_delayed(config: object) -> None:
-    """What every Config keeps to whose actor steps once in `policy_freq` critic steps."""
-    require_whole(config, "policy_freq")
-    require_multiple(config, "policy_freq", "steps_per_iteration")
-
-
-def require_on_policy(config: object, *minibatches: str, least: int = 2) -> None:
-    """What every Config that collects rollouts keeps to.
-
-    Each count of `minibatches` has to split a rollout into parts of `least` transitions or more.
-    Two make a standard deviation, and a seed's result on a single one may depend on the number of
-    seeds (see `core.layers.linear`).
-    """
-    require_whole(config, "num_envs", "num_steps", *minibatches)
-    if config.hidden:  # a linear policy has none
-        require_whole(config, "hidden")
-    require_within(config, 0, 1, "discount", "gae_lambda")
-    require_choice(config, "activation", ("tanh", "relu", "elu"))
-    size = config.num_envs * config.num_steps
-    if size < least:
-        raise ValueError(f"num_steps {config.num_steps} makes a rollout of {size}; use {least}")
-    if config.env_steps < size:
-        raise ValueError(f"env_steps {config.env_steps} is less than one rollout; use {size}")
-    for name in minibatches:
-        count = getattr(config, name)
-        if size % count or size // count < least:
-            fitting = [n for n in range(size // least, 0, -1) if size % n == 0]
-            near = min(fitting, key=lambda n: abs(n - count))
-            raise ValueError(f"{name} {count} splits {size} transitions badly; use {near}")
+    schedules: tuple[str, ...] = ()  # what changes from its first step to its last, by their share
 
 
 def require_choice(config: object, name: str, known: Collection[str]) -> None:
@@ -83,13 +46,6 @@ def require_within(config: object, low: float, high: float, *names: str) -> None
             bound = f"lie in [{low:g}, {high:g}]" if high < math.inf else f"be {low:g} or greater"
             bound = "be a finite number" if low == -math.inf else bound
             raise ValueError(f"{name} is {value}; it must {bound}")
-
-
-def require_default(config: object, where: str, *names: str) -> None:
-    """Each of these is what the class has, since it does nothing `where` the message says."""
-    for name in names:
-        if getattr(config, name) != getattr(type(config), name):
-            raise ValueError(f"{name} does nothing {where}")
 
 
 def require_between(config: object, low: float, high: float, name: str) -> None:

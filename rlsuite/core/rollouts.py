@@ -10,6 +10,7 @@
 | episodes | | those that ended in the rollout: raw returns, costs [C] and lengths |
 """
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from time import perf_counter
 from typing import NamedTuple
@@ -19,44 +20,73 @@ import torch
 from torch import Tensor
 
 from rlsuite.core.networks import ActorCritic
-from rlsuite.core.normalizers import RewardScaler, RunningStatistics
+from rlsuite.core.normalizers import RewardScaler
+from rlsuite.core.ranges import require_choice, require_whole, require_within
+
+Array = np.ndarray
+Rngs = Sequence[np.random.Generator]  # one per seed
+
+
+class RolloutSettings:
+    """What follows from settings that every Config has which collects rollouts."""
+
+    @property
+    def rollout_size(self) -> int:
+        return self.num_envs * self.num_steps
+
+    @property
+    def iterations(self) -> int:
+        return self.env_steps // self.rollout_size
+
+
+REPORTED = ("reward", "cost", "terminated", "truncated")  # by each step of environments
 
 
 @dataclass
 class Rollout:
-    obs: np.ndarray
-    action: np.ndarray
-    reward: np.ndarray
-    cost: np.ndarray
-    terminated: np.ndarray
-    truncated: np.ndarray
-    next_obs: np.ndarray
-    seconds: dict[str, float]  # wall time of the collection: physics, inference
-    episodes: list
-    margin: np.ndarray | None = None
+    obs: Array
+    action: Array
+    reward: Array
+    cost: Array
+    terminated: Array
+    truncated: Array
+    next_obs: Array
+    margin: Array | None = None
+    episodes: Sequence = ()
 
 
 class Collector:
     """Steps `envs` (of rlsuite.envs) with a policy's stochastic actions, from where it stopped."""
 
-    def __init__(self, envs, policy: ActorCritic, scaler: RewardScaler) -> None:
+    def __init__(self, envs, policy: ActorCritic, scaler: RewardScaler | None = None) -> None:
+        """Without a `scaler` rewards stay as they are."""
         self.envs, self.policy, self.scaler = envs, policy, scaler
         self.behaviour = policy.behaviour(envs.action_low, envs.action_high)
 
-    def restart(self, env_seeds: np.ndarray) -> None:
+    def restart(self, env_seeds: Array) -> None:
         """Fresh environments from `env_seeds` [S, N]: an episode boundary for every seed."""
         self.obs = self.policy.normalizer.observe(self.envs.reset(env_seeds, staggered=True))
         self.behaviour.reset(np.ones(env_seeds.shape, bool))
-        self.scaler.restart()
+        if self.scaler:
+            self.scaler.restart()
 
-    def collect(self, steps: int, rngs: list[np.random.Generator]) -> Rollout:
+    def restart_at_boundary(self, run) -> None:
+        """Fresh environments where a stage of `run` begins, and after each checkpoint."""
+        if run.at_boundary:
+            self.restart(run.streams.integers("environment", self.envs.num_envs))
+
+    def seconds(self) -> dict[str, float]:
+        """Wall time of the last rollout, by kind of work."""
+        return self._seconds
+
+    def collect(self, steps: int, rngs: Rngs) -> Rollout:
         """`steps` transitions per environment; sampling noise comes from each seed's own stream.
 
         The policy's parameters stand still meanwhile. The statistics of its normaliser do not: they
         take in each observation before the policy acts on it.
         """
         envs, normalizer, behaviour = self.envs, self.policy.normalizer, self.behaviour
-        began, physics, rows, margins = perf_counter(), 0.0, [], []
+        began, physics, rows = perf_counter(), 0.0, []
         finished = envs.finished
         behaviour.refresh(self.policy)
         noise = behaviour.noise(rngs, steps, self.obs.shape[1])  # of all steps: fewer, larger draws
@@ -72,17 +102,19 @@ class Collector:
                 behaviour.reset(ended)
                 final_obs = normalizer.normalize(step.final_obs)
                 next_obs = np.where(ended[..., None], final_obs, self.obs)
-            ends = (step.terminated, step.truncated)
-            rows.append((obs, action, step.reward, step.cost, *ends, next_obs))
-            margins.append(step.margin)
-        columns = [np.stack(column, 1) for column in zip(*rows, strict=True)]
-        obs, action, reward, cost, terminated, truncated, next_obs = columns
-        reward = self.scaler.scale(reward, terminated | truncated)
-        margin = None if margins[0] is None else np.stack(margins, 1)
-        episodes = envs.episodes(finished)
-        seconds = {"physics": physics, "inference": perf_counter() - began - physics}
-        ends = (terminated, truncated)
-        return Rollout(obs, action, reward, cost, *ends, next_obs, seconds, episodes, margin)
+            rows.append((obs, action, next_obs, step))
+        obs, action, next_obs, reported = zip(*rows, strict=True)
+        columns = {"obs": obs, "action": action, "next_obs": next_obs}
+        names = REPORTED if step.margin is None else (*REPORTED, "margin")
+        columns |= {name: [getattr(each, name) for each in reported] for name in names}
+        rollout = Rollout(**{name: np.stack(column, 1) for name, column in columns.items()})
+        if self.scaler:
+            ended = rollout.terminated | rollout.truncated
+            rollout.reward = self.scaler.scale(rollout.reward, ended)
+        rollout.reward = rollout.reward.astype(np.float32, copy=False)
+        rollout.episodes = envs.episodes(finished)
+        self._seconds = {"physics": physics, "inference": perf_counter() - began - physics}
+        return rollout
 
 
 class RolloutBatch(NamedTuple):
@@ -95,15 +127,19 @@ class RolloutBatch(NamedTuple):
     advantage: Tensor
     target: Tensor
 
-    def shuffled(self, rngs: list[np.random.Generator]) -> "RolloutBatch":
+    def shuffled(self, rngs: Rngs) -> "RolloutBatch":
         """Each seed's rows in an order that its own stream draws."""
         order = torch.from_numpy(np.stack([g.permutation(self.obs.shape[1]) for g in rngs]))
         return RolloutBatch(*(x[torch.arange(len(order))[:, None], order] for x in self))
 
+    def minibatches(self, count: int, rngs: Rngs, epochs: int = 1) -> Iterator["RolloutBatch"]:
+        """`count` of equal size in each epoch, shuffled anew."""
+        for _ in range(epochs):
+            yield from self.shuffled(rngs).chunks(count)
+
     def chunks(self, count: int) -> list["RolloutBatch"]:
-        return [
-            RolloutBatch(*parts) for parts in zip(*(x.chunk(count, 1) for x in self), strict=True)
-        ]
+        parts = zip(*(x.chunk(count, 1) for x in self), strict=True)
+        return [RolloutBatch(*part) for part in parts]
 
     def explained_variance(self) -> Tensor:
         """1 - var(R - V_old) / var(R): 1 for a perfect critic, 0 for a constant one. [S]."""
@@ -111,14 +147,8 @@ class RolloutBatch(NamedTuple):
 
 
 def gae(
-    reward: np.ndarray,
-    value: np.ndarray,
-    next_value: np.ndarray,
-    future: np.ndarray,
-    carry: np.ndarray,
-    discount: float,
-    lam: float,
-) -> tuple[np.ndarray, np.ndarray]:
+    reward: Array, value: Array, next_value: Array, future: Array, carry: Array, discount, lam
+) -> tuple[Array, Array]:
     """Generalised advantage estimates and TD(lambda) targets (Schulman et al. 2016), [S, T, N].
 
     `reward` may be a cost. `next_value` is V of the true s_{t+1}, an episode's last included.
@@ -139,9 +169,7 @@ def gae(
     return advantage, advantage + value
 
 
-def factors(
-    terminated: np.ndarray, truncated: np.ndarray, bootstrap: bool = True
-) -> tuple[np.ndarray, np.ndarray]:
+def factors(terminated: Array, truncated: Array, bootstrap: bool = True) -> tuple[Array, Array]:
     """PPO's (future, carry) for `gae`: no advantage is carried past the end of an episode.
 
     A termination has no future. A truncation has one, unless `bootstrap` is off: baselines and
@@ -152,20 +180,13 @@ def factors(
 
 
 def make_batch(
-    policy: ActorCritic,
-    rollout: Rollout,
-    discount: float,
-    lam: float,
-    bootstrap: bool,
-    scale=1.0,
-    shift=0.0,
-    survival: np.ndarray | None = None,
+    policy: ActorCritic, rollout: Rollout, config, scale=1.0, shift=0.0, survival=None
 ) -> RolloutBatch:
     """The rollout as a batch of M = T N rows per seed, with log-probabilities, values, advantages.
 
-    `policy` has the parameters that collected it. Its critic predicts (return - shift) / scale
-    (float32 [S, 1, 1], or 0 and 1): `old_value` is what it predicts, advantages and targets have
-    the rewards' unit. `bootstrap`: whether a truncated episode has a future, as in `factors`.
+    `policy` has the parameters that collected it, and `config` the settings discount, gae_lambda
+    and bootstrap_on_truncation. The critic predicts (return - shift) / scale (float32 [S, 1, 1], or
+    0 and 1): `old_value` is what it predicts, advantages and targets have the rewards' unit.
     `survival` [S, T, N] is the probability that step t does not end the episode by itself (CaT).
     """
     obs, next_obs, action = flat(rollout.obs), flat(rollout.next_obs), flat(rollout.action)
@@ -173,25 +194,17 @@ def make_batch(
     value, next_value = (
         policy.value(policy.theta, x).view(rollout.reward.shape).numpy() for x in (obs, next_obs)
     )
+    bootstrap = config.bootstrap_on_truncation
     future, carry = factors(rollout.terminated, rollout.truncated, bootstrap)
     if survival is not None:
         future, carry = survival * future, survival * carry
-    scaled = (scale * v + shift for v in (value, next_value))
-    advantage, target = gae(rollout.reward, *scaled, future, carry, discount, lam)
+    now, later = scale * value + shift, scale * next_value + shift
+    discount, lam = config.discount, config.gae_lambda
+    advantage, target = gae(rollout.reward, now, later, future, carry, discount, lam)
     return RolloutBatch(obs, action, old_log_prob, *map(flat, (value, advantage, target)))
 
 
-def renewed(statistics: RunningStatistics, batch: RolloutBatch) -> RolloutBatch:
-    """Old values and targets in the critic's unit: its `statistics` take in the targets first."""
-    mean, std = statistics.unit()
-    statistics.merge(batch.target[..., None].numpy())
-    new_mean, new_std = statistics.unit()
-    old_value = (batch.old_value * std + mean - new_mean) / new_std
-    target = (batch.target - new_mean) / new_std
-    return batch._replace(old_value=old_value, target=target)
-
-
-def flat(x: np.ndarray) -> Tensor:
+def flat(x: Array) -> Tensor:
     """[S, T, N, ...] -> [S, M, ...]."""
     return torch.from_numpy(x).flatten(1, 2)
 
@@ -228,3 +241,28 @@ def squared_error(value: Tensor, old_value: Tensor, target: Tensor, clip: float 
         clipped = old_value + (value - old_value).clamp(-clip, clip)
         error = torch.maximum(error, (clipped - target) ** 2)
     return error.mean(1)
+
+
+def require_on_policy(config: object, *minibatches: str, least: int = 2) -> None:
+    """What every Config that collects rollouts keeps to.
+
+    Each count of `minibatches` has to split a rollout into parts of `least` transitions or more.
+    Two make a standard deviation, and a seed's result on a single one may depend on the number of
+    seeds (see `core.layers.linear`).
+    """
+    require_whole(config, "num_envs", "num_steps", *minibatches)
+    if config.hidden:  # a linear policy has none
+        require_whole(config, "hidden")
+    require_within(config, 0, 1, "discount", "gae_lambda")
+    require_choice(config, "activation", ("tanh", "relu", "elu"))
+    size = config.num_envs * config.num_steps
+    if size < least:
+        raise ValueError(f"num_steps {config.num_steps} makes a rollout of {size}; use {least}")
+    if config.env_steps < size:
+        raise ValueError(f"env_steps {config.env_steps} is less than one rollout; use {size}")
+    for name in minibatches:
+        count = getattr(config, name)
+        if size % count or size // count < least:
+            fitting = [n for n in range(size // least, 0, -1) if size % n == 0]
+            near = min(fitting, key=lambda n: abs(n - count))
+            raise ValueError(f"{name} {count} splits {size} transitions badly; use {near}")

@@ -12,7 +12,7 @@ import contextlib
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +33,7 @@ from rlsuite.core.closed_form import (
 from rlsuite.core.gaussian import GaussianActor
 from rlsuite.core.networks import ActorCritic
 from rlsuite.core.policies import SQUASH
+from rlsuite.core.spaces import Spaces
 from rlsuite.core.squashed import LOG_STD, SquashedActor
 
 KINDS = {
@@ -150,9 +151,21 @@ def _check_description(metadata: object) -> None:
     seeds = metadata.get("seeds", [])
     if not (_are(seeds, lambda seed: _is_count(seed, 0)) and len(set(seeds)) == len(seeds)):
         raise ValueError(f"seeds are {_short(seeds)}; they must be different whole numbers")
+    if "spaces" in metadata:
+        _check_spaces(metadata)
     for name, types in (("task", str), ("algorithm", str), ("policy", str), ("step", int)):
         if not isinstance(metadata.get(name, types()), types) or metadata.get(name) is True:
             raise ValueError(f"{name} is {_short(metadata[name])}")
+
+
+def _check_spaces(metadata: dict) -> None:
+    """ValueError unless the policy is one for its spaces."""
+    spaces, spec = Spaces.from_json(metadata["spaces"]), metadata["spec"]
+    actions = spec["action_size"] if "action_size" in spec else len(spec["low"])
+    discrete = spec.get("discrete", False)
+    given = (spec["obs_size"], actions, discrete)
+    if given != (spaces.obs_size, spaces.action_size, bool(spaces.choices)):
+        raise ValueError(f"spaces are {_short(metadata['spaces'])}, not those of the policy")
 
 
 def _check_sizes(metadata: dict, file: safe_open) -> None:
@@ -297,9 +310,15 @@ def _assemble(metadata: dict, tensors: dict[str, torch.Tensor]) -> ActorCritic:
 
 def select_seed(policy: ActorCritic, seed: int) -> ActorCritic:
     """The policy of one slot alone, as a policy of one seed."""
-    alone = type(policy)(rngs=[np.random.default_rng(0)], **policy.spec)
+    return select_seeds(policy, [seed])
+
+
+def select_seeds(policy: ActorCritic, seeds: Sequence[int]) -> ActorCritic:
+    """The policy of these slots alone."""
+    rngs = [np.random.default_rng(0) for _ in seeds]
+    some = type(policy)(rngs=rngs, **policy.spec)
     with torch.no_grad():
-        alone.theta.copy_(policy.theta[seed : seed + 1])
+        some.theta.copy_(policy.theta[seeds])
     statistics = policy.normalizer.state_dict()
-    alone.normalizer.load_state_dict({k: v[seed : seed + 1] for k, v in statistics.items()})
-    return alone.eval()
+    some.normalizer.load_state_dict({k: v[seeds] for k, v in statistics.items()})
+    return some.eval()

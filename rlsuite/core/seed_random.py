@@ -30,26 +30,23 @@ class SeedRandom:
             real = {"dtype": torch.float64, "device": device}
             drawn = [torch.rand(size, generator=g, **real) for g in self.generators]
             return (torch.stack(drawn) * count).long()
-        return torch.stack(
-            [torch.randint(count, (size,), generator=g, device=device) for g in self.generators]
-        )
+        drawn = [torch.randint(count, (size,), generator=g, device=device) for g in self.generators]
+        return torch.stack(drawn)
 
     def normal(self, *shape: int) -> Tensor:
         """Standard normal, [S, *shape]."""
         if not self.generators:
             drawn = [g.standard_normal(shape, np.float32) for g in self.rngs]
             return torch.from_numpy(np.stack(drawn))
-        return torch.stack(
-            [torch.randn(shape, generator=g, device=self.device) for g in self.generators]
-        )
+        drawn = [torch.randn(shape, generator=g, device=self.device) for g in self.generators]
+        return torch.stack(drawn)
 
     def uniform(self, *shape: int) -> Tensor:
         """Uniform on [0, 1), [S, *shape]."""
         if not self.generators:
             return torch.from_numpy(np.stack([g.random(shape, np.float32) for g in self.rngs]))
-        return torch.stack(
-            [torch.rand(shape, generator=g, device=self.device) for g in self.generators]
-        )
+        drawn = [torch.rand(shape, generator=g, device=self.device) for g in self.generators]
+        return torch.stack(drawn)
 
     def state_dict(self) -> dict:
         """States of the device's generators; `rngs` are saved by those who gave them."""

@@ -60,7 +60,8 @@ def load_buffer(buffer: ReplayBuffer, state: dict, folder: Path) -> None:
     """
     if state.get("fields", buffer.shapes) != buffer.shapes:
         raise ValueError(f"fields are {list(buffer.shapes)}, they were {list(state['fields'])}")
-    if state["capacity"] != buffer.capacity:
+    grown = buffer.capacity > state["capacity"] >= state["added"]  # no row has moved
+    if not grown and state["capacity"] != buffer.capacity:
         raise ValueError(f"capacity is {buffer.capacity}, it was {state['capacity']}")
     buffer.added, buffer.states = state["added"], list(state["states"])
     buffer.segments = [Segment(*segment) for segment in state["segments"]]

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rlsuite.core.memory import free_memory
+from rlsuite.core.buffers import free_memory
 from rlsuite.datasets.transitions import DatasetError
 
 SMALL = 1 << 30  # bytes that any file may unpack to

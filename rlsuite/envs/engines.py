@@ -9,19 +9,18 @@ both flags. Raw returns are summed here, below everything.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
+from rlsuite.core.spaces import Spaces
 from rlsuite.envs.faults import EnvironmentFault, PolicyFault, RowFault, warn_once
-from rlsuite.envs.steps import Episode, Rows, Step
+from rlsuite.envs.steps import Episode, Rows, Step, among_zeros, constant
 from rlsuite.envs.tasks import (
     MUJOCO,
-    TASKS,
     choose_engine,
     costs_of,
-    engine_id,
     find,
     physics_mismatch,
 )
@@ -55,11 +54,14 @@ class Environments:
         self.first_action: int = physics.first_action
         self.time_limit: int | None = physics.time_limit
         self.seeded: bool = physics.seeded
+        self.spaces: Spaces = getattr(physics, "spaces", None) or Spaces.of_vectors(physics)
         self._costs = costs_of(task)
         self.constraints = self._costs.constraints
         self.reports_margin = self._costs.has_margin
         self.reports_cost = bool(self.constraints) and self._costs.known
         known = find(task)
+        if known is not None and known.time_limit is not None:
+            self.time_limit = known.time_limit
         self._staggered = known is not None and known.staggered
         self._physics = physics
         self._shape = (len(self.seeds), num_envs)
@@ -71,12 +73,15 @@ class Environments:
             self._low = physics.action_low.astype(physics.action_dtype)
             self._high = physics.action_high.astype(physics.action_dtype)
         self._limit = math.inf if self.time_limit is None else self.time_limit
-        self._no_cost = _constant(np.zeros((*self._shape, len(self.constraints)), np.float32))
-        self._no_truncation = _constant(np.zeros(self._count, dtype=bool))
+        self._no_cost = constant(np.zeros((*self._shape, len(self.constraints)), np.float32))
+        self._no_truncation = constant(np.zeros(self._count, dtype=bool))
         self._episodes: list[Episode] = []
         self._paid = np.zeros((self._count, len(self.constraints)))
         self._forgotten = 0  # episodes that ended before the last reset
         self._steps: int | None = None
+        # Slots whose policy has no numbers left, and whom to ask where another one has none
+        self._dropped = np.zeros(len(self.seeds), bool)
+        self.diverged: Callable[[int], None] | None = None
 
     def reset(self, env_seeds: NDArray[np.integer], staggered: bool = False) -> NDArray[np.float64]:
         """Create every environment anew from `env_seeds` [S, N]; return obs float64 [S, N, O].
@@ -197,7 +202,7 @@ class Environments:
             return Rows(obs, np.zeros(self._count), idle, None, None, None)
         played = self._play(action[rows], obs[rows], rows)
         obs[rows] = played.obs
-        rest = (_among_zeros(part, rows, self._count) for part in played[1:])
+        rest = (among_zeros(part, rows, self._count) for part in played[1:])
         return Rows(obs, *rest)
 
     def _active(self, active: NDArray) -> NDArray[np.bool_]:
@@ -264,8 +269,22 @@ class Environments:
             action = np.minimum(np.maximum(action, self._low), self._high)
             # MuJoCo takes a NaN for zero and goes on, with no more than a line in a log file.
             if not math.isfinite(np.add.reduce(action, None)):
-                self._require_finite(action, "policy's action", np.arange(self._count), PolicyFault)
+                self._require_sound(action)
         return action.astype(self._physics.action_dtype, copy=False)
+
+    def drop(self, slot: int) -> None:
+        """Let the environments of a seed, by its place among `seeds`, do without its policy."""
+        self._dropped[slot] = True
+
+    def _require_sound(self, action: NDArray) -> None:
+        """Zeros for seeds that are dropped. Raises PolicyFault for others that are not finite."""
+        bad = np.flatnonzero(~np.isfinite(action).all(1)) // self.num_envs
+        for slot in np.unique(bad[~self._dropped[bad]]).tolist() if self.diverged else ():
+            self.diverged(slot)  # which drops it, or raises
+        idle = self._dropped.repeat(self.num_envs)
+        action[idle] = np.minimum(np.maximum(0, self._low), self._high)
+        rest = np.flatnonzero(~idle)
+        self._require_finite(action[rest], "policy's action", rest, PolicyFault)
 
     def _restart(self, obs: NDArray, ended: NDArray) -> NDArray:
         """Record the `ended` [E] episodes and reset them; return obs [E, O] to act on next."""
@@ -325,32 +344,6 @@ class Environments:
             f"{self.task}: {text} for {place}, after {self._steps} steps since the last reset",
             [self.seeds[seed] for seed in sorted({row // self.num_envs for row in rows})],
         )
-
-
-def _among_zeros(part: NDArray | None, rows: NDArray, count: int) -> NDArray | None:
-    """[count, ...] with `part` [K, ...] in `rows` and zeros elsewhere; None stays None."""
-    if part is None:
-        return None
-    whole = np.zeros((count, *part.shape[1:]), part.dtype)
-    whole[rows] = part
-    return whole
-
-
-def _constant(array: NDArray) -> NDArray:
-    array.flags.writeable = False
-    return array
-
-
-def is_seeded(task: str) -> bool:
-    """Whether equal seeds give equal first observations in `task`; known tasks are not asked.
-
-    Raises as `make`.
-    """
-    if engine_id(task) in TASKS:
-        return True
-    environments = make(task, [0], 1)
-    environments.close()
-    return environments.seeded
 
 
 def make(

@@ -16,7 +16,7 @@ from typing import Any
 
 import gymnasium
 import numpy as np
-from gymnasium.spaces import Box, Dict, Discrete, Space
+from gymnasium.spaces import Box, Dict, Discrete, MultiDiscrete, Space
 from gymnasium.wrappers import (
     FlattenObservation,
     OrderEnforcing,
@@ -25,6 +25,7 @@ from gymnasium.wrappers import (
 )
 from numpy.typing import NDArray
 
+from rlsuite.core.spaces import Shape, Spaces
 from rlsuite.envs.faults import RowFault, explained, warn_once
 from rlsuite.envs.tasks import TASKS, engine_id, find
 from rlsuite.envs.variants import split
@@ -50,25 +51,22 @@ class GymnasiumPhysics:
         self._reported = known is None  # whether info["cost"] is the task's cost
         self._count = count
         self._wrap, self._options = wrap, options
-        env, self.time_limit = self._build()
+        env, self.time_limit, parts = self._build()
         self._envs: list[gymnasium.Env] = []
         observation, action = env.observation_space, env.action_space
         _require_supported(task, observation, action)
         self.first_action = 0
         self._obs_shape = observation.shape
-        self.obs_size = int(np.prod(observation.shape, dtype=np.int64))
-        self.discrete = isinstance(action, Discrete)
+        self.spaces = spaces = _spaces(task, parts, action)
+        self.obs_size, self.action_size = spaces.obs_size, spaces.action_size
+        self.discrete = bool(spaces.choices)
+        self.action_dtype = np.dtype(np.int64) if self.discrete else action.dtype
         self.action_low = self.action_high = None
-        if self.discrete:
-            self.action_dtype = np.dtype(np.int64)
-            self.action_size = int(action.n)
-            self.first_action = int(action.start)
-        else:
-            self.action_dtype = action.dtype
-            self.action_size = int(np.prod(action.shape, dtype=np.int64))
+        if not self.discrete:
             self.action_low = action.low.astype(np.float32).reshape(-1)
             self.action_high = action.high.astype(np.float32).reshape(-1)
-            self._action_shape = action.shape
+        elif not action.shape:
+            self.first_action = int(action.start)
         self._fresh = [env]
         self.seeded = self._id in TASKS or self._follows_its_seed()
 
@@ -101,7 +99,7 @@ class GymnasiumPhysics:
         terminated = np.empty(count, dtype=bool)
         truncated = np.empty(count, dtype=bool)
         signals = {name: np.empty(count) for name in self._signals}
-        actions = action.tolist() if self.discrete else action.reshape(count, *self._action_shape)
+        actions = self._own(action)
         shape, row, result = self._obs_shape, 0, _NOTHING
         try:
             for index, row in enumerate(asked):
@@ -120,6 +118,12 @@ class GymnasiumPhysics:
         except Exception as error:  # of the user's own code, or of unpacking what it returned
             raise RowFault(row, self._stated("step", result, error)) from error
         raise RowFault(row, self._stated("step", result))
+
+    def _own(self, action: NDArray) -> NDArray | list[int]:
+        """Actions of K environments as each of them takes its own."""
+        if self.discrete and not self.spaces.shape:
+            return action.tolist()  # counted from `first_action` already
+        return self.spaces.action(action)
 
     def reset(self, rows: NDArray[np.integer]) -> NDArray[np.float64]:
         """Start new episodes in `rows` [K], and only there; return their observations [K, O]."""
@@ -181,9 +185,9 @@ class GymnasiumPhysics:
                 )
         return _seeded[key]
 
-    def _build(self) -> tuple[gymnasium.Env, int | None]:
-        env, limit = _build(self._id, self._options)
-        return (self._wrap(env) if self._wrap else env), limit
+    def _build(self) -> tuple[gymnasium.Env, int | None, tuple]:
+        env, *others = _build(self._id, self._options)
+        return (self._wrap(env) if self._wrap else env), *others
 
     def close(self) -> None:
         """Close every environment."""
@@ -206,10 +210,29 @@ def _require_supported(task: str, observation: Space, action: Space) -> None:
             "gymnasium.wrappers.FlattenObservation)"
         )
     floats = isinstance(action, Box) and np.issubdtype(action.dtype, np.floating)
-    if not (floats or isinstance(action, Discrete)):
+    if not (floats or isinstance(action, Discrete | MultiDiscrete)):
         raise ValueError(
-            f"{task} has actions in {action}; only Discrete and floating-point Box are supported"
+            f"{task} has actions in {action}; only Discrete, MultiDiscrete and floating-point Box "
+            "are supported"
         )
+
+
+def _spaces(task: str, parts: tuple[tuple[tuple[str, ...], Shape], ...], action: Space) -> Spaces:
+    """Those of `task`; several choices at once are one, of all their combinations."""
+    if isinstance(action, Box):
+        return Spaces.box(parts, action.shape, action.low, action.high, action.dtype)
+    choices = action.n if isinstance(action, Discrete) else action.nvec
+    try:
+        return Spaces.counted(parts, action.shape, choices, action.start, action.dtype)
+    except ValueError as error:
+        raise ValueError(f"{task}: {error}") from None
+
+
+def _parts(space: Space, path: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...], Shape]]:
+    """(path of keys, shape) of each box of an observation space, in its order."""
+    if not isinstance(space, Dict):
+        return [(path, tuple(space.shape or ()))]
+    return [each for key, part in space.items() for each in _parts(part, (*path, key))]
 
 
 def _dict_of_boxes(space: Space) -> bool:
@@ -247,10 +270,11 @@ def _without_renderer(error: BaseException) -> str:
     )
 
 
-def _build(task: str, options: dict[str, object]) -> tuple[gymnasium.Env, int | None]:
-    """Return the environment without Gymnasium's standard wrappers, and the time limit in steps.
+def _build(task: str, options: dict[str, object]) -> tuple[gymnasium.Env, int | None, tuple]:
+    """Return the environment without Gymnasium's standard wrappers, the time limit in steps, and
 
-    Dicts of boxes become one box, in the order of their sorted keys: as `datasets` reads them.
+    the parts of its observations. Dicts of boxes become one box, in the order of their sorted keys:
+    as `datasets` reads them. Of several time limits the least holds.
     """
     name, settings = split(task)
     try:
@@ -268,9 +292,10 @@ def _build(task: str, options: dict[str, object]) -> tuple[gymnasium.Env, int | 
     limit = None
     while isinstance(env, TimeLimit | OrderEnforcing | PassiveEnvChecker):
         if isinstance(env, TimeLimit):
-            limit = env._max_episode_steps
+            limit = min(limit or env._max_episode_steps, env._max_episode_steps)
         env = env.env
     if _dict_of_boxes(env.observation_space):
         env.observation_space = _in_order(env.observation_space)
-        env = FlattenObservation(env)
-    return env, limit
+        parts = _parts(env.observation_space)
+        return FlattenObservation(env), limit, tuple(parts)
+    return env, limit, tuple(_parts(env.observation_space))

@@ -48,3 +48,18 @@ class Rows(NamedTuple):
     truncated: NDArray[np.bool_] | None
     cost: NDArray | None
     margin: NDArray | None
+
+
+def among_zeros(part: NDArray | None, rows: NDArray, count: int) -> NDArray | None:
+    """[count, ...] with `part` [K, ...] in `rows` and zeros elsewhere; None stays None."""
+    if part is None:
+        return None
+    whole = np.zeros((count, *part.shape[1:]), part.dtype)
+    whole[rows] = part
+    return whole
+
+
+def constant(array: NDArray) -> NDArray:
+    """`array`, which nobody can write to any more."""
+    array.flags.writeable = False
+    return array

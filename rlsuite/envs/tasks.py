@@ -21,7 +21,8 @@ from typing import NamedTuple
 from rlsuite.envs import costs, dm_control
 from rlsuite.envs.constrained import solo12
 from rlsuite.envs.costs import Constraint
-from rlsuite.envs.variants import split
+from rlsuite.envs.unregistered import require_here
+from rlsuite.envs.variants import LIMIT, split
 
 ENGINES = ("envpool", "gymnasium")
 MUJOCO = "mujoco"  # steps robots of this suite's own by mujoco.rollout
@@ -183,12 +184,17 @@ def constrain(
 def find(task: str) -> Task | None:
     """What is known of `task`: of the table, or added by MODULE of MODULE:NAME, once imported.
 
-    Of a task with settings of its own nothing is known but its constraints, and Gymnasium runs it.
+    Of a task with settings of its own nothing is known but its constraints, and Gymnasium runs it;
+    tasks that Gymnasium lacks may have a time limit of their own, and no other setting.
     """
     name, comma, settings = task.partition(",")
     known = TASKS.get(name) or ADDED.get(name.rpartition(":")[2])
     if known is None or not comma:
         return known
+    changes = split(task)[1]
+    known = known._replace(time_limit=changes.get(LIMIT, known.time_limit))
+    if "gymnasium" not in known.engines and changes.keys() == {LIMIT}:
+        return known._replace(base=known.base or name)
     if known.base is None:
         return None
     note = "EnvPool takes no settings after a comma."
@@ -345,6 +351,7 @@ def _require_registered(task: str) -> None:
     import gymnasium
 
     module, colon, name = split(task)[0].rpartition(":")
+    require_here(name)
     if colon:
         find_modules()
         try:

@@ -97,7 +97,7 @@ def finished(folder: Path) -> Result:
         raise RowsError(f"{folder / 'progress.csv'}: no such file; a finished run has one")
     damaged = f"{result.file}: has been cut or edited: "
     planned = min(manifest["evaluations"], len(log.steps) + _explored(folder))
-    if len(result.steps) != planned:
+    if len(result.steps) != planned and not manifest.get("extended"):
         raise RowsError(f"{damaged}{len(result.steps)} evaluations where the run made {planned}")
     if result.last_step != log.steps[-1] or not result.finished:
         raise RowsError(
@@ -148,6 +148,7 @@ def _of_run(result: Result) -> Exported:
         "logged": facts["logged"],
     }
     optional = ("uses", "sessions", "constraints", "declared")
+    optional += ("dropped", "extended", "unscheduled")
     manifest |= {k: facts[k] for k in optional if facts.get(k)}
     if result.data:
         manifest["data"] = facts["data"] | {"origin": result.data.origin}
@@ -156,7 +157,8 @@ def _of_run(result: Result) -> Exported:
 
 def _table(result: Result) -> dict[tuple[int, int, str], dict[str, str]]:
     read = cells.read(result.file, rows.COLUMNS)
-    return {(*cells.key(row, place), row.get("policy", "")): row for place, row in read}
+    found = {(*cells.key(row, place), row.get("policy", "")): row for place, row in read}
+    return {key: row for key, row in found.items() if key[0] in result.seeds}
 
 
 # ------------------------------------------------------------------- rows that are there already

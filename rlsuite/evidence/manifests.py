@@ -25,6 +25,10 @@ RUN = {
     "hardware": {},
     "logged": {"*": {"mean": NUMBER, "least": NUMBER, "most": NUMBER}},
     # Conditions other than these, under which a resumed run went on from a step
+    # Seeds that diverged and were dropped; runs that went on from their end; extra checkpoints
+    "dropped": [{"seed": int, "step": int, "reason": str}],
+    "extended": [{"config_hash": str, "step": int, "to": int}],
+    "unscheduled": [{"step": int}],
     "sessions": [{"step": int, "commit": str, "versions": {}, "hardware": {}}],
 }
 FIELDS = {
@@ -65,7 +69,18 @@ def check_manifest(manifest: object, file: Path) -> None:
     for name, figures in (manifest.get("logged") or {}).items():
         if set(figures or ()) != {"mean", "least", "most"}:
             raise RowsError(f"{file}: logged.{name} is {figures!r}; it needs mean, least and most")
+    _check_histories(manifest, file)
     _check_runs(manifest, file)
+
+
+def _check_histories(manifest: dict, file: Path) -> None:
+    """Nothing is missing of what happened to a run, which notes below tables tell."""
+    for run in (manifest, *(manifest.get("runs") or ())):
+        for name in ("dropped", "extended", "unscheduled"):
+            for each in run.get(name) or ():
+                absent = [key for key in RUN[name][0] if each.get(key) is None]
+                if absent:
+                    raise RowsError(f"{file}: {name} is without {absent[0]!r}")
 
 
 def _check_runs(manifest: dict, file: Path) -> None:

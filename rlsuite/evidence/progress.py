@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
@@ -25,9 +26,13 @@ class Progress:
     logged: Logged
 
 
-def read(file: Path) -> Progress:
-    """Read a run's progress.csv. RowsError for a damaged one, and for one without rows."""
-    table = cells.read(file, ("seed", "step"))
+def read(file: Path, dropped: Collection[int] = ()) -> Progress:
+    """Read a run's progress.csv, without seeds that were `dropped`.
+
+    RowsError for a damaged one, and for one without rows.
+    """
+    table = [(place, row) for place, row in cells.read(file, ("seed", "step"))
+             if cells.key(row, place)[0] not in dropped]  # fmt: skip
     if not table:
         raise RowsError(f"{file}: no rows; a run writes one per seed and iteration")
     returns: dict[tuple[int, int], float] = {}

@@ -11,6 +11,7 @@ its rows name is the main one, which stands for the algorithm.
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -240,7 +241,8 @@ def read_run(folder: Path) -> Result:
 
 def _read_run(folder: Path) -> list[Result]:
     file, progress_file = folder / "evaluations.csv", folder / "progress.csv"
-    log = progress.read(progress_file) if progress_file.exists() else None
+    dropped = _dropped(_manifest(folder / "config.json", file))
+    log = progress.read(progress_file, dropped) if progress_file.exists() else None
     results = read_policies(file, folder / "config.json", log)
     if log and log.seeds != results[0].seeds:
         raise RowsError(
@@ -266,7 +268,7 @@ def read_policies(file: Path, manifest_file: Path, log: Progress | None = None) 
     name = named(manifest)
     if manifest_file.stem == file.stem:  # of a benchmark, whose folders name the variants
         name += "".join(file.parent.name.partition("@")[1:])
-    found = _cells(file)
+    found = _cells(file, _dropped(manifest))
     return [
         _result(
             f"{name} ({policy})" if position else name, rows, manifest, manifest_file, file, log
@@ -355,17 +357,28 @@ def _manifest(manifest_file: Path, file: Path) -> dict:
     check_manifest(manifest, manifest_file)
     # A run folder keeps seeds and engine among its settings
     manifest = {**(manifest.get("settings") or {}), **manifest}
+    if manifest.get("seeds"):
+        manifest["seeds"] = [seed for seed in manifest["seeds"] if seed not in _dropped(manifest)]
     if manifest.get("config"):
         manifest["config"] = renamed(manifest["algorithm"], manifest["config"])
     check_manifest(manifest, manifest_file)
     return manifest
 
 
-def _cells(file: Path) -> dict[str, dict[tuple[int, int], dict[str, float]]]:
+def _dropped(manifest: dict) -> set[int]:
+    """Seeds that diverged in a run whose others went on: their rows end where that was."""
+    return {each["seed"] for each in manifest.get("dropped") or ()}
+
+
+def _cells(
+    file: Path, dropped: Collection[int]
+) -> dict[str, dict[tuple[int, int], dict[str, float]]]:
     """{policy: every row's numbers by (seed, step)}; "" where the rows name none."""
     found: dict[str, dict[tuple[int, int], dict[str, float]]] = {}
     for place, row in cells.read(file, COLUMNS):
         key, of_policy = cells.key(row, place), found.setdefault(row.get("policy", ""), {})
+        if key[0] in dropped:
+            continue
         if key in of_policy:
             raise RowsError(f"{place}: seed {key[0]} already has a row at step {key[1]}")
         names = (*COLUMNS[2:], *(name for name in row if name.startswith(COSTS)))

@@ -34,6 +34,12 @@ class Evaluation:
     discounted: np.ndarray | None = None
 
 
+def of_seeds(result: Evaluation, seeds: Sequence[int]) -> Evaluation:
+    """The same of these slots alone."""
+    parts = (result.returns, result.costs, result.lengths, result.discounted)
+    return Evaluation(*(None if part is None else part[list(seeds)] for part in parts))
+
+
 def evaluate(
     policy: ActorCritic,
     envs: Environments,

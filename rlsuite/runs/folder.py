@@ -79,7 +79,7 @@ def describe(
         **{k: choose_engine(settings.env, seeds * n, settings.engine) for k, n in counts.items()},
         "constraints": _constraints(settings.env),
         "physics_mismatch": envs.physics_mismatch(settings.env),
-        "seeded": envs.is_seeded(settings.env),
+        **envs.facts(settings.env),
         **here(),
         "sessions": [],
     }
@@ -174,6 +174,11 @@ def begun_with(folder: Path, manifest: dict) -> tuple[object, Settings]:
 
 def from_json(cls: type, values: dict):
     return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+
+
+def replace(folder: Path, manifest: dict) -> None:
+    """Make `manifest` that of the run in `folder`."""
+    _write(folder, manifest)
 
 
 def _write(folder: Path, manifest: dict) -> None:
@@ -377,5 +382,10 @@ def record_session(folder: Path, step: int, say: Callable[[str], None]) -> None:
         f"from step {step:,} on with {', '.join(changes)}: recorded in {folder / MANIFEST}, as the "
         "numbers may differ from an unbroken run's"
     )
-    manifest["sessions"] = [*manifest.get("sessions", []), {"step": step, **now}]
-    _write(folder, manifest)
+    record(folder, "sessions", {"step": step, **now})
+
+
+def record(folder: Path, name: str, entry: dict) -> None:
+    """Add an entry to one of the manifest's lists: `sessions`, `dropped` seeds, and the like."""
+    manifest = read(folder)
+    _write(folder, manifest | {name: [*manifest.get(name, []), entry]})

@@ -55,7 +55,10 @@ class Board:
     def add(self, step: int, values: Mapping[str, float]) -> None:
         """Show each of `values` by its tag."""
         shown = [Summary.Value(tag=tag, simple_value=value) for tag, value in values.items()]
-        self._write(Event(summary=Summary(value=shown), step=step))
+        self.write(Summary(value=shown), step)
+
+    def write(self, summary: Summary, step: int) -> None:
+        self._write(Event(summary=summary, step=step))
 
     def close(self) -> None:
         with contextlib.suppress(OSError):  # what could not be written was said
@@ -194,7 +197,8 @@ def _holds(folder: Path, history: History, seeds: Sequence[int]) -> bool:
     try:
         with np.load(folder / EPISODES) as found:
             return found.keys() == wanted.keys() and all(
-                np.array_equal(found[name], values) for name, values in wanted.items()
+                np.array_equal(found[name], values, equal_nan=True)
+                for name, values in wanted.items()
             )
     except (OSError, ValueError, EOFError, zipfile.BadZipFile):
         return False

@@ -116,12 +116,19 @@ def compiled(function: Callable, say: Callable[[str], None]) -> Callable:
 
 @contextlib.contextmanager
 def asked_to_end(end: Callable[[], None]) -> Iterator[None]:
-    """Call `end` where SIGTERM, as batch systems send it, asks this process to end."""
+    """Call `end` where SIGTERM, as batch systems send it, or Ctrl-C asks this process to end.
+
+    Ctrl-C stays ignored where it is, and stays another program's where that listens to it.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield  # only the main thread can listen
         return
-    before = signal.signal(signal.SIGTERM, lambda *_: end())
+    heard = [signal.SIGTERM]
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        heard.append(signal.SIGINT)
+    before = {number: signal.signal(number, lambda *_: end()) for number in heard}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

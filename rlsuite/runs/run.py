@@ -20,41 +20,40 @@ Whatever else is lost or stale after a kill, a resume restores from the checkpoi
 
 import csv
 import errno
-import math
 from collections.abc import Callable, Iterator, Mapping
-from functools import partial
 from pathlib import Path
 from time import perf_counter
 
-import numpy as np
 import torch
 from safetensors import SafetensorError
 
 from rlsuite import algorithms, envs
 from rlsuite.core.networks import ActorCritic
 from rlsuite.core.seed_random import SeedRandom
-from rlsuite.datasets import scores
 from rlsuite.datasets.transitions import Transitions, check_task
+from rlsuite.runs import divergence, ending, logs, machine
 from rlsuite.runs import folder as folders
-from rlsuite.runs import logs, machine
+from rlsuite.runs.best import Best
+from rlsuite.runs.boards import Boards
 from rlsuite.runs.display import Display, cost_texts, spread
-from rlsuite.runs.evaluation import cost_columns, evaluate_all, label
+from rlsuite.runs.evaluation import cost_columns, of_seeds
+from rlsuite.runs.extension import Extension, extended
 from rlsuite.runs.files import write_whole
 from rlsuite.runs.finished import Base, base
 from rlsuite.runs.folder import FINISHED, RunError, from_json
+from rlsuite.runs.judged import JudgedRun
 from rlsuite.runs.settings import Settings, learning_rates
 from rlsuite.runs.snapshots import Snapshots
 from rlsuite.runs.stages import Plan, Stages
 from rlsuite.runs.steps import Clock, CudaGraphStep, EagerStep
-from rlsuite.runs.stored import StoredRun, _due, _mean
+from rlsuite.runs.stored import _due, _mean
 
 __all__ = ["Run", "RunError", "create", "execute", "from_json", "reopen"]
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)  # what a disk may say
-LARGEST_REWARD = 1e18  # float32 ends at 3e38, and losses square rewards
 
 
-class Run(StoredRun):
+class Run(JudgedRun):
     """What an algorithm sees of the world: environments, streams, logs, evaluation, checkpoints."""
 
     def __init__(
@@ -68,15 +67,13 @@ class Run(StoredRun):
         """The folder must exist, `manifest` is its manifest: see `create` and `reopen`."""
         super().__init__(folder, manifest, config, settings)
         self.resumed = resumed
-        self._engine, self._evaluation_engine = folders.engines(folder, manifest)
         self.at_boundary = True  # environments begin anew: a stage begins, or a checkpoint was made
-        self._ending = False
+        self._ending, self._laps = False, ending.Laps()
         self._display: Display | None = None
-        self._board: logs.Board | None = None
-        self._training = self._evaluating = self._data = None
         self._snapshots = Snapshots(folder, self.task, self.seeds, self._evaluation_engine)
         self._clock, self._randoms = Clock(), []
         self._learner = self._plan = None  # until it has begun
+        self.extension: Extension | None = None  # where it goes on from its planned end
         self._done = 0  # iterations
         self._seen = 0  # episodes of the training environments that the log has
 
@@ -86,7 +83,7 @@ class Run(StoredRun):
         """The run's training environments, `num_envs` per seed."""
         if self.device != "cpu" and not algorithms.is_off_policy(self.algorithm):
             raise RunError(f"--device {self.device} is for learning from replay; leave it out")
-        self._training = envs.make(self.task, self.seeds, num_envs, self._engine)
+        self._training = self._made(num_envs, self._engine)
         self._prepare_evaluation()
         return self._training
 
@@ -152,7 +149,13 @@ class Run(StoredRun):
         """
         self._learner, self._plan = learner, Plan(prepare or {}, train)
         self._set_policies(learner, policies)
+        if self.settings.keep_best:
+            self._best = Best(next(iter(self._policies.values())), self.seeds)
         self._done = first = self._restore(learner, self._plan.total)
+        for slot in self.dropped:
+            self._let_go(slot)
+        if self.extension:
+            self.extension.begin(self._plan, self._stages_then, self.say)
         if self._training:
             self._training.take_paid()  # of steps before the first stage
         name = f"{self.algorithm} {self.task} x{len(self.seeds)}"
@@ -164,7 +167,7 @@ class Run(StoredRun):
             with self._writing():
                 if self.resumed:
                     folders.record_session(self.folder, self.step, self.say)
-                self._board = logs.Board(self.folder, done + 1)
+                self._board = Boards(self.folder, self.manifest, done + 1, self.say)
 
     def stage(self, name: str) -> Iterator[int]:
         """The numbers, from 0, of the iterations of a stage that are still to do.
@@ -195,13 +198,14 @@ class Run(StoredRun):
             self._recent[episode.seed].append((episode.ret, episode.length, *episode.cost))
         self._seen = self._training.finished if self._training else 0
         values = {name: value.tolist() for name, value in metrics.items()}
-        self._require_finite(values)
+        for slot, (name, value) in divergence.first_of(values, self.dropped).items():
+            self._diverge(slot, f"{name} of seed {self.seeds[slot]} is {value}")
         for name, value in self._clock.split(measured or {}).items():
             self._seconds[name] = self._seconds.get(name, 0.0) + value
         rows = []
-        for s, seed in enumerate(self.seeds):
+        for s in self.alive:
             ret, length = (_mean(x[i] for x in self._recent[s]) for i in (0, 1))
-            row = {"seed": seed, "step": self.step, "training_return": ret}
+            row = {"seed": self.seeds[s], "step": self.step, "training_return": ret}
             row |= {"training_length": length}
             row |= {name: _mean(x[i] for x in self._recent[s]) for i, name in enumerate(costs, 2)}
             row |= {name: v[s] for name, v in values.items()}
@@ -209,7 +213,7 @@ class Run(StoredRun):
         self._append(table, rows)
         returns = [row["training_return"] for row in rows if row["training_return"] is not None]
         if self._data and self._history:
-            returns = self._history[-1][1][""].returns.mean(1).tolist()
+            returns = of_seeds(self._history[-1][1][""], self.alive).returns.mean(1).tolist()
         self._to_board(rows, values)
         since, steps = self._speed_base
         speed = (self.step - steps) * len(self.seeds) / max(perf_counter() - since, 1e-9)
@@ -246,6 +250,7 @@ class Run(StoredRun):
                 write_whole(self.folder / FINISHED, f"{self._wall():.3f} seconds\n".encode())
         constraints = self._evaluating.constraints if self.manifest.get("constraints") else ()
         for name, result in self._history[-1][1].items():
+            result = of_seeds(result, self.alive)
             last = result.returns.mean(1).tolist()
             what = f"{name.replace('_', ', ')}: " * bool(name) + f"return {spread(last)}"
             self.say(f"evaluation at step {self.step:,}: {what} over {len(last)} seeds")
@@ -264,72 +269,42 @@ class Run(StoredRun):
             self._evaluate()
         if k >= prepared and _due(k - prepared, total - prepared, self.settings.snapshots or 0):
             self._keep_snapshot(self._learner.policy)
-        self.at_boundary = _due(k, total, self.settings.checkpoints)
-        if self.at_boundary or self._ending:
-            self._save(k + 1, total, self._learner)
-        if self._ending and k + 1 < total:
-            raise KeyboardInterrupt
+        self.at_boundary = self._due_checkpoint(k)
+        here = self._ending and (self._training is None or bool(self.settings.checkpoint_on_stop))
+        if here and self._training and not self.at_boundary:
+            self._record_unscheduled()
+        if self.at_boundary or here:
+            self._save(k + 1, self._plan, self._learner)
+            if self._ending and k + 1 < total:
+                raise KeyboardInterrupt
+        self._laps.end()
 
-    def _prepare_evaluation(self) -> None:
-        if self._evaluating is None:
-            episodes = self.settings.evaluation_episodes
-            self._evaluating = envs.make(self.task, self.seeds, episodes, self._evaluation_engine)
-
-    def _evaluate(self) -> None:
-        start = perf_counter()
-        # Rows keep their columns: a run that an older version began has no sampled actions
-        twice = bool(self.manifest.get("constraints"))
-        twice &= not self._history or label(sampled=True) in self._history[0][1]
-        env_seeds = self.streams.integers("evaluation", self.settings.evaluation_episodes)
-        found = evaluate_all(self._policies, self._evaluating, env_seeds, twice)
-        self._history.append((self.step, found))
-        constraints = self._evaluating.constraints
-        paid = cost_columns(constraints, "total_training_") if twice and self._training else []
-        score = partial(scores.normalized, self.task) if self._data else None
-        shared = self._shared(paid)
-        rows = logs.evaluation_rows(found, list(self._policies), constraints, shared, score)
-        self._append(logs.EVALUATIONS, rows)
-        with self._writing():
-            logs.write_history(self.folder, self._history, self.seeds)
-            self._board.add(self.step, logs.evaluation_tags(found))
-        self._seconds["evaluation"] = self._seconds.get("evaluation", 0) + perf_counter() - start
-
-    def _to_board(self, rows: list[dict], values: dict[str, list[float]]) -> None:
-        shown = {f"metrics/{name}": sum(value) / len(value) for name, value in values.items()}
-        for row in rows:
-            if row["training_return"] is not None:
-                shown[f"training_return/seed_{row['seed']}"] = row["training_return"]
-        with self._writing():
-            self._board.add(self.step, shown)
-
-    # ------------------------------------------------------------------------ what went wrong
-
-    def _require_finite(self, values: dict[str, list[float]]) -> None:
-        for name, per_seed in values.items():
-            for s, value in enumerate(per_seed):
-                if not math.isfinite(value):
-                    seed = self.seeds[s]
-                    what = f"{name} of seed {seed} is {value} at step {self.step}"
-                    raise RunError(f"{what}: {self._diverged(s)}")
-
-    def _diverged(self, seed: int) -> str:
-        """Why numbers are not finite, and what helps."""
-        returns = [abs(ret) / length for ret, length, *_ in self._recent[seed]]
-        if self._data:
-            returns.append(float(np.abs(self._data.reward).max()))
-        largest = max(returns, default=0.0)
-        if largest > LARGEST_REWARD:
-            return (
-                f"its rewards reach {largest:.3g} a step, whose squares float32 cannot hold; "
-                f"{self.kept()}. Scale the rewards down"
-            )
-        return f"training diverged; {self.kept()}. Lower one of: {learning_rates(self.config)}"
+    # ---------------------------------------------------------------------------- ending early
 
     def end(self) -> None:
-        """End soon, as an interrupt does: where no environment is cut, after a checkpoint."""
-        if self._training is not None or self._display is None or self._ending:
+        """End soon, as SIGTERM and Ctrl-C ask: see `ending`. At once where it is asked again."""
+        if self._display is None or self._ending:
             raise KeyboardInterrupt
+        if self._training is not None and not self.settings.checkpoint_on_stop:
+            total = self._plan.total
+            due = next(k for k in range(total) if k >= self._done and self._due_checkpoint(k))
+            wait = self._laps.seconds(due - self._done + 1)
+            if wait > ending.NEAR:
+                raise KeyboardInterrupt
+            self.say(ending.announced(wait))
         self._ending = True
+
+    def _due_checkpoint(self, k: int) -> bool:
+        return _due(k, self._plan.total, self.settings.checkpoints)
+
+    def _record_unscheduled(self) -> None:
+        """Note that what follows a checkpoint of this iteration is not an unbroken run's."""
+        with self._writing():
+            folders.record(self.folder, "unscheduled", {"step": self.step})
+        self.say(
+            f"a checkpoint at step {self.step:,}, where none was due: from here on the run is not "
+            "bit-equal to an unbroken one, which config.json records"
+        )
 
 
 # ----------------------------------------------------------------------- starting and resuming
@@ -351,17 +326,30 @@ def create(
     return Run(folder, manifest, config, settings)
 
 
-def reopen(folder: Path, algorithm: str | None = None) -> Run:
-    """The run that `folder` holds, to go on with. RunError if it is none or another's."""
+def reopen(
+    folder: Path, algorithm: str | None = None, longer: Mapping[str, int] | None = None
+) -> Run:
+    """The run that `folder` holds, to go on with. RunError if it is none or another's.
+
+    `longer`, {"env_steps": 2_000_000} or {"gradient_steps": ...}, goes on from its planned end.
+    """
     manifest = folders.read(folder, algorithm)
-    return Run(folder, manifest, *folders.begun_with(folder, manifest), resumed=True)
+    envs.require_here(manifest["task"])
+    config, settings = folders.begun_with(folder, manifest)
+    extension = None
+    if longer:
+        config, extension = extended(folder, manifest, config, settings, longer)
+        manifest = extension.manifest
+    run = Run(folder, manifest, config, settings, resumed=True)
+    run.extension = extension
+    return run
 
 
 def execute(run: Run) -> None:
     """Train `run` from wherever it stands to its end; SIGTERM ends it like an interrupt."""
     module = algorithms.load(run.algorithm)
     with folders.locked(run.folder):
-        if run.complete():
+        if run.extension is None and run.complete():
             run.say(f"{run.folder} has finished: there is nothing left to train")
             return
         folders.require_device(run.settings)

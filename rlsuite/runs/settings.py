@@ -20,7 +20,9 @@ COMPILE_CHOICES = ("auto", "on", "off")
 ENGINES = ("auto", "envpool", "gymnasium")
 DEVICES = ("cpu", "cuda")
 MOST_SEEDS = 10_000  # in one run; they are trained side by side
-NOT_DECISIVE = ("seeds", "snapshots")  # settings that leave a seed's numbers as they are
+ON_DIVERGENCE = ("stop", "drop")
+# Settings that leave a seed's numbers as they are
+NOT_DECISIVE = ("seeds", "snapshots", "keep_best", "checkpoint_on_stop", "on_divergence", "wandb")
 CLASSIC = ("CartPole", "Acrobot", "Pendulum", "MountainCar", "MountainCarContinuous")
 
 
@@ -39,6 +41,10 @@ class Settings:
     compile: str = "auto"  # on, off, or auto: compile the update where it pays
     torch_threads: int = 1  # fastest for small networks; more for many seeds on an idle machine
     snapshots: int | None = None  # policies to keep, evenly over the run, for `rlsuite data keep`
+    keep_best: bool | None = None  # also keep the policy of the best evaluation, of each seed
+    checkpoint_on_stop: bool | None = None  # SIGTERM, Ctrl-C: make one, which changes what follows
+    on_divergence: str | None = None  # stop (default), or drop the seed that diverged: others go on
+    wandb: str | None = None  # project of Weights & Biases; WANDB_MODE=offline sends nothing
 
     def __post_init__(self) -> None:
         if not all(type(seed) is int for seed in self.seeds):
@@ -53,7 +59,10 @@ class Settings:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
         if self.snapshots is not None and self.snapshots < 1:
             raise ValueError(f"snapshots is {self.snapshots}; it must be at least 1")
+        if self.snapshots and self.on_divergence == "drop":
+            raise ValueError("on_divergence drop does not go with snapshots; leave one of them out")
         choices = {"engine": ENGINES, "compile": COMPILE_CHOICES, "device": (None, *DEVICES)}
+        choices |= {"on_divergence": (None, *ON_DIVERGENCE)}
         for name, known in choices.items():
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} {getattr(self, name)!r} is unknown; use one of {known}")

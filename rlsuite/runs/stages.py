@@ -25,6 +25,10 @@ class Plan:
         self.total = first
         self.prepared = sum(iterations for iterations, _ in prepare.values())
 
+    def lengths(self) -> dict[str, int]:
+        """Iterations of each stage, in their order."""
+        return {name: stage.iterations for name, stage in self.stages.items()}
+
     def step(self, done: int) -> int:
         """Steps of each seed after `done` iterations."""
         stage = [stage for stage in self.stages.values() if stage.first <= done][-1]

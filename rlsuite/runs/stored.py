@@ -17,15 +17,18 @@ from rlsuite.core.layers import Layout
 from rlsuite.core.network_files import load_network, save_network
 from rlsuite.core.networks import ActorCritic
 from rlsuite.core.ranges import RunFolder
-from rlsuite.core.saving import load_policy, save_policy
+from rlsuite.core.saving import load_policy, save_policy, select_seeds
+from rlsuite.core.spaces import Spaces
 from rlsuite.core.streams import Streams
 from rlsuite.runs import checkpoint, logs
 from rlsuite.runs import folder as folders
+from rlsuite.runs.best import NAME, Best
 from rlsuite.runs.evaluation import Evaluation
 from rlsuite.runs.files import flush
 from rlsuite.runs.folder import FINISHED, RunError
 from rlsuite.runs.settings import Settings
 from rlsuite.runs.snapshots import Snapshots
+from rlsuite.runs.stages import Plan
 
 RECENT = 100  # episodes in a training return, as CleanRL reports it
 
@@ -43,7 +46,11 @@ class StoredRun:
         self.task, self.seeds = settings.env, settings.seeds
         self.streams = Streams(self.seeds)
         self.step = 0
+        self.spaces: Spaces | None = None  # what its environments show and take, once there are any
         self._policies: dict[str, ActorCritic] = {}  # what is evaluated and saved, the main first
+        self.dropped: dict[int, dict] = {}  # slots of seeds that diverged: what config.json says
+        self._best: Best | None = None
+        self._stages_then: dict | None = None  # of the checkpoint that was restored
         self._paid = np.zeros((len(self.seeds), len(manifest.get("constraints") or ())))
         self._recent = [deque(maxlen=RECENT) for _ in self.seeds]
         self._history: logs.History = []
@@ -81,14 +88,20 @@ class StoredRun:
             return True  # its last checkpoint was damaged later: said above
         manifest = state.get("policy") or self._about_policy() | {"step": state["step"]}
         policies = state.get("policies") or {"policy": ("policy", manifest)}
+        self.dropped = state.get("dropped", {})
         tables = logs.recorded(self.folder, state)
         return logs.same(self.folder, tables, _history(state), self.seeds) and all(
             self._has_policy(folder, manifest, state["learner"][field])
             for folder, (field, manifest) in policies.items()
         )
 
-    def _save(self, iterations: int, total: int, learner) -> None:
-        """The checkpoint after so many of the run's `total` iterations."""
+    @property
+    def alive(self) -> list[int]:
+        """Slots of the seeds that train."""
+        return [slot for slot in range(len(self.seeds)) if slot not in self.dropped]
+
+    def _save(self, iterations: int, plan: Plan, learner) -> None:
+        """The checkpoint after so many of the iterations that the run plans."""
         with self._writing():
             tables = logs.contents(self.folder)
             parts = checkpoint.capture(learner, self.folder / "checkpoint")
@@ -104,8 +117,11 @@ class StoredRun:
             "tables": tables,
             "policies": self._described(learner),
             "step": self.step,
-            "total": total,
+            "total": plan.total,
+            "stages": plan.lengths(),
+            "dropped": self.dropped,
         }
+        state |= {"best": self._best.state_dict()} if self._best else {}
         checkpoint.save(self.folder / "checkpoint", iterations, state)
         self._saved = self.step
         self._save_policies()
@@ -127,11 +143,17 @@ class StoredRun:
         self._paid = np.array(state.get("paid", self._paid))
         self._seconds, self._wall_before = state["seconds"], state["wall_seconds"]
         self.step = self._saved = state["step"]
+        self.dropped = state.get("dropped", {})
+        self._stages_then = state.get("stages")
+        if self._best and "best" in state:
+            self._best.load_state_dict(state["best"])
         with self._writing():
             logs.restore(self.folder, tables, self._history, self.seeds, self.say)
         for folder, (field, manifest) in self._described(learner).items():
             if not self._has_policy(folder, manifest, getattr(learner, field).state_dict()):
                 self._save_policies()
+        if self._best and not (self.folder / f"policy-{NAME}").exists():
+            self._save_policies()
         self.say(f"resuming at step {self.step:,} of each seed")
         return iterations
 
@@ -151,10 +173,12 @@ class StoredRun:
             logs.restore(self.folder, {}, [], self.seeds, self.say)
 
     def _require_own(self, state: dict) -> None:
-        changes = folders.differences(
-            folders.identity_at_checkpoint(state), folders.identity(self.manifest)
+        then = folders.identity_at_checkpoint(state)
+        changes = folders.differences(then, folders.identity(self.manifest))
+        shorter = (
+            self.manifest | {"config": x["config"]} for x in self.manifest.get("extended", ())
         )
-        if changes:
+        if changes and all(folders.differences(then, folders.identity(x)) for x in shorter):
             raise RunError(
                 f"the checkpoint in {self.folder} is of another run ({'; '.join(changes)}): put "
                 "this run's own back, or begin a new run"
@@ -185,7 +209,7 @@ class StoredRun:
         """Keep `policy` as it is now under `name`, whole: for other runs, or to be evaluated."""
         with self._writing():
             manifest = self._about_policy() | self._artifact_of({})
-            save_policy(policy, self.folder / name, manifest)
+            save_policy(self._of_alive(policy), self.folder / name, manifest)
 
     def saved_policy(self, source: RunFolder, name: str) -> tuple:
         """What the run in folder `source` has kept as `name`, and the row of each of our seeds.
@@ -241,8 +265,10 @@ class StoredRun:
         return "policy" if name == next(iter(self._policies)) else f"policy-{name}"
 
     def _about_policy(self, policy=None, name: str = "") -> dict:
-        manifest = {"algorithm": self.algorithm, "task": self.task, "seeds": list(self.seeds)}
+        seeds = [self.seeds[slot] for slot in self.alive]
+        manifest = {"algorithm": self.algorithm, "task": self.task, "seeds": seeds}
         manifest |= {"step": self.step} | ({} if policy is None else {"spec": policy.spec})
+        manifest |= {"spaces": self.spaces.to_json()} if self.spaces else {}
         return json.loads(json.dumps(manifest | ({"policy": name} if name else {})))
 
     def _has_policy(self, folder: str, manifest: dict, tensors: dict[str, torch.Tensor]) -> bool:
@@ -254,13 +280,22 @@ class StoredRun:
         found = policy.state_dict()
         if found.keys() != tensors.keys() or not manifest.items() <= said.items():
             return False
-        return all(torch.equal(found[name], value.cpu()) for name, value in tensors.items())
+        alive = {name: value[self.alive].cpu() for name, value in tensors.items()}
+        return all(torch.equal(found[name], value) for name, value in alive.items())
+
+    def _of_alive(self, policy):
+        """The policy of the seeds that train."""
+        return select_seeds(policy, self.alive) if self.dropped else policy
 
     def _save_policies(self) -> None:
         with self._writing():
-            for name, policy in self._policies.items():
-                folder = self.folder / self._folder_of(name)
-                save_policy(policy, folder, self._about_policy(name=name))
+            saved = {self._folder_of(name): (name, x, {}) for name, x in self._policies.items()}
+            if self._best and any(self._best.found):
+                about = {"best": [self._best.found[slot] for slot in self.alive]}
+                saved[f"policy-{NAME}"] = (NAME, self._best.policy, about)
+            for name, (said, policy, about) in saved.items():
+                folder = self.folder / name
+                save_policy(self._of_alive(policy), folder, self._about_policy(name=said) | about)
                 for path in folder.iterdir():
                     flush(path)
             flush(self.folder)

@@ -122,7 +122,7 @@ def require_same(job: Job, config: object, settings: Settings, sha256: str | Non
 
 def run_job(job: Job, cores: Sequence[int] | None = None) -> int:
     """Run one job to its end, its output in its log; the exit code."""
-    return _begin(job, cores).wait()
+    return begin(job, cores).wait()
 
 
 def run_local(
@@ -132,8 +132,7 @@ def run_local(
 
     Returns the failed ones. A keyboard interrupt stops all of them; they can be resumed.
     """
-    every = sorted(os.sched_getaffinity(0))
-    shares = [every[i::at_once] or [every[i % len(every)]] for i in range(at_once)]
+    shares = share_cores(at_once)
     waiting, failed = list(jobs), []
     running: dict[int, tuple[Job, subprocess.Popen]] = {}
 
@@ -150,7 +149,7 @@ def run_local(
                         conclude(job, 0, "was finished already")
                         continue
                     try:
-                        running[place] = (job, _begin(job, shares[place]))
+                        running[place] = (job, begin(job, shares[place]))
                     except OSError as error:
                         conclude(job, error)
                         continue
@@ -164,6 +163,12 @@ def run_local(
         for _, process in running.values():
             process.terminate()
     return failed
+
+
+def share_cores(parts: int) -> list[list[int]]:
+    """The cores in so many parts, at least one in each; without overlap as far as they go."""
+    every = sorted(os.sched_getaffinity(0))
+    return [every[i::parts] or [every[i % len(every)]] for i in range(parts)]
 
 
 def run_on_ray(
@@ -226,7 +231,8 @@ def _join(ray, address: str, at_once: int) -> None:
         raise RunError(f"no Ray cluster at --ray {address}: {_first_line(error)}") from error
 
 
-def _begin(job: Job, cores: Sequence[int] | None) -> subprocess.Popen:
+def begin(job: Job, cores: Sequence[int] | None) -> subprocess.Popen:
+    """Start the process of a job, pinned to `cores`, its output in its log."""
     job.folder.parent.mkdir(parents=True, exist_ok=True)
     with open(job.log, "a") as log:
         return _start(job, cores, log)
@@ -262,7 +268,7 @@ def _conclude(
     end: the exit code of its process, or what kept the job from having one.
     """
     if end != 0 or not job.finished:
-        say(f"{job.name}: {_reason(job, end)}; its log is {job.log}")
+        say(f"{job.name}: {reason(job, end)}; its log is {job.log}")
         return False
     try:
         where = f", rows in {export(job.folder)}" if export else ""
@@ -273,7 +279,8 @@ def _conclude(
     return True
 
 
-def _reason(job: Job, end: int | Exception) -> str:
+def reason(job: Job, end: int | Exception) -> str:
+    """Why a job has not finished, in a line."""
     if isinstance(end, Exception):
         cause = getattr(end, "cause", None) or end  # what a Ray worker raised, if it did
         return f"failed ({type(cause).__name__}: {_first_line(cause)})"

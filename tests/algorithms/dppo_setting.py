@@ -58,7 +58,7 @@ def rollout_of(s, reward=None, seed=0) -> ChunkRollout:
     reward = given if reward is None else reward(chain[:, :, :, -1])
     taken = np.full(shape[0], shape[1] * shape[2] * s.config.acting)
     first = np.concatenate([np.ones_like(ends[:, :1]), ends[:, :-1]], 1)
-    return ChunkRollout(obs, chain, reward, ends, ends & False, obs, first, taken, {})
+    return ChunkRollout(obs, chain, reward, ends, ends & False, obs, first, taken)
 
 
 def clone_to(s, draw, steps: int, lr: float = 1e-3) -> None:

@@ -14,7 +14,7 @@ from rlsuite.algorithms.on_policy.fixpo import Config, Learner, fixup, iterate, 
 from rlsuite.core.beta import Beta, BetaActorCritic
 from rlsuite.core.distributions import DiagGaussian
 from rlsuite.core.networks import ActorCritic
-from rlsuite.core.normalizers import RewardScaler, RunningStatistics
+from rlsuite.core.normalizers import RunningStatistics
 from rlsuite.core.optim import Net
 from rlsuite.core.rollouts import Collector, RolloutBatch
 from rlsuite.core.streams import Streams
@@ -59,8 +59,7 @@ def learner_of(policy: ActorCritic, config: Config) -> Learner:
     beta = torch.full((len(policy.theta), 1), config.multiplier_init).to(policy.theta.dtype)
     actor, critic = policy.theta.tensor_split([policy.actor_size], 1)
     nets = Net.of(torch.cat((actor, beta), 1)), Net.of(critic)
-    scaler = RewardScaler(len(beta), config.num_envs, config.discount, enabled=False)
-    return Learner(policy, *nets, RunningStatistics(len(beta), 1), scaler)
+    return Learner(policy, *nets, RunningStatistics(len(beta), 1))
 
 
 def theta_of(actor: Net, critic: Net) -> torch.Tensor:
@@ -81,7 +80,7 @@ def setting(kind="gaussian", seeds=(0, 1), **changes) -> SimpleNamespace:
     network = BetaActorCritic if kind == "beta" else ActorCritic
     policy = network.of(envs, config, streams["init"])
     learner = learner_of(policy, config)
-    collector = Collector(envs, policy, learner.scaler)
+    collector = Collector(envs, policy)
     collector.restart(streams.integers("environment", config.num_envs))
     step = Recorder(partial(minibatch_step, policy, config))
     return SimpleNamespace(**locals())
@@ -89,7 +88,7 @@ def setting(kind="gaussian", seeds=(0, 1), **changes) -> SimpleNamespace:
 
 def run(s: SimpleNamespace, k: int = 0) -> dict[str, torch.Tensor]:
     """Iteration k; its metrics. What the update was given is in `s.step.calls`."""
-    return iterate(s.config, s.learner, s.collector, s.streams, k, s.step)[0]
+    return iterate(s.config, s.learner, s.collector, s.streams, k, s.step)
 
 
 def whole(s: SimpleNamespace) -> RolloutBatch:

@@ -90,8 +90,8 @@ class Point:
 
     task, discrete, obs_size, action_size, finished = "Point", False, 2, 1, 0
 
-    def __init__(self, seeds, scale: float) -> None:
-        self.seeds, self.scale = seeds, scale
+    def __init__(self, seeds, scale: float, num_envs: int = 1) -> None:
+        self.seeds, self.scale, self.num_envs = seeds, scale, num_envs
         self.action_low, self.action_high = np.float32([-scale]), np.float32([scale])
 
     def reset(self, env_seeds: np.ndarray) -> np.ndarray:

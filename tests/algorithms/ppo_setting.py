@@ -85,7 +85,7 @@ def setting(seeds=(0, 1), kl=(), **changes) -> SimpleNamespace:
 
 def run(s: SimpleNamespace, k: int = 0) -> dict[str, torch.Tensor]:
     """Iteration k; its metrics. What the update was given is in `s.step.calls`."""
-    return iterate(s.config, s.learner, s.collector, s.streams, k, s.step)[0]
+    return iterate(s.config, s.learner, s.collector, s.streams, k, s.step)
 
 
 def draw(seed: int, *shape: int) -> torch.Tensor:

@@ -22,6 +22,7 @@ from torch.nn.functional import mse_loss
 
 from rlsuite.algorithms.offline.spot import (
     Config,
+    Networks,
     Noise,
     State,
     actor_cycle,
@@ -53,7 +54,7 @@ def setting(seeds=(0, 1), rows=32, dtype=torch.float64, **changes) -> SimpleName
     state = State(*map(Net.of, online), *targets)
     batch, noise = batch_of(seeds, rows * config.policy_freq, dtype), noise_of(locals())
     weight = torch.tensor(config.support_weight)
-    cycle = partial(actor_cycle, policy, critics, density, config, fitted)
+    cycle = partial(actor_cycle, Networks(policy, critics, density), config, fitted)
     return SimpleNamespace(**locals())
 
 

@@ -26,7 +26,7 @@ from rlsuite.algorithms.constrained.cal import (
 )
 from rlsuite.core.buffers import chunks
 from rlsuite.core.critics import Critics
-from rlsuite.core.layers import truncated_normal, xavier
+from rlsuite.core.initializers import truncated_normal, xavier
 from rlsuite.core.optim import Net, adam_step
 from rlsuite.core.streams import Streams
 from rlsuite.runs.settings import preset

@@ -19,10 +19,11 @@ from rlsuite.algorithms.constrained.cat import (
     termination,
 )
 from rlsuite.algorithms.on_policy import ppo
+from rlsuite.core.constraints import renewed
 from rlsuite.core.networks import ActorCritic
 from rlsuite.core.normalizers import RewardScaler, RunningStatistics
 from rlsuite.core.optim import Net
-from rlsuite.core.rollouts import Collector, factors, gae, renewed
+from rlsuite.core.rollouts import Collector, factors, gae
 from rlsuite.core.streams import Streams
 from rlsuite.envs import Constraint, make
 
@@ -203,7 +204,7 @@ def setting(name: str, config, module) -> SimpleNamespace:
 
 
 def run(s: SimpleNamespace, k: int = 0) -> dict:
-    return s.module.iterate(s.config, s.learner, s.collector, s.streams, k, s.step)[0]
+    return s.module.iterate(s.config, s.learner, s.collector, s.streams, k, s.step)
 
 
 def test_with_no_constraint_active_and_ppos_settings_the_update_is_ppos_bit_for_bit() -> None:

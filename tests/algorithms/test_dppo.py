@@ -353,9 +353,7 @@ def bandit(s, number: int, last_noise: bool):
     obs, on = obs[:, None], np.ones((1, 1, 500), bool)
     reward = -((chain[..., -1, :] - 0.5) ** 2).mean(-1)
     given = {"terminated": on, "truncated": ~on, "next_obs": obs, "first": on}
-    return SimpleNamespace(
-        obs=obs, chain=chain, reward=reward, taken=np.array([2000]), seconds={}, **given
-    )
+    return SimpleNamespace(obs=obs, chain=chain, reward=reward, taken=np.array([2000]), **given)
 
 
 @pytest.mark.slow

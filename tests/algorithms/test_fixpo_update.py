@@ -46,7 +46,7 @@ def test_two_iterations_equal_plain_torch_seed_by_seed(kind, changes, monkeypatc
     plain = [PlainFixPO(m, seed) for seed in range(3)]
     rngs, given = copy.deepcopy(m.rngs), []
 
-    def make_batch(policy, rollout, discount, lam, bootstrap, scale):
+    def make_batch(policy, rollout, config, scale):
         old_log_prob = policy.distribution(policy.theta, m.batch.obs).log_prob(m.batch.action)
         old_value = policy.value(policy.theta, m.batch.obs)
         batch = m.batch._replace(old_log_prob=old_log_prob, old_value=old_value)
@@ -55,11 +55,11 @@ def test_two_iterations_equal_plain_torch_seed_by_seed(kind, changes, monkeypatc
         return batch
 
     monkeypatch.setattr(fixpo, "make_batch", make_batch)
-    collector = SimpleNamespace(collect=lambda *_: SimpleNamespace(seconds={}))
+    collector = SimpleNamespace(collect=lambda *_: None)
     streams, step = {"action": None, "batch": m.rngs}, partial(minibatch_step, m.policy, m.config)
     steps = torch.zeros(3)
     for _ in range(2):
-        metrics, _ = fixpo.iterate(m.config, m.learner, collector, streams, 0, step)
+        metrics = fixpo.iterate(m.config, m.learner, collector, streams, 0, step)
         steps += 8 * metrics["fixup_share"]  # 2 epochs of 4 minibatches
         for seed in range(3):
             plain[seed].update([x[seed] for x in given[-1]], rngs[seed])

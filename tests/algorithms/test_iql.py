@@ -32,6 +32,7 @@ from torch.nn.functional import mse_loss
 from rlsuite.algorithms.offline import iql
 from rlsuite.algorithms.offline.iql import (
     Config,
+    Networks,
     State,
     actor_loss,
     advantage_weight,
@@ -68,7 +69,7 @@ def setting(seeds=(0, 1), rows=32, dtype=torch.float64, **changes) -> SimpleName
     target = critic + 0.5 * normals(seeds, critic.shape[1], dtype=dtype)
     state = State(Net.of(policy.theta), Net.of(value), Net.of(critic), target)
     batch, lr = batch_of(seeds, rows, dtype), torch.tensor(config.actor_lr)
-    step = partial(iql_step, policy, critics, values, config)
+    step = partial(iql_step, Networks(policy, critics, values), config)
     return SimpleNamespace(**locals())
 
 
@@ -312,9 +313,9 @@ def trained(monkeypatch, data=DATA, **changes) -> tuple[MemoryRun, list]:
     """The run, and (batch, actor's learning rate) of every step."""
     calls, step = [], iql.iql_step
 
-    def recorded(policy, critics, values, config, state, batch, actor_lr):
+    def recorded(nets, config, state, batch, actor_lr):
         calls.append((batch, actor_lr.item()))
-        return step(policy, critics, values, config, state, batch, actor_lr)
+        return step(nets, config, state, batch, actor_lr)
 
     monkeypatch.setattr(iql, "iql_step", recorded)
     values = {"gradient_steps": 4, "steps_per_iteration": 2, "batch_size": 16, "hidden": (16, 8)}

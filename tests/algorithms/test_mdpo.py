@@ -74,7 +74,7 @@ def setting(seeds=(0, 1), **changes) -> SimpleNamespace:
 def run(s: SimpleNamespace, k: int = 0) -> dict[str, torch.Tensor]:
     """Iteration k; its metrics. What the phases were given is in their `calls`."""
     phases = s.policy_phase, s.critic_phase
-    return iterate(s.config, s.learner, s.collector, s.streams, k, list(phases))[0]
+    return iterate(s.config, s.learner, s.collector, s.streams, k, list(phases))
 
 
 def made_up(discrete=False) -> SimpleNamespace:

@@ -137,7 +137,7 @@ def setting(seeds=(0, 1), name="TollUnderTest-v0", **changes) -> SimpleNamespace
 
 
 def run(s: SimpleNamespace, k: int = 0) -> dict:
-    return iterate(s.config, s.learner, s.collector, s.streams, k, s.step)[0]
+    return iterate(s.config, s.learner, s.collector, s.streams, k, s.step)
 
 
 def made_up(s: SimpleNamespace) -> tuple[RolloutBatch, torch.Tensor]:

@@ -57,7 +57,7 @@ def setting(multiplier=(0.0, 0.0), before=None, **changes) -> SimpleNamespace:
 
 
 def run(s: SimpleNamespace) -> dict:
-    return iterate(s.config, s.learner, s.collector, s.streams, s.steps)[0]
+    return iterate(s.config, s.learner, s.collector, s.streams, s.steps)
 
 
 def test_the_mixed_advantage_is_not_divided_by_its_spread() -> None:

@@ -208,7 +208,7 @@ def test_on_a_quadratic_the_mean_finds_the_top_and_temperature_widens():
 
 def learned(scale: float) -> list:
     run = run_of()
-    run.environments = lambda num_envs: Point(run.seeds, scale)
+    run.environments = lambda num_envs: Point(run.seeds, scale, num_envs)
     sizes = {"env_steps": 48, "warm_up": 16, "steps_per_iteration": 16}
     sac.train(Config(**sizes, batch_size=16, hidden=(8,)), run)
     return run.states

@@ -1,7 +1,6 @@
 """Runs of SAC and off-policy MDPO: warm-up, counts of steps, and a resume, replay and all."""
 
 import shutil
-import signal
 from pathlib import Path
 
 import numpy as np
@@ -178,7 +177,7 @@ def broken_off(short_runs, name: str, logged: int, monkeypatch) -> Path:
         log(*args)
         count.append(1)
         if len(count) == logged:
-            signal.raise_signal(signal.SIGINT)
+            raise KeyboardInterrupt
 
     monkeypatch.setattr(run, "log", counted)
     with pytest.raises(KeyboardInterrupt):

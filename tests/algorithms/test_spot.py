@@ -23,6 +23,7 @@ from spot_setting import STILL, PlainSPOT, noise_of, setting
 from rlsuite.algorithms.offline import spot, td3_bc
 from rlsuite.algorithms.offline.spot import (
     Config,
+    Networks,
     actor_cycle,
     critic_loss,
     draw_noise,
@@ -45,8 +46,8 @@ def actor_gradient(s: SimpleNamespace, fitted=None, **networks) -> torch.Tensor:
     """Gradient [S, P_actor] of the actor's loss, of a setting that stands STILL."""
     state = s.state._replace(**{name: Net.of(theta) for name, theta in networks.items()})
     fitted = s.fitted if fitted is None else fitted
-    arguments = (s.policy, s.critics, s.density, s.config, fitted, state, s.batch, s.noise)
-    after, _ = actor_cycle(*arguments, s.weight)
+    nets = Networks(s.policy, s.critics, s.density)
+    after, _ = actor_cycle(nets, s.config, fitted, state, s.batch, s.noise, s.weight)
     return 10 * after.actor.adam.first
 
 

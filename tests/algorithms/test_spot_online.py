@@ -31,9 +31,9 @@ def trained(folder, monkeypatch, seeds=(0, 1), **changes) -> SimpleNamespace:
     cycles, steps, restarts = [], [], []
     cycle, step, restart = spot.actor_cycle, Explorer.step, Explorer.restart
 
-    def cycle_recorded(policy, critics, density, config, fitted, state, batch, noise, weight):
+    def cycle_recorded(nets, config, fitted, state, batch, noise, weight):
         cycles.append(SimpleNamespace(state=state, batch=batch, noise=noise, weight=weight.item()))
-        return cycle(policy, critics, density, config, fitted, state, batch, noise, weight)
+        return cycle(nets, config, fitted, state, batch, noise, weight)
 
     def step_recorded(self, count, std, rngs):
         theta = self.policy.theta.detach().clone()

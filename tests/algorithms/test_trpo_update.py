@@ -264,7 +264,7 @@ def test_advantages_are_the_rollouts_standardised_once_over_all_of_it(monkeypatc
     run(s)
     (rollout,), (batch,) = rollouts, batches
     assert rollout.truncated.any()
-    expected = make_batch(before, rollout, 0.9, 0.8, bootstrap)
+    expected = make_batch(before, rollout, s.config)
     for name in ("obs", "action", "old_log_prob", "old_value", "target"):
         assert torch.equal(getattr(batch, name), getattr(expected, name)), name
     assert torch.equal(batch.advantage, standardise(expected.advantage))

@@ -127,4 +127,4 @@ def setting(seeds=(0, 1), **changes) -> SimpleNamespace:
 
 def run(s: SimpleNamespace) -> dict[str, Tensor]:
     """One iteration; its metrics. What the critic was given is in `s.step.calls`."""
-    return iterate(s.config, s.learner, s.collector, s.streams, s.product, s.step)[0]
+    return iterate(s.config, s.learner, s.collector, s.streams, s.product, s.step)

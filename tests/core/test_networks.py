@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from rlsuite.core.distributions import Categorical, DiagGaussian
-from rlsuite.core.layers import Layout, linear, mlp, mlp_shapes, orthogonal, tanh
+from rlsuite.core.layers import Layout, linear, mlp, mlp_shapes, tanh
 from rlsuite.core.layers import uniform as uniform_init
-from rlsuite.core.networks import ActorCritic
+from rlsuite.core.networks import ActorCritic, orthogonal
 from rlsuite.runs.machine import choose_products
 
 

@@ -6,17 +6,17 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from rlsuite.core.buffers import require_offline
 from rlsuite.core.ranges import (
     require_between,
     require_bounded,
     require_choice,
     require_multiple,
-    require_offline,
-    require_on_policy,
     require_positive,
     require_whole,
     require_within,
 )
+from rlsuite.core.rollouts import require_on_policy
 
 
 def config(**values) -> SimpleNamespace:

@@ -8,6 +8,7 @@ import torch
 
 from rlsuite.core.actors import BoundedActor
 from rlsuite.core.buffers import ReplayBuffer
+from rlsuite.core.off_policy import replay_of
 from rlsuite.core.replay import Explorer
 from rlsuite.core.seed_random import SeedRandom
 from rlsuite.core.streams import Streams
@@ -16,7 +17,7 @@ from rlsuite.envs import Step, make
 
 def ring(seeds: int, capacity: int, obs_size: int = 2) -> ReplayBuffer:
     sizes = SimpleNamespace(obs_size=obs_size, action_size=1, seeds=range(seeds))
-    return ReplayBuffer.of_transitions(sizes, capacity, SeedRandom(Streams(range(seeds))["batch"]))
+    return replay_of(sizes, capacity, SeedRandom(Streams(range(seeds))["batch"]))
 
 
 def drawn(rows: ReplayBuffer) -> list[torch.Tensor]:

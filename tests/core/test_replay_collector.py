@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from rlsuite.core.buffers import KEPT, ReplayBuffer, ReplayCollector, TransitionBatch
+from rlsuite.core.buffers import TransitionBatch
+from rlsuite.core.off_policy import KEPT, ReplayCollector, replay_of
 from rlsuite.core.seed_random import SeedRandom
 from rlsuite.core.squashed import SquashedActor
 from rlsuite.envs.engines import make
@@ -20,7 +21,7 @@ def rngs_of(seeds) -> list[np.random.Generator]:
 def collecting(task: str, seeds=(0, 1), num_envs: int = 1, capacity: int = 100):
     envs = make(task, seeds, num_envs, "gymnasium")
     policy = SquashedActor.for_envs(envs, "cpu", rngs=rngs_of(seeds), hidden=(8,))
-    buffer = ReplayBuffer.of_transitions(envs, capacity, SeedRandom(rngs_of(seeds)))
+    buffer = replay_of(envs, capacity, SeedRandom(rngs_of(seeds)))
     collector = ReplayCollector(envs, policy, buffer)
     collector.restart(10 * np.array(seeds)[:, None] + np.arange(num_envs))
     return collector
@@ -170,9 +171,7 @@ def test_costs_are_stored_where_the_ring_has_a_field_for_them(monkeypatch):
     envs = make("HopperSpeed-v4", (0, 1), 1, "gymnasium")
     policy = SquashedActor.for_envs(envs, "cpu", rngs=rngs_of((0, 1)), hidden=(8,))
     rng = SeedRandom(rngs_of((0, 1)))
-    collector = ReplayCollector(
-        envs, policy, ReplayBuffer.of_transitions(envs, 30, rng, {"cost": (1,)})
-    )
+    collector = ReplayCollector(envs, policy, replay_of(envs, 30, rng, {"cost": (1,)}))
     collector.restart(np.array([[3], [4]]))
     taken = steps_of(collector, monkeypatch)
     collector.explore(30, rngs_of((0, 1)))

@@ -102,8 +102,19 @@ def test_a_damaged_segment_is_refused_by_name(damage, tmp_path) -> None:
 
 def test_the_state_of_another_capacity_is_refused(tmp_path) -> None:
     _, states = filled(tmp_path, saves=1)
+    with pytest.raises(ValueError, match="capacity is 3, it was 4"):
+        load_buffer(ring(capacity=3), states[0], tmp_path)
+
+
+def test_a_ring_that_has_not_wrapped_goes_on_in_a_longer_one(tmp_path) -> None:
+    """Row i of 3 lies at i in a ring of 4 and of 5; of 11 rows, row 8 lies at 0, and at 3."""
+    _, states = filled(tmp_path / "whole", saves=1)
+    longer = ring(capacity=5)
+    load_buffer(longer, states[0], tmp_path / "whole")
+    assert held(longer)[0][:3] == [0, 1, 2]
+    _, states = filled(tmp_path / "wrapped", saves=1, per_save=11)
     with pytest.raises(ValueError, match="capacity is 5, it was 4"):
-        load_buffer(ring(capacity=5), states[0], tmp_path)
+        load_buffer(ring(capacity=5), states[0], tmp_path / "wrapped")
 
 
 def test_the_name_of_a_segment_is_on_disk_before_a_state_counts_it(tmp_path, monkeypatch) -> None:

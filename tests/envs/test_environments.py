@@ -343,15 +343,62 @@ def test_spaces_that_are_refused(register):
     box, action = Counter.observation_space, Counter.action_space
     cases = (
         ("Dict-v0", (Dict(a=Discrete(3)), action), "only Box observations are supported"),
-        ("Multi-v0", (box, MultiDiscrete([2, 2])), "only Discrete and floating-point Box"),
+        ("Multi-v0", (box, MultiDiscrete([99, 99])), "99 x 99 choices at once are 9,801 combi"),
         ("Pixels-v0", (Box(0, 255, (84, 84, 3), np.uint8), action), "as images have; the networks"),
         ("Frames-v0", (Box(0, 1, (4, 84, 84)), action), "as images have"),
         ("Grey-v0", (Box(0, 255, (84, 84), np.uint8), action), "as images have"),
-        ("Bytes-v0", (box, Box(0, 255, (2,), np.uint8)), "only Discrete and floating-point Box"),
+        (
+            "Bytes-v0",
+            (box, Box(0, 255, (2,), np.uint8)),
+            "only Discrete, MultiDiscrete and",
+        ),
     )
     for name, spaces, message in cases:
         with pytest.raises(ValueError, match=message):
             make(register(name, spaces=spaces), [0], 1)
+
+
+def test_several_choices_at_once_are_one_of_their_combinations(register):
+    """Choices (2, 3) that count from (5, 0): combination 3 b + c is the action (5 + b, c)."""
+    choices = MultiDiscrete([2, 3], start=[5, 0])
+    environments = make(register(spaces=(Counter.observation_space, choices)), [0], 3)
+    assert (environments.discrete, environments.action_size) == (True, 6)
+    environments.reset(np.array([[0, 1, 2]]))
+    environments.step(np.array([[0, 4, 5]]))
+    taken = [env.unwrapped.actions[0].tolist() for env in environments._physics._envs]
+    assert taken == [[5, 0], [6, 1], [6, 2]]  # 4 = 3 * 1 + 1, 5 = 3 * 1 + 2
+    assert all(choices.contains(env.unwrapped.actions[0]) for env in environments._physics._envs)
+
+
+class Goal(Counter):
+    """Counter with a dict of observations, in an order that is not that of its keys."""
+
+    def __init__(self):
+        parts = {"observation": Box(-9, 9, (2,)), "desired": Dict(x=Box(0, 1, ())), "a": Box(0, 1)}
+        super().__init__(spaces=(Dict(parts), Counter.action_space))
+
+    def _observe(self):
+        return {"observation": [4, 5], "desired": {"x": 0.25}, "a": np.array([0.5])}
+
+
+def test_a_dict_of_observations_is_flat_in_the_order_of_its_keys_and_keeps_their_names():
+    gymnasium.register("Goal-v0", entry_point=Goal)
+    try:
+        environments = make("Goal-v0", [0], 1)
+        first = environments.reset(np.array([[0]]))
+    finally:
+        del gymnasium.registry["Goal-v0"]
+    np.testing.assert_array_equal(first[0, 0], [0.5, 0.25, 4, 5])
+    assert environments.spaces.names == ["a", "desired.x", "observation"]
+
+
+def test_a_task_that_gymnasium_lacks_has_a_time_limit_of_its_own():
+    environments = make("WalkerWalk-v1,max_episode_steps=3", [0], 1)
+    assert (environments.engine, environments.time_limit) == ("envpool", 3)
+    environments.reset(np.array([[0]]))
+    steps = [environments.step(np.zeros((1, 1, 6), np.float32)) for _ in range(3)]
+    assert [bool(step.truncated[0, 0]) for step in steps] == [False, False, True]
+    environments.close()
 
 
 def test_an_observation_of_the_wrong_shape_is_refused(register):

@@ -6,7 +6,7 @@ import pytest
 from gymnasium.spaces import Box, Dict, Discrete
 
 from rlsuite.envs import make
-from rlsuite.envs.variants import join, split
+from rlsuite.envs.variants import changed, join, split
 from rlsuite.runs.settings import task_family
 
 WORD = "Pendulum-v1,g=1.6,max_episode_steps=12"
@@ -98,3 +98,24 @@ def test_dicts_of_boxes_are_one_box_in_the_order_of_their_keys(goal) -> None:
     # achieved_goal, desired_goal, observation
     assert envs.reset(np.array([[0]])).tolist() == [[[2, 2, 3, 3, 1, 1]]]
     assert (envs.obs_size, envs.first_action, envs.action_size) == (6, -1, 3)
+
+
+def test_settings_that_are_typed_one_by_one_are_the_same_task():
+    assert changed("Pendulum-v1", ["g=1.6"], 12) == WORD
+    assert changed("Pendulum-v1,g=1.6", [], 12) == WORD
+    assert changed("Maze-v0", ["kind=hard", "walls=[1, 2]"]) == "Maze-v0,kind='hard',walls=[1, 2]"
+
+
+@pytest.mark.parametrize(
+    ("task", "words", "limit", "message"),
+    [
+        ("A-v0", ["gravity"], None, "'gravity' is not NAME=VALUE"),
+        ("A-v0", ["g="], None, "'g=' is not NAME=VALUE"),
+        ("A-v0,g=2", ["g=1"], None, "g is given twice: 2 and 1"),
+        ("A-v0", [], 0, "--time-limit is 0; it must be at least 1"),
+        ("A-v0,max_episode_steps=3", [], 4, "max_episode_steps is given twice"),
+    ],
+)
+def test_settings_that_cannot_be_typed_are_refused(task, words, limit, message):
+    with pytest.raises(ValueError, match=message):
+        changed(task, words, limit)

@@ -142,22 +142,24 @@ def test_comments_of_fields():
     }
 
 
-def test_the_hash_covers_everything_but_seeds_and_snapshots():
+def test_the_hash_covers_what_decides_the_numbers_of_a_seed():
     base, settings = Sample(), Settings("Hopper-v4")
     reference = config_hash("ppo", base, settings)
     assert len(reference) == 12
     assert int(reference, 16) >= 0
     more_seeds = dataclasses.replace(settings, seeds=(7, 8))
     assert config_hash("ppo", Sample(), more_seeds) == reference
-    with_snapshots = dataclasses.replace(settings, snapshots=100)
-    assert config_hash("ppo", Sample(), with_snapshots) == reference
+    kept = {"snapshots": 100, "keep_best": True, "checkpoint_on_stop": True, "wandb": "mine"}
+    for given in (kept, {"on_divergence": "drop"}):
+        also = dataclasses.replace(settings, **given)
+        assert config_hash("ppo", Sample(), also) == reference
     others = [config_hash("trpo", base, settings)]
     others += [config_hash("ppo", dataclasses.replace(base, silent=4), settings)]
     changes = {"env": "Ant-v4", "engine": "envpool", "evaluations": 11, "evaluation_episodes": 11}
     changes |= {"checkpoints": 11, "compile": "on", "torch_threads": 2, "dataset": "hopper/medium"}
     changes |= {"device": "cuda"}
     names = {field.name for field in dataclasses.fields(Settings)}
-    assert names == changes.keys() | {"seeds", "snapshots"}
+    assert names == changes.keys() | {"seeds", "on_divergence"} | kept.keys()
     for name, value in changes.items():
         others.append(config_hash("ppo", base, dataclasses.replace(settings, **{name: value})))
     assert len({reference, *others}) == len(others) + 1

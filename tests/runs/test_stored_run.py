@@ -25,6 +25,10 @@ def content(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
+def stop() -> None:
+    raise KeyboardInterrupt
+
+
 def interrupt(run: runs.Run, monkeypatch, iteration: int, how=None) -> None:
     """Execute `run` until `how` happens once its log has so many iterations."""
     log, count = run.log, []
@@ -33,7 +37,7 @@ def interrupt(run: runs.Run, monkeypatch, iteration: int, how=None) -> None:
         log(*args)
         count.append(1)
         if len(count) == iteration:
-            how() if how else signal.raise_signal(signal.SIGINT)
+            how() if how else stop()
 
     monkeypatch.setattr(run, "log", counted)
     with pytest.raises(KeyboardInterrupt):
@@ -232,20 +236,6 @@ def test_the_checkpoint_of_another_version_of_an_algorithm_is_one_line(short_run
 
 
 # ---------------------------------------------------------------------------------- signals
-
-
-def test_sigterm_ends_like_an_interrupt_and_the_run_goes_on_to_the_same_end(
-    short_runs, monkeypatch, capsys
-) -> None:
-    before = signal.getsignal(signal.SIGTERM)
-    whole = short_runs.train("whole", "ppo", PENDULUM, **SHORT)
-    run = short_runs.create("run", "ppo", PENDULUM, **SHORT)
-    interrupt(run, monkeypatch, 3, lambda: signal.raise_signal(signal.SIGTERM))
-    # It could not be saved: an environment is in the middle of an episode
-    assert "ended at step 384; the checkpoint at step 256 is intact" in capsys.readouterr().err
-    assert signal.getsignal(signal.SIGTERM) is before
-    runs.execute(runs.reopen(run.folder))
-    assert_same_run(whole, run.folder)
 
 
 def test_sigterm_loses_nothing_of_a_run_that_learns_from_data(

@@ -44,18 +44,18 @@ left out; observations are not cut.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
-from rlsuite.core.buffers import ReplayBuffer, ReplayCollector, chunks, require_off_policy
+from rlsuite.core.buffers import ReplayBuffer, chunks
 from rlsuite.core.critics import Critics, critic_loss
-from rlsuite.core.layers import Layout, truncated_normal, xavier
+from rlsuite.core.initializers import fresh, truncated_normal, xavier
 from rlsuite.core.limits import discounted_limits
+from rlsuite.core.off_policy import ReplayCollector, ReplaySettings, replay_of, require_off_policy
 from rlsuite.core.optim import Loss, Metrics, Net, descend, polyak
 from rlsuite.core.ranges import Declared, require_positive, require_whole, require_within
 from rlsuite.core.seed_random import SeedRandom
@@ -65,7 +65,7 @@ from rlsuite.core.squashed import SquashedActor
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(ReplaySettings):
     conservatism: float = 0.5  # k, standard deviations over the mean cost [code]
     penalty: float = 10.0  # c, price of each unit over the limit, by the scale of costs [code]
     cost_critics: int = 4  # E, of each cost [code of January 2024; of March: 8 on MuJoCo]
@@ -99,18 +99,8 @@ class Config:
     def declared(self) -> Declared:
         updates = self.iterations * self.cycles * self.target_period
         rates = ("actor_lr", "critic_lr", "cost_lr", "multiplier_lr", "temperature_lr")
-        return Declared(
-            self.hidden, self.batch_size, self.env_steps, updates, rates, self.num_envs, "value"
-        )
-
-    @property
-    def iterations(self) -> int:
-        return self.env_steps // self.steps_per_iteration
-
-    @property
-    def steps_of_each(self) -> int:
-        """Steps of each environment, per iteration."""
-        return self.steps_per_iteration // self.num_envs
+        counts = self.batch_size, self.env_steps, updates
+        return Declared(self.hidden, *counts, rates, self.num_envs, "value")
 
     @property
     def cycles(self) -> int:
@@ -145,16 +135,6 @@ class Networks(NamedTuple):
     limit: Tensor
 
 
-def fresh(layout: Layout, draw: Callable, rngs: Sequence, count: int = 1) -> Tensor:
-    """Parameters [S, count P]: weights as `draw` of core.layers gives them, biases of zero."""
-    theta = torch.zeros(len(rngs) * count, layout.size)
-    for i, row in enumerate(theta):
-        for name, view in layout.views(row[None]).items():
-            if name.endswith("weight"):
-                view.copy_(torch.from_numpy(draw(rngs[i // count], view.shape[1:])))
-    return theta.view(len(rngs), -1)
-
-
 # --------------------------------------------------------------------------------- 5. Objectives
 
 
@@ -176,7 +156,9 @@ def multiplier_loss(price: Tensor, excess: Tensor) -> Tensor:
 def upper_bound(values: Tensor, count: int, conservatism: float) -> Tensor:
     """mean_e Q^c_ie + k std_e Q^c_ie of E = `count`; 1 has no std. [S, C E, B] -> [S, C, B]."""
     each = values.unflatten(1, (-1, count))
-    return each.mean(2) + conservatism * each.std(2) if count > 1 else each.mean(2)
+    if count == 1:
+        return each.mean(2)
+    return each.mean(2) + conservatism * each.std(2)
 
 
 def rectified(multiplier: Tensor, excess: Tensor, penalty: float) -> Tensor:
@@ -213,24 +195,27 @@ class Learner:
 
 def initial_state(config: Config, nets: Networks, rngs) -> State:
     """What training begins with: targets are copies."""
-    theta, count = nets.policy.theta, len(nets.limit)
+    theta, seeds, count = nets.policy.theta, len(rngs), len(nets.limit)
     theta.copy_(fresh(nets.policy.layout, xavier, rngs))
-    critic = Net.of(fresh(nets.critics.layout, xavier, rngs, 2).to(theta))
-    ensemble = fresh(nets.cost_critics.layout, truncated_normal, rngs, count * config.cost_critics)
+    pair = fresh(nets.critics.layout, xavier, rngs, 2)
+    critic = Net.of(pair.to(theta))
+    members = count * config.cost_critics
+    layout = nets.cost_critics.layout
+    ensemble = fresh(layout, truncated_normal, rngs, members)
     cost_critic = Net.of(ensemble.to(theta))
-    log_temperature = Net.of(theta.new_full((len(rngs), 1), math.log(config.temperature)))
-    start = theta.new_full((len(rngs), count), config.multiplier_init)
-    critics = critic, critic.theta.clone(), cost_critic, cost_critic.theta.clone()
+    start = math.log(config.temperature)
+    log_temperature = Net.of(theta.new_full((seeds, 1), start))
+    start = theta.new_full((seeds, count), config.multiplier_init)
+    slow, slow_cost = critic.theta.clone(), cost_critic.theta.clone()
+    critics = critic, slow, cost_critic, slow_cost
     return State(Net.of(theta), *critics, log_temperature, Net.of(start.log()))
 
 
 def iterate(config: Config, learner: Learner, collector, rngs, update) -> Metrics:
     """An iteration of acting and learning; metrics [S] of the last gradient step."""
-    steps, cycles = config.steps_of_each, config.cycles
-    for i in range(steps):
+    for i in range(config.steps_of_each):
         collector.step(rngs)  # (1)
-        due = (i + 1) * cycles // steps - i * cycles // steps
-        for _ in range(due):
+        for _ in range(config.cycles_after(i)):
             learner.state, metrics = update(learner.state)
         learner.policy.theta.copy_(learner.state.actor.theta)
     return metrics
@@ -251,11 +236,12 @@ def targets(
     pi = nets.policy.distribution(state.actor.theta, batch.next_obs)
     action, log_prob = pi.sample(noise)  # (3)
     alpha = state.log_temperature.theta.exp()
-    values = nets.critics.values(state.critic_target, batch.next_obs, action)
+    obs = batch.next_obs
+    values = nets.critics.values(state.critic_target, obs, action)
     future = values.amin(1) - alpha * log_prob
     discount = config.discount * (1 - batch.terminated)
     target = batch.reward + discount * future  # (4)
-    costs = nets.cost_critics.values(state.cost_target, batch.next_obs, action)
+    costs = nets.cost_critics.values(state.cost_target, obs, action)
     cost = batch.cost.mT.repeat_interleave(config.cost_critics, 1)
     cost_target = cost + discount[:, None] * costs  # (5)
     return target, cost_target
@@ -268,14 +254,16 @@ def critics_step(
     given = nets.critics.error, batch, target
     critic, metrics = descend(state.critic, config.critic_lr, *given)  # (6)
     given = nets.cost_critics.error, batch, cost_target
-    cost_critic, more = descend(state.cost_critic, config.cost_lr, *given)  # (7)
+    lr = config.cost_lr
+    cost_critic, more = descend(state.cost_critic, lr, *given)  # (7)
     metrics["cost_loss"] = more["critic_loss"]
     return state._replace(critic=critic, cost_critic=cost_critic), metrics
 
 
 def excess(nets: Networks, config: Config, state: State, batch) -> Tensor:
     """U - d' [S, C], of the actions that were taken."""
-    values = nets.cost_critics.values(state.cost_critic.theta, batch.obs, batch.action)
+    theta = state.cost_critic.theta
+    values = nets.cost_critics.values(theta, batch.obs, batch.action)
     bound = upper_bound(values, config.cost_critics, config.conservatism)
     return bound.mean(2) - nets.limit  # (8)
 
@@ -299,7 +287,8 @@ def actor_step(
         return total, {"actor_loss": total, "entropy": -log_prob.mean(1)}
 
     actor, metrics = descend(state.actor, config.actor_lr, loss)  # (10)
-    return state._replace(actor=actor), metrics | {"price": price.sum(1)}
+    metrics["price"] = price.sum(1)
+    return state._replace(actor=actor), metrics
 
 
 def temperature_step(config: Config, state: State, entropy, target) -> tuple[State, Metrics]:
@@ -311,7 +300,8 @@ def temperature_step(config: Config, state: State, entropy, target) -> tuple[Sta
 
     if config.temperature_lr == 0:
         return state, {}
-    new, metrics = descend(state.log_temperature, config.temperature_lr, loss)  # (11)
+    lr = config.temperature_lr
+    new, metrics = descend(state.log_temperature, lr, loss)  # (11)
     return state._replace(log_temperature=new), metrics
 
 
@@ -320,16 +310,19 @@ def multiplier_step(config: Config, state: State, over: Tensor) -> tuple[State, 
 
     def loss(theta: Tensor) -> Loss:
         multiplier = theta.exp()
-        return multiplier_loss(multiplier, over), {"multiplier": multiplier.sum(1)}
+        total = multiplier_loss(multiplier, over)
+        return total, {"multiplier": multiplier.sum(1)}
 
-    new, metrics = descend(state.log_multiplier, config.multiplier_lr, loss)  # (12)
+    lr = config.multiplier_lr
+    new, metrics = descend(state.log_multiplier, lr, loss)  # (12)
     return state._replace(log_multiplier=new), metrics
 
 
 def targets_step(config: Config, state: State) -> State:
     """The targets of all critics, nearer to these."""
-    critic = polyak(state.critic_target, state.critic.theta, config.polyak)
-    costs = polyak(state.cost_target, state.cost_critic.theta, config.polyak)
+    tau = config.polyak
+    critic = polyak(state.critic_target, state.critic.theta, tau)
+    costs = polyak(state.cost_target, state.cost_critic.theta, tau)
     return state._replace(critic_target=critic, cost_target=costs)  # (13)
 
 
@@ -371,12 +364,15 @@ def train(config: Config, run) -> None:
     envs = run.environments(config.num_envs)
     limit = discounted_limits(envs, config.discount).to(run.device)
     rngs = run.streams["init"]
-    policy = SquashedActor.for_envs(envs, run.device, rngs=rngs, hidden=config.hidden)
+    shape = {"hidden": config.hidden}
+    policy = SquashedActor.for_envs(envs, run.device, rngs=rngs, **shape)
     sizes = envs.obs_size, envs.action_size, config.hidden
-    nets = Networks(policy, Critics(*sizes), Critics(*sizes, "silu"), limit)
+    critics, cost_critics = Critics(*sizes), Critics(*sizes, "silu")
+    nets = Networks(policy, critics, cost_critics, limit)
     state = initial_state(config, nets, rngs)
-    capacity, more = min(config.capacity, config.env_steps), {"cost": (len(limit),)}
-    buffer = ReplayBuffer.of_transitions(envs, capacity, run.random("batch"), more)
+    capacity = min(config.capacity, config.env_steps)
+    more = {"cost": (len(limit),)}
+    buffer = replay_of(envs, capacity, run.random("batch"), more)
     learner = Learner(policy, state, buffer, run.random("action"))
     collector = ReplayCollector(envs, policy, buffer)
     cycle = partial(conservative_cycle, nets, config)
@@ -384,9 +380,7 @@ def train(config: Config, run) -> None:
     acting, steps = run.streams["action"], config.steps_per_iteration
     run.begin(learner, train={"train": (config.iterations, steps)})
     for k in run.stage("train"):
-        if run.at_boundary:  # a checkpoint cuts episodes, and is no end to them
-            seeds = run.streams.integers("environment", config.num_envs)
-            collector.restart(seeds)
+        collector.restart_at_boundary(run)
         if k * steps < config.warm_up:
             for _ in range(config.steps_of_each):
                 collector.step(acting)

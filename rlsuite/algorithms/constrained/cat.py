@@ -40,25 +40,20 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rlsuite.core.constraints import require_margins, require_rewards, violations
+from rlsuite.core.constraints import renewed, require_margins, require_rewards, violations
 from rlsuite.core.networks import ActorCritic
 from rlsuite.core.normalizers import RewardScaler, RunningStatistics
-from rlsuite.core.optim import Loss, Metrics, Net, descend
-from rlsuite.core.ranges import (
-    Declared,
-    require_on_policy,
-    require_positive,
-    require_whole,
-    require_within,
-)
+from rlsuite.core.optim import Loss, Metrics, Net, Step, descend
+from rlsuite.core.ranges import Declared, require_positive, require_whole, require_within
 from rlsuite.core.rollouts import (
     Collector,
     Rollout,
     RolloutBatch,
+    RolloutSettings,
     approximate_kl,
     clipped_surrogate,
     make_batch,
-    renewed,
+    require_on_policy,
     standardise,
     value_loss,
 )
@@ -70,7 +65,7 @@ SLOWEST, FASTEST, LR_FACTOR = 1e-6, 1e-2, 1.5  # of the adaptive learning rate
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(RolloutSettings):
     p_final: float = 0.25  # p_max of soft columns at the end of a run [code]
     scale_decay: float = 0.95  # tau of the running maxima; more for few environments [code]
     reward_shift: float = 0.0  # added to each reward, so that none is below zero [ours]
@@ -115,15 +110,9 @@ class Config:
     def declared(self) -> Declared:
         rows = self.rollout_size // self.num_minibatches
         counts = self.env_steps, self.gradient_steps
-        return Declared(self.hidden, rows, *counts, ("learning_rate",), self.num_envs)
-
-    @property
-    def rollout_size(self) -> int:
-        return self.num_envs * self.num_steps
-
-    @property
-    def iterations(self) -> int:
-        return self.env_steps // self.rollout_size
+        rates = ("learning_rate",)
+        schedules = ("p_max", *(rates if self.anneal_lr else ()))
+        return Declared(self.hidden, rows, *counts, rates, self.num_envs, schedules=schedules)
 
     @property
     def gradient_steps(self) -> int:
@@ -197,8 +186,8 @@ class Learner:
 
 def iterate(
     config: Config, learner: Learner, collector: Collector, streams, k: int, step: Callable
-) -> tuple[Metrics, dict]:
-    """Iteration k, from 0: metrics [S], and the rollout's seconds; step: `minibatch_step`."""
+) -> Metrics:
+    """Iteration k, from 0: metrics [S]; step: `minibatch_step`."""
     rollout = collector.collect(config.num_steps, streams["action"])  # (1)
     policy = learner.policy
     progress = k / config.iterations
@@ -223,7 +212,7 @@ def iterate(
     metrics |= optimise(config, learner, batch, streams["batch"], step)
     policy.theta.copy_(learner.net.theta)
     metrics["learning_rate"] = learner.lr[:, 0]
-    return metrics, rollout.seconds
+    return metrics
 
 
 def probabilities(constraints, soft: float) -> np.ndarray:
@@ -241,8 +230,7 @@ def prepared(
 ) -> RolloutBatch:
     """The rollout as a batch; V and its old value in their unit, the targets in the rewards'."""
     mean, std = (x[..., None].numpy() for x in learner.unit.unit())
-    returns = config.discount, config.gae_lambda, config.bootstrap_on_truncation
-    return make_batch(learner.policy, rollout, *returns, std, mean, survival)
+    return make_batch(learner.policy, rollout, config, std, mean, survival)
 
 
 def optimise(
@@ -265,7 +253,7 @@ def optimise(
 
 def minibatch_step(
     policy: ActorCritic, config: Config, net: Net, lr: Tensor, batch: RolloutBatch
-) -> tuple[Net, Metrics]:
+) -> Step:
     """One minibatch; `log_prob` [S, B] among the metrics is that of the policy before it. Pure."""
     options = {"max_norm": config.max_grad_norm, "eps": config.adam_eps}
     if not config.batch_advantage:
@@ -306,8 +294,7 @@ def train(config: Config, run) -> None:
     require_margins(envs)
     policy = ActorCritic.of(envs, config, run.streams["init"])
     require_rewards(envs, policy, config.reward_shift)
-    scaled = config.discount, config.normalize_reward
-    scaler = RewardScaler(seeds, config.num_envs, *scaled)
+    scaler = RewardScaler.of(envs, config)
     columns = sum(each.columns for each in envs.constraints)
     maxima = Maxima(seeds, columns, config.scale_decay)
     lr = torch.full((seeds, 1), config.learning_rate)
@@ -318,6 +305,6 @@ def train(config: Config, run) -> None:
     step = run.update(pure)
     run.begin(learner, train={"train": (config.iterations, config.rollout_size)})
     for k in run.stage("train"):
-        if run.at_boundary:  # a checkpoint is an episode boundary: fresh environments
-            collector.restart(run.streams.integers("environment", config.num_envs))
-        run.log(*iterate(config, learner, collector, run.streams, k, step))
+        collector.restart_at_boundary(run)
+        metrics = iterate(config, learner, collector, run.streams, k, step)
+        run.log(metrics, collector.seconds())

@@ -41,19 +41,14 @@ from torch import Tensor
 from rlsuite.core.constraints import ValueHeads, cost_per_step, make_batch_of_heads
 from rlsuite.core.limits import EpisodeCosts
 from rlsuite.core.networks import ActorCritic
-from rlsuite.core.normalizers import RewardScaler
 from rlsuite.core.optim import Loss, Metrics, Net, descend
-from rlsuite.core.ranges import (
-    Declared,
-    require_on_policy,
-    require_positive,
-    require_whole,
-    require_within,
-)
+from rlsuite.core.ranges import Declared, require_positive, require_whole, require_within
 from rlsuite.core.rollouts import (
     Collector,
     RolloutBatch,
+    RolloutSettings,
     clipped_surrogate,
+    require_on_policy,
     squared_error,
     standardise,
 )
@@ -62,7 +57,7 @@ from rlsuite.core.rollouts import (
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(RolloutSettings):
     multiplier_lr: float = 0.035  # of Adam on lambda: about its step [OmniSafe]
     multiplier_init: float = 0.001  # lambda of the first iteration, before its step [OmniSafe]
     cost_window: int = 100  # finished episodes whose mean cost moves lambda [OmniSafe]
@@ -97,15 +92,8 @@ class Config:
         rows = self.rollout_size // self.num_minibatches
         rates = ("multiplier_lr", "actor_lr", "critic_lr")
         counts = self.env_steps, self.gradient_steps
-        return Declared(self.hidden, rows, *counts, rates, self.num_envs)
-
-    @property
-    def rollout_size(self) -> int:
-        return self.num_envs * self.num_steps
-
-    @property
-    def iterations(self) -> int:
-        return self.env_steps // self.rollout_size
+        schedules = ("actor_lr",)
+        return Declared(self.hidden, rows, *counts, rates, self.num_envs, schedules=schedules)
 
     @property
     def gradient_steps(self) -> int:
@@ -168,8 +156,8 @@ class Learner:
 
 def iterate(
     config: Config, learner: Learner, collector: Collector, streams, k: int, step: Callable
-) -> tuple[Metrics, dict]:
-    """Iteration k, from 0: metrics [S], and the rollout's seconds; step: `minibatch_steps`."""
+) -> Metrics:
+    """Iteration k, from 0: metrics [S]; step: `minibatch_steps`."""
     rollout = collector.collect(config.num_steps, streams["action"])  # (1)
     policy = learner.policy
     learner.costs.add(rollout.episodes)
@@ -188,7 +176,7 @@ def iterate(
     metrics["explained_variance"] = variance[:, 0]
     metrics["multiplier"] = multiplier.sum(1)
     metrics["cost_per_step"] = cost_per_step(rollout)
-    return metrics, rollout.seconds
+    return metrics
 
 
 def ascend(config: Config, multiplier: Net, cost: Tensor, limit: Tensor) -> Net:
@@ -216,7 +204,7 @@ def optimise(
     calls = config.num_minibatches // config.minibatches_per_call
     for _ in range(config.epochs):
         active = active * (kl <= config.target_kl)  # (7)
-        for part in batch.shuffled(rngs).chunks(calls):  # (8)
+        for part in batch.minibatches(calls, rngs):  # (8)
             nets = learner.actor, learner.critics
             *nets, metrics = step(*nets, lr, active, part)
             learner.actor, learner.critics = nets
@@ -274,12 +262,11 @@ def train(config: Config, run) -> None:
     heads = ValueHeads(policy).initial(1 + count, init, config.orthogonal_init)
     multiplier = Net.of(torch.full((seeds, count), config.multiplier_init))
     learner = Learner(policy, actor, Net.of(heads), multiplier, costs)
-    scaler = RewardScaler(seeds, config.num_envs, config.discount, enabled=False)
-    collector = Collector(envs, policy, scaler)
+    collector = Collector(envs, policy)
     pure = partial(minibatch_steps, policy, config)
     step = run.update(pure)
     run.begin(learner, train={"train": (config.iterations, config.rollout_size)})
     for k in run.stage("train"):
-        if run.at_boundary:  # a checkpoint is an episode boundary: fresh environments
-            collector.restart(run.streams.integers("environment", config.num_envs))
-        run.log(*iterate(config, learner, collector, run.streams, k, step))
+        collector.restart_at_boundary(run)
+        metrics = iterate(config, learner, collector, run.streams, k, step)
+        run.log(metrics, collector.seconds())

@@ -47,19 +47,14 @@ from torch import Tensor
 from rlsuite.core.constraints import ValueHeads, cost_per_step, make_batch_of_heads, slack
 from rlsuite.core.limits import limits
 from rlsuite.core.networks import ActorCritic
-from rlsuite.core.normalizers import RewardScaler
-from rlsuite.core.optim import Loss, Metrics, Net, descend
-from rlsuite.core.ranges import (
-    Declared,
-    require_on_policy,
-    require_positive,
-    require_whole,
-    require_within,
-)
+from rlsuite.core.optim import Loss, Metrics, Net, Step, descend
+from rlsuite.core.ranges import Declared, require_positive, require_whole, require_within
 from rlsuite.core.rollouts import (
     Collector,
     RolloutBatch,
+    RolloutSettings,
     clipped_surrogate,
+    require_on_policy,
     squared_error,
 )
 
@@ -67,7 +62,7 @@ from rlsuite.core.rollouts import (
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(RolloutSettings):
     optimism: float = 1.0  # b of both players; 0 is gradient descent-ascent [paper]
     multiplier_lr: float = 0.3  # eta_mu of plain descent [ours: 0.1 to 0.3 on means per step]
     multiplier_init: float = 0.0  # mu of the first iteration [ours]
@@ -104,14 +99,6 @@ class Config:
         rates = ("multiplier_lr", "actor_lr", "critic_lr")
         counts = self.env_steps, self.gradient_steps
         return Declared(self.hidden, rows, *counts, rates, self.num_envs)
-
-    @property
-    def rollout_size(self) -> int:
-        return self.num_envs * self.num_steps
-
-    @property
-    def iterations(self) -> int:
-        return self.env_steps // self.rollout_size
 
     @property
     def gradient_steps(self) -> int:
@@ -212,8 +199,8 @@ class Learner:
 
 def iterate(
     config: Config, learner: Learner, collector: Collector, streams, steps: list[Callable]
-) -> tuple[Metrics, dict]:
-    """One iteration: metrics [S], and the rollout's seconds; steps: policy, critics."""
+) -> Metrics:
+    """One iteration: metrics [S]; steps: policy, critics."""
     rollout = collector.collect(config.num_steps, streams["action"])  # (1)
     policy = learner.policy
     known = slack(collector.envs, rollout.episodes, config.discount)  # (2)
@@ -235,12 +222,12 @@ def iterate(
     metrics["explained_variance"] = variance[:, 0]
     metrics["multiplier"] = learner.multiplier.value.sum(1)
     metrics["cost_per_step"] = cost_per_step(rollout)
-    return metrics, rollout.seconds
+    return metrics
 
 
 def policy_step(
     policy: ActorCritic, config: Config, actor: Net, old: Tensor, batch: RolloutBatch
-) -> tuple[Net, Metrics]:
+) -> Step:
     """One step with all M transitions; `old` [S, P_actor] are pi_k's parameters."""
 
     def loss(theta):
@@ -261,15 +248,13 @@ def fit_critics(
     config: Config, learner: Learner, batch: RolloutBatch, rngs: list, step: Callable
 ) -> Metrics:
     """Move V_0..V_C towards their targets; the last minibatch's metrics."""
-    for _ in range(config.critic_epochs):
-        for part in batch.shuffled(rngs).chunks(config.critic_minibatches):  # (7)
-            learner.critics, metrics = step(learner.critics, part)
+    count = config.critic_minibatches
+    for part in batch.minibatches(count, rngs, config.critic_epochs):  # (7)
+        learner.critics, metrics = step(learner.critics, part)
     return metrics
 
 
-def critic_step(
-    policy: ActorCritic, config: Config, critics: Net, batch: RolloutBatch
-) -> tuple[Net, Metrics]:
+def critic_step(policy: ActorCritic, config: Config, critics: Net, batch: RolloutBatch) -> Step:
     """One minibatch of regression. Pure."""
     return descend(critics, config.critic_lr, critic_loss, policy, batch)  # (8)
 
@@ -303,13 +288,12 @@ def train(config: Config, run) -> None:
     heads = ValueHeads(policy).initial(1 + count, init, config.orthogonal_init)
     mu = Multiplier.of(torch.full((seeds, count), config.multiplier_init))
     learner = Learner(policy, actor, Net.of(heads), mu)
-    scaler = RewardScaler(seeds, config.num_envs, config.discount, enabled=False)
-    collector = Collector(envs, policy, scaler)
+    collector = Collector(envs, policy)
     functions = policy_step, critic_step
     pure = (partial(each, policy, config) for each in functions)
     steps = list(map(run.update, pure))
     run.begin(learner, train={"train": (config.iterations, config.rollout_size)})
     for _ in run.stage("train"):
-        if run.at_boundary:  # a checkpoint is an episode boundary: fresh environments
-            collector.restart(run.streams.integers("environment", config.num_envs))
-        run.log(*iterate(config, learner, collector, run.streams, steps))
+        collector.restart_at_boundary(run)
+        metrics = iterate(config, learner, collector, run.streams, steps)
+        run.log(metrics, collector.seconds())

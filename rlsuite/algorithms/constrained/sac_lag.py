@@ -50,9 +50,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from rlsuite.core.buffers import ReplayBuffer, ReplayCollector, chunks, require_off_policy
+from rlsuite.core.buffers import ReplayBuffer, chunks
 from rlsuite.core.critics import Critics, critic_loss
 from rlsuite.core.limits import EpisodeCosts, discounted_limits
+from rlsuite.core.off_policy import ReplayCollector, ReplaySettings, replay_of, require_off_policy
 from rlsuite.core.optim import Loss, Metrics, Net, descend, polyak
 from rlsuite.core.ranges import (
     Declared,
@@ -68,7 +69,7 @@ from rlsuite.core.squashed import LOG_STD, SquashedActor
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(ReplaySettings):
     multiplier_lr: float = 3e-4  # of Adam on x: the common rate [CAL; Ray et al.: common, 1e-3]
     multiplier_init: float = 0.6931  # lambda at the start [CAL; Ray et al.: softplus of 0]
     multiplier_form: str = "log"  # of x: log, exp x [CAL]; softplus [Ray et al.]; raw, x [OmniSafe]
@@ -110,23 +111,8 @@ class Config:
     def declared(self) -> Declared:
         updates = self.iterations * self.cycles * self.policy_delay
         rates = ("actor_lr", "critic_lr", "multiplier_lr", "temperature_lr")
-        return Declared(
-            self.hidden, self.batch_size, self.env_steps, updates, rates, self.num_envs, "value"
-        )
-
-    @property
-    def iterations(self) -> int:
-        return self.env_steps // self.steps_per_iteration
-
-    @property
-    def steps_of_each(self) -> int:
-        """Steps of each environment, per iteration."""
-        return self.steps_per_iteration // self.num_envs
-
-    @property
-    def cycles(self) -> int:
-        """Of policy_delay gradient steps each, per iteration."""
-        return round(self.updates_per_step * self.steps_per_iteration) // self.policy_delay
+        counts = self.batch_size, self.env_steps, updates
+        return Declared(self.hidden, *counts, rates, self.num_envs, "value")
 
 
 # ------------------------------------------------------------------------------------ 3. Presets
@@ -229,16 +215,14 @@ def initial_state(config: Config, nets: Networks, rngs) -> State:
 
 def iterate(config: Config, learner: Learner, collector, rngs, update) -> Metrics:
     """An iteration of acting and learning; metrics [S] of the last gradient step."""
-    steps, cycles, envs = config.steps_of_each, config.cycles, collector.envs
-    known = {}
-    for i in range(steps):
+    envs, known = collector.envs, {}
+    for i in range(config.steps_of_each):
         before = envs.finished
         collector.step(rngs)  # (1)
         if config.signal == "episodes":
             learner.costs.add(envs.episodes(before))
             known = {"excess": learner.costs.mean() - learner.costs.limit}
-        due = (i + 1) * cycles // steps - i * cycles // steps
-        for _ in range(due):
+        for _ in range(config.cycles_after(i)):
             learner.state, metrics = update(learner.state, **known)
         learner.policy.theta.copy_(learner.state.actor.theta)
     return metrics
@@ -318,8 +302,9 @@ def temperature_step(config: Config, state: State, entropy, target) -> tuple[Sta
 
 def targets_step(config: Config, state: State) -> State:
     """The targets of all critics, nearer to these."""
-    critic = polyak(state.critic_target, state.critic.theta, config.polyak)
-    costs = polyak(state.cost_target, state.cost_critic.theta, config.polyak)
+    tau = config.polyak
+    critic = polyak(state.critic_target, state.critic.theta, tau)
+    costs = polyak(state.cost_target, state.cost_critic.theta, tau)
     return state._replace(critic_target=critic, cost_target=costs)  # (10)
 
 
@@ -333,7 +318,8 @@ def multiplier_step(
     if excess is None:
         excess = value - nets.limit
     else:
-        active, excess = excess.isfinite().all(1).float(), excess.nan_to_num()
+        active = excess.isfinite().all(1).float()
+        excess = excess.nan_to_num()
 
     def loss(theta: Tensor) -> Loss:
         price = PRICES[form](theta)
@@ -380,8 +366,9 @@ def train(config: Config, run) -> None:
     critics = Critics(envs.obs_size, envs.action_size, config.hidden)
     nets = Networks(policy, critics, critics, limit)
     state = initial_state(config, nets, rngs)
-    capacity, more = min(config.capacity, config.env_steps), {"cost": (len(limit),)}
-    buffer = ReplayBuffer.of_transitions(envs, capacity, run.random("batch"), more)
+    capacity = min(config.capacity, config.env_steps)
+    more = {"cost": (len(limit),)}
+    buffer = replay_of(envs, capacity, run.random("batch"), more)
     learner = Learner(policy, state, buffer, run.random("action"), costs.to(run.device))
     collector = ReplayCollector(envs, policy, buffer)
     cycle = partial(constrained_cycle, nets, config)
@@ -389,9 +376,7 @@ def train(config: Config, run) -> None:
     acting, steps = run.streams["action"], config.steps_per_iteration
     run.begin(learner, train={"train": (config.iterations, steps)})
     for k in run.stage("train"):
-        if run.at_boundary:  # a checkpoint cuts episodes, and is no end to them
-            seeds = run.streams.integers("environment", config.num_envs)
-            collector.restart(seeds)
+        collector.restart_at_boundary(run)
         if k * steps < config.warm_up:
             collector.explore(config.steps_of_each, acting)
             run.log({}, collector.seconds())

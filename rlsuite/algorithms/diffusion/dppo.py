@@ -54,7 +54,7 @@ from rlsuite.core.ranges import (
     require_whole,
     require_within,
 )
-from rlsuite.core.rollouts import factors, gae, standardise
+from rlsuite.core.rollouts import RolloutSettings, approximate_kl, factors, flat, gae, standardise
 from rlsuite.core.row_blocks import BLOCK, blockwise_gradient, in_blocks
 
 AVERAGE_DECAY = 0.995  # of the average of the clone's weights [release]
@@ -66,7 +66,7 @@ LOW, HIGH = -5.0, 2.0  # of log densities [release]
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(RolloutSettings):
     policy: str = "diffusion"  # diffusion, or gaussian for the paper's comparison [paper]
     denoising_steps: int = 20  # K [paper; release]
     tuned_steps: int = 10  # K', the last ones; without gradient before [paper; release]
@@ -140,10 +140,6 @@ class Config:
         return self.num_envs * self.num_steps * self.acting
 
     @property
-    def iterations(self) -> int:
-        return self.env_steps // self.rollout_size
-
-    @property
     def declared(self) -> Declared:
         minibatches = self.rollout_size // self.acting * self.tuned // self.batch_size
         steps = self.iterations * self.epochs * minibatches
@@ -201,12 +197,6 @@ def value_loss(value: Tensor, target: Tensor, weight: Tensor) -> Tensor:
     return 0.5 * (weight * (value - target).square()).sum(1)
 
 
-def approximate_kl(log_ratio: Tensor) -> Tensor:
-    """Schulman's k3 of KL(pi_old || pi_theta): mean((rho - 1) - log rho) >= 0. [S, B] -> [S]."""
-    log_ratio = log_ratio.clamp(-20, 20)
-    return (log_ratio.expm1() - log_ratio).mean(1)
-
-
 OBJECTIVES = (denoising_loss, clipped_surrogate, value_loss, approximate_kl)
 
 # ------------------------------------------------------------------------------------- 6. Update
@@ -248,7 +238,8 @@ def clone(config: Config, learner: Learner, chunks: LoggedChunks, step, epoch: i
     chunks.shuffle()
     for batch in range(chunks.steps):
         rate = torch.tensor(average_rate(config, epoch, batch, chunks.steps))
-        learner.clone, learner.average, metrics = step(learner.clone, learner.average, lr, rate)
+        given = learner.clone, learner.average, lr, rate
+        learner.clone, learner.average, metrics = step(*given)
     learner.policy.use(learner.average, learner.average)
     learner.actor = Net.of(learner.average)
     return metrics
@@ -266,7 +257,8 @@ def clone_step(
             x = noised(table, clean, noise, t)  # (1)
             error = denoising_loss(policy.guess(weights, features, x, t), noise)
         else:  # a Gaussian's mean; its spread stays
-            error = denoising_loss(policy.transition(weights, features, clean, t, table)[0], clean)
+            mean, _ = policy.transition(weights, features, clean, t, table)
+            error = denoising_loss(mean, clean)
         return error, {"imitation": error}
 
     new, metrics = descend(net, lr, loss)  # (2)
@@ -274,8 +266,8 @@ def clone_step(
     return net, average + rate * (net.theta - average), metrics  # (3)
 
 
-def finetune(config: Config, learner: Learner, collector, streams, step, ready, k: int):
-    """Iteration k, from 0: metrics [S], seconds; `ready` is `make_batch`, `step` is `update`."""
+def finetune(config: Config, learner: Learner, collector, streams, step, ready, k) -> Metrics:
+    """Iteration k, from 0: metrics [S]; `ready` is `make_batch`, `step` is `update`."""
     rollout = collector.collect(config.num_steps, streams["action"])  # (4)
     learner.taken = learner.taken + torch.from_numpy(rollout.taken)
     data = ready(rollout)
@@ -287,8 +279,9 @@ def finetune(config: Config, learner: Learner, collector, streams, step, ready, 
             given = (learner.actor, learner.critic, actor_on, on, pairs, states)
             learner.actor, learner.critic, metrics = step(*given)
     learner.policy.use(learner.policy.parts()[0], learner.actor.theta)
-    metrics |= {"explained_variance": data.explained_variance(), "env_steps": learner.taken}
-    return metrics, rollout.seconds
+    metrics["explained_variance"] = data.explained_variance()
+    metrics["env_steps"] = learner.taken
+    return metrics
 
 
 def log_prob(policy: ChunkPolicy, table: Schedule, theta: Tensor, obs, x, after, i) -> Tensor:
@@ -300,7 +293,9 @@ def log_prob(policy: ChunkPolicy, table: Schedule, theta: Tensor, obs, x, after,
     features, t = policy.features(weights, obs), form.tuned - 1 - i
     mean, std = policy.transition(weights, features, x, t, table)
     each = log_densities(after, mean, std)[..., : form.acting * policy.action_size]
-    return each.clamp(LOW, HIGH).mean(-1) if form.steps else each.mean(-1).clamp(LOW, HIGH)
+    if form.steps:
+        return each.clamp(LOW, HIGH).mean(-1)
+    return each.mean(-1).clamp(LOW, HIGH)
 
 
 def clip_schedule(config: Config) -> Tensor:
@@ -322,20 +317,21 @@ def make_batch(config: Config, learner: Learner, critic, table: Schedule, rollou
     reward = rollout.reward.astype("float32")
     if config.normalize_reward:
         reward = learner.scaler.scale(rollout.reward, rollout.first, REWARD_DISCOUNT)  # (5)
-    obs, next_obs, chain = (
-        torch.from_numpy(x).flatten(1, 2) for x in (rollout.obs, rollout.next_obs, rollout.chain)
-    )
+    obs, next_obs = flat(rollout.obs), flat(rollout.next_obs)
+    chain = flat(rollout.chain)
     density = partial(log_prob, learner.policy, table, learner.actor.theta)
     old = []
     for i in range(config.tuned):
         index = torch.full(obs.shape[:2], i)
-        old.append(in_blocks(density, obs, chain[:, :, i], chain[:, :, i + 1], index))  # (6)
+        given = obs, chain[:, :, i], chain[:, :, i + 1], index
+        old.append(in_blocks(density, *given))  # (6)
     value = partial(critic.value, learner.critic.theta)
     value, next_value = (in_blocks(value, x) for x in (obs, next_obs))
     shaped = (x.view(reward.shape).numpy() for x in (value, next_value))
-    ends = factors(rollout.terminated, rollout.truncated, config.bootstrap_on_truncation)
+    bootstrap = config.bootstrap_on_truncation
+    ends = factors(rollout.terminated, rollout.truncated, bootstrap)
     found = gae(reward, *shaped, *ends, config.discount, config.gae_lambda)  # (7)
-    advantage, target = (torch.from_numpy(x).flatten(1) for x in found)
+    advantage, target = map(flat, found)
     return Experience(obs, chain, torch.stack(old, 2), advantage, target, value)
 
 
@@ -345,7 +341,8 @@ def update(
 ) -> tuple[Net, Net, Metrics]:  # fmt: skip
     """One minibatch: a step of the actor and of the critic, for the seeds that are on. Pure."""
     advantage = standardise(pairs.advantage) * denoising_discounts(config)[pairs.i]  # (8)
-    pairs = pairs._replace(advantage=advantage, clip=clip_schedule(config)[pairs.i])  # (9)
+    clip = clip_schedule(config)[pairs.i]  # (9)
+    pairs = pairs._replace(advantage=advantage, clip=clip)
 
     def actor_loss(theta, obs, x, after, i, old, advantage, clip) -> Loss:
         log_ratio = log_prob(policy, table, theta, obs, x, after, i) - old
@@ -361,7 +358,8 @@ def update(
     grad, metrics = blockwise_gradient(actor_loss, actor.theta, pairs)
     actor = Net(*adam_step(actor.theta, grad, actor.adam, config.actor_lr, actor_on))
     grad, more = blockwise_gradient(critic_loss, values.theta, states, mean=False)
-    values = Net(*adam_step(values.theta, grad, values.adam, config.critic_lr, on))
+    lr = config.critic_lr
+    values = Net(*adam_step(values.theta, grad, values.adam, lr, on))
     return actor, values, metrics | more
 
 
@@ -378,7 +376,8 @@ def train(config: Config, run) -> None:
     values = Net.of(critic.initial(run.streams["init"]))
     scaler = RolloutScaler(len(run.seeds), config.num_envs)
     taken = torch.zeros(len(run.seeds), dtype=torch.float64)
-    learner = Learner(policy, nets[0], nets[0].theta.clone(), nets[1], values, scaler, taken)
+    average = nets[0].theta.clone()
+    learner = Learner(policy, nets[0], average, nets[1], values, scaler, taken)
     epochs, stages = 0 if config.clone else config.clone_epochs, {}
     if epochs:
         chunks = LoggedChunks(data, policy, config.clone_batch, run.random("batch"))
@@ -389,12 +388,13 @@ def train(config: Config, run) -> None:
     ready = partial(make_batch, config, learner, critic, table)
     tuning = run.update(partial(update, policy, critic, config, table))
     collector = ChunkCollector(envs, policy)
-    run.begin(learner, prepare=stages, train={"finetune": (config.iterations, config.rollout_size)})
+    tuned = {"finetune": (config.iterations, config.rollout_size)}
+    run.begin(learner, prepare=stages, train=tuned)
     for k in run.stage("clone") if stages else ():
         run.log(clone(config, learner, chunks, cloning, k))
         if k == epochs - 1:
             run.save_policy("clone", policy)
     for k in run.stage("finetune"):
-        if run.at_boundary:
-            collector.restart(run.streams.integers("environment", config.num_envs))
-        run.log(*finetune(config, learner, collector, run.streams, tuning, ready, k))
+        collector.restart_at_boundary(run)
+        metrics = finetune(config, learner, collector, run.streams, tuning, ready, k)
+        run.log(metrics, collector.seconds())

@@ -40,14 +40,9 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from rlsuite.core.buffers import (
-    ReplayBuffer,
-    ReplayCollector,
-    TransitionBatch,
-    chunks,
-    require_off_policy,
-)
+from rlsuite.core.buffers import ReplayBuffer, TransitionBatch, chunks
 from rlsuite.core.critics import Critics, critic_loss
+from rlsuite.core.off_policy import ReplayCollector, ReplaySettings, replay_of, require_off_policy
 from rlsuite.core.optim import Loss, Metrics, Net, descend, polyak
 from rlsuite.core.ranges import Declared, require_choice, require_positive, require_within
 from rlsuite.core.seed_random import SeedRandom
@@ -57,7 +52,7 @@ from rlsuite.core.squashed import LOG_STD, SquashedActor
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(ReplaySettings):
     kl_coef: float = 1.0  # c = 1/t_k, of the divergence to pi_k [code; paper: per task, unknown]
     temperature: float = 0.2  # lambda, of the entropy, per unit of reward [paper; code]
     tsallis_q: float = 1.0  # q; 1: KL and Shannon's entropy [paper; code]
@@ -87,28 +82,13 @@ class Config:
     def declared(self) -> Declared:
         updates = self.iterations * self.cycles * self.policy_delay
         rates = ("actor_lr", "critic_lr")
-        return Declared(
-            self.hidden, self.batch_size, self.env_steps, updates, rates, self.num_envs, "value"
-        )
-
-    @property
-    def iterations(self) -> int:
-        return self.env_steps // self.steps_per_iteration
-
-    @property
-    def steps_of_each(self) -> int:
-        """Steps of each environment, per iteration."""
-        return self.steps_per_iteration // self.num_envs
+        counts = self.batch_size, self.env_steps, updates
+        return Declared(self.hidden, *counts, rates, self.num_envs, "value")
 
     @property
     def floor(self) -> float:
         """Of 1 - y^2."""
         return 0.0 if self.tsallis_q == 1 else 1e-6
-
-    @property
-    def cycles(self) -> int:
-        """Of policy_delay gradient steps each, per iteration."""
-        return round(self.updates_per_step * self.steps_per_iteration) // self.policy_delay
 
 
 # ------------------------------------------------------------------------------------ 3. Presets
@@ -176,12 +156,10 @@ def initial_state(policy: SquashedActor, critics: Critics, rngs) -> State:
 
 def iterate(config: Config, learner: Learner, collector, rngs, update) -> Metrics:
     """An iteration of acting and learning; metrics [S] of the last gradient step."""
-    steps, cycles = config.steps_of_each, config.cycles
-    for i in range(steps):
+    for i in range(config.steps_of_each):
         learner.state = refreshed(config, learner)
         collector.step(rngs)  # (1)
-        due = (i + 1) * cycles // steps - i * cycles // steps
-        for _ in range(due):
+        for _ in range(config.cycles_after(i)):
             learner.state, metrics = update(learner.state)
         learner.policy.theta.copy_(learner.state.actor.theta)
     return metrics
@@ -276,7 +254,7 @@ def train(config: Config, run) -> None:
     state = initial_state(policy, critics, rngs)
     capacity = min(config.capacity, config.env_steps)
     batch_rng, rng = run.random("batch"), run.random("action")
-    buffer = ReplayBuffer.of_transitions(envs, capacity, batch_rng)
+    buffer = replay_of(envs, capacity, batch_rng)
     learner = Learner(policy, state, buffer, rng)
     collector = ReplayCollector(envs, policy, buffer)
     cycle = partial(soft_cycle, policy, critics, config)
@@ -285,9 +263,7 @@ def train(config: Config, run) -> None:
     steps = config.steps_per_iteration
     run.begin(learner, train={"train": (config.iterations, steps)})
     for k in run.stage("train"):
-        if run.at_boundary:  # a checkpoint cuts episodes, and is no end to them
-            seeds = run.streams.integers("environment", config.num_envs)
-            collector.restart(seeds)
+        collector.restart_at_boundary(run)
         if k * steps < config.warm_up:
             collector.explore(config.steps_of_each, acting)
             run.log({}, collector.seconds())

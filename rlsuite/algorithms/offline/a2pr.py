@@ -42,19 +42,24 @@ import torch
 from torch import Tensor
 
 from rlsuite.core.actors import BoundedActor
-from rlsuite.core.buffers import ReplayBuffer, TransitionBatch, chunks
+from rlsuite.core.buffers import (
+    ReplayBuffer,
+    TransitionBatch,
+    chunks,
+    require_delayed,
+    require_offline,
+)
 from rlsuite.core.critics import Critics, StateValue, critic_loss
 from rlsuite.core.optim import Loss, Net, descend, polyak
 from rlsuite.core.ranges import (
     Declared,
     require_choice,
-    require_delayed,
-    require_offline,
     require_positive,
     require_whole,
     require_within,
 )
 from rlsuite.core.seed_random import SeedRandom
+from rlsuite.core.td3 import mean_size, target_action
 from rlsuite.core.vae import ActionVAE
 
 # ------------------------------------------------------------------------------------- 2. Config
@@ -131,7 +136,7 @@ def vae_loss(error: Tensor, kl: Tensor, weight: Tensor, beta: float) -> Tensor:
 
 def policy_loss(value: Tensor, imitation: Tensor, alpha: float) -> Tensor:
     """-lambda Q + m (pi - abar)^2, means over the batch. value, imitation [S, B] -> [S]."""
-    scale = alpha / value.abs().mean(1).detach().clamp(min=1e-8)
+    scale = alpha / mean_size(value)
     return imitation.mean(1) - scale * value.mean(1)
 
 
@@ -184,16 +189,12 @@ def draw(config: Config, learner: Learner) -> tuple:
 def critic_step(setup: Setup, state: State, batch, noise) -> tuple:
     """A step of the critics, then one of V; "values" is V(s) [S, B] as it was before."""
     config, policy, critics, values, _ = setup
-    c, lr, there = config.noise_clip, config.critic_lr, batch.next_obs
-    shift = (config.policy_noise * noise).clamp(-c, c)
-    action = policy.mean(state.actor_target, there)
-    action = policy.clip_action(action + policy.half_width * shift)  # (2)
-    discount = config.discount * (1 - batch.terminated)
-    old = critics.values(state.critic_target, there, action)
-    y = batch.reward + discount * old.amin(1)  # (3)
+    lr, discount = config.critic_lr, config.discount
+    action = target_action(policy, state.actor_target, batch.next_obs, noise, config)  # (2)
+    y = critics.target(state.critic_target, batch, action, discount)  # (3)
     critic, metrics = descend(state.critic, lr, critics.error, batch, y)  # (4)
-    new = critics.values(critic.theta, there, action)
-    x = torch.minimum(y, batch.reward + discount * new.amin(1))  # (5)
+    own = critics.target(critic.theta, batch, action, discount)
+    x = torch.minimum(y, own)  # (5)
     value, more = descend(state.value, lr, values.error, batch.obs, x)  # (6)
     return state._replace(critic=critic, value=value), metrics | more
 
@@ -278,8 +279,7 @@ def train(config: Config, run) -> None:
     """Train on `run.data()` for all `run.seeds`; `run` logs, evaluates, saves and resumes."""
     data, rngs = run.data(), run.streams["init"]
     size, wide = data.obs_size, config.critic_hidden
-    network = {"rngs": rngs, "hidden": config.hidden}
-    policy = BoundedActor.for_data(data, config.normalize_obs, run.device, **network)
+    policy = BoundedActor.for_data(data, config, run.device, rngs)
     critics = Critics(size, policy.action_size, wide)
     values = StateValue(size, wide)
     vae = ActionVAE(policy, size, config.vae_hidden)

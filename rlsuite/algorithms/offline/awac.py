@@ -41,11 +41,11 @@ from typing import NamedTuple
 import numpy as np
 from torch import Tensor
 
-from rlsuite.core.buffers import ReplayBuffer, TransitionBatch
+from rlsuite.core.buffers import ReplayBuffer, TransitionBatch, require_offline
 from rlsuite.core.critics import Critics, critic_loss
 from rlsuite.core.gaussian import GaussianActor
 from rlsuite.core.optim import Loss, Metrics, Net, descend, polyak
-from rlsuite.core.ranges import Declared, require_offline, require_positive, require_within
+from rlsuite.core.ranges import Declared, require_positive, require_within
 from rlsuite.core.seed_random import SeedRandom
 from rlsuite.core.squashed import SquashedActor
 from rlsuite.core.weights import EQUAL, regression_loss, regression_weights
@@ -176,9 +176,7 @@ def awac_step(
     there, here = noise.chunk(2, 1)
     # critics
     next_action = sample(policy, actor.theta, next_obs, there)  # (2)
-    values = critics.values(critic_target, next_obs, next_action)
-    discount = config.discount * (1 - batch.terminated)
-    y = batch.reward + discount * values.amin(1)  # (3)
+    y = critics.target(critic_target, batch, next_action, config.discount)  # (3)
     lr = config.critic_lr
     critic, metrics = descend(critic, lr, critics.error, batch, y)  # (4)
     # actor
@@ -206,10 +204,8 @@ def awac_step(
 
 def policy_for(config: Config, run, data) -> Policy:
     """A fresh policy of the kind that the settings name."""
-    given = (data, config.normalize_obs, run.device)
-    network = {"rngs": run.streams["init"], "hidden": config.hidden}
     kind = SquashedActor if config.squashed else GaussianActor
-    return kind.for_data(*given, **network)
+    return kind.for_data(data, config, run.device, run.streams["init"])
 
 
 def train(config: Config, run) -> None:

@@ -26,9 +26,9 @@ import numpy as np
 from torch import Tensor
 
 from rlsuite.core.actors import BoundedActor
-from rlsuite.core.buffers import ReplayBuffer, TransitionBatch
-from rlsuite.core.optim import Metrics, Net, descend
-from rlsuite.core.ranges import Declared, require_offline, require_positive, require_within
+from rlsuite.core.buffers import ReplayBuffer, TransitionBatch, require_offline
+from rlsuite.core.optim import Net, Step, descend
+from rlsuite.core.ranges import Declared, require_positive, require_within
 
 # ------------------------------------------------------------------------------------- 2. Config
 
@@ -103,9 +103,7 @@ def draw(config: Config, learner: Learner) -> tuple[TransitionBatch]:
     return (batch.standardized(learner.policy.normalizer),)
 
 
-def clone_step(
-    policy: BoundedActor, config: Config, actor: Net, batch: TransitionBatch
-) -> tuple[Net, Metrics]:
+def clone_step(policy: BoundedActor, config: Config, actor: Net, batch: TransitionBatch) -> Step:
     """One step. Pure."""
 
     def loss(theta):
@@ -121,13 +119,11 @@ def clone_step(
 def train(config: Config, run) -> None:
     """Train on `run.data()` for all `run.seeds`; `run` logs, evaluates, saves and resumes."""
     data, rngs = run.data(), run.streams["init"]
-    standardize, hidden = config.normalize_obs, config.hidden
-    policy = BoundedActor.for_data(data, standardize, run.device, rngs=rngs, hidden=hidden)
+    policy = BoundedActor.for_data(data, config, run.device, rngs)
     kept = best_episodes(data, config.best_fraction)
     buffer = ReplayBuffer.of_data(data, run.random("batch"), kept)
     learner = Learner(policy, Net.of(policy.theta), buffer)
-    step = partial(clone_step, policy, config)
-    update = run.update(step, partial(draw, config, learner))
+    update = run.update(partial(clone_step, policy, config), partial(draw, config, learner))
     each = config.steps_per_iteration
     run.begin(learner, train={"offline": (config.gradient_steps // each, each)})
     for _ in run.stage("offline"):

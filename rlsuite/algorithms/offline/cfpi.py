@@ -36,12 +36,12 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from rlsuite.core.buffers import ReplayBuffer, TransitionBatch
+from rlsuite.core.buffers import ReplayBuffer, TransitionBatch, require_offline
 from rlsuite.core.closed_form import ClosedFormPolicy, live_components, require_closed_form
 from rlsuite.core.critics import critic_loss
 from rlsuite.core.optim import Metrics, Net, descend, polyak
 from rlsuite.core.quantiles import Fractions, draw_fractions, quantile_loss
-from rlsuite.core.ranges import Declared, RunFolder, require_offline, require_positive
+from rlsuite.core.ranges import Declared, RunFolder, require_positive
 from rlsuite.core.seed_random import SeedRandom
 
 # ------------------------------------------------------------------------------------- 2. Config

@@ -36,18 +36,12 @@ from typing import NamedTuple
 from torch import Tensor
 
 from rlsuite.core.actors import BoundedActor
-from rlsuite.core.buffers import ReplayBuffer
+from rlsuite.core.buffers import ReplayBuffer, require_offline
 from rlsuite.core.critics import Critics, StateValue, critic_loss
 from rlsuite.core.distributions import DiagGaussian
 from rlsuite.core.dynamics import Draw, Dynamics, require_models
 from rlsuite.core.optim import Metrics, Net, descend, polyak
-from rlsuite.core.ranges import (
-    Declared,
-    RunFolder,
-    require_offline,
-    require_positive,
-    require_within,
-)
+from rlsuite.core.ranges import Declared, RunFolder, require_positive, require_within
 from rlsuite.core.seed_random import SeedRandom
 from rlsuite.core.weights import EQUAL, regression_loss, regression_weights
 from rlsuite.envs.faults import warn_once
@@ -259,11 +253,12 @@ def start(config: Config, run, data) -> tuple[Learner, Nets]:
     """All networks, fresh, but for the models of another run where `config.dynamics` names one."""
     rngs, size, hidden = run.streams["init"], data.obs_size, config.hidden
     network = {"rngs": rngs, "hidden": hidden, "log_std": START}
-    policy = BoundedActor.for_data(data, False, run.device, **network)
+    policy = BoundedActor(size, *data.action_bounds(), **network).to(run.device)
     actions, values = policy.action_size, StateValue(size, hidden)
     critics = Critics(size, actions, hidden)
     dynamics = Dynamics(data, actions, config, len(rngs))
-    value, critic = (Net.of(x.initial(rngs).to(run.device)) for x in (values, critics))
+    value = Net.of(values.initial(rngs).to(run.device))
+    critic = Net.of(critics.initial(rngs).to(run.device))
     dual = Net.of(policy.theta.new_full((len(rngs), 1), math.log(config.alpha)))
     state = State(Net.of(policy.theta), value, critic, critic.theta.clone(), dual)
     buffer = ReplayBuffer.of_data(data, run.random("batch"))

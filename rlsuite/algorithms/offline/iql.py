@@ -35,17 +35,11 @@ import torch
 from torch import Tensor
 
 from rlsuite.core.actors import BoundedActor
-from rlsuite.core.buffers import ReplayBuffer, TransitionBatch
+from rlsuite.core.buffers import ReplayBuffer, TransitionBatch, require_offline
 from rlsuite.core.critics import Critics, StateValue, critic_loss
 from rlsuite.core.distributions import DiagGaussian
 from rlsuite.core.optim import Metrics, Net, descend, polyak
-from rlsuite.core.ranges import (
-    Declared,
-    require_between,
-    require_offline,
-    require_positive,
-    require_within,
-)
+from rlsuite.core.ranges import Declared, require_between, require_positive, require_within
 
 # ------------------------------------------------------------------------------------- 2. Config
 
@@ -83,7 +77,8 @@ class Config:
     def declared(self) -> Declared:
         rates = ("actor_lr", "critic_lr")
         steps = self.gradient_steps
-        return Declared(self.hidden, self.batch_size, steps, steps, rates, value="value")
+        known = {"value": "value", "schedules": rates[:1] if self.anneal_lr else ()}
+        return Declared(self.hidden, self.batch_size, steps, steps, rates, **known)
 
 
 # ------------------------------------------------------------------------------------ 3. Presets
@@ -103,6 +98,24 @@ PRESETS: dict[str, dict[str, dict]] = {
     "smoke": {"*": dict(gradient_steps=200, steps_per_iteration=50, batch_size=32,
                         hidden=(32, 32))},
 }  # fmt: skip
+
+# ----------------------------------------------------------------------------------- 4. Networks
+
+
+class Networks(NamedTuple):
+    """What acts and what judges; parameters are in `State`."""
+
+    policy: BoundedActor
+    critics: Critics
+    values: StateValue
+
+
+def distribution(policy: BoundedActor, config: Config, actor: Tensor, obs: Tensor) -> DiagGaussian:
+    """pi(. | s) at [S, B, O]: Gaussian, not squashed."""
+    log_std = policy.layout.views(actor)["log_std"]
+    log_std = log_std.clamp(config.log_std_min, config.log_std_max)
+    return DiagGaussian(policy.mean(actor, obs), log_std)
+
 
 # --------------------------------------------------------------------------------- 5. Objectives
 
@@ -171,25 +184,23 @@ def draw(config: Config, learner: Learner, scale: float) -> tuple[TransitionBatc
 
 
 def iql_step(
-    policy: BoundedActor,
-    critics: Critics,
-    values: StateValue,
-    config: Config,
-    state: State,
-    batch: TransitionBatch,
-    actor_lr: Tensor,
+    nets: Networks, config: Config, state: State, batch: TransitionBatch, actor_lr: Tensor
 ) -> tuple[State, Metrics]:
     """One step of V, pi and Q, in this order. Pure."""
+    policy, critics, values = nets
     actor, value, critic, critic_target = state
     lr, obs = config.critic_lr, batch.obs
     q = critics.values(critic_target, obs, batch.action).amin(1)  # (2)
 
+    # value
     def asymmetric(theta):
         v = values.values(theta, obs)
         loss = expectile_loss(v, q, config.expectile)
         return loss, {"value_loss": loss, "value": v.mean(1)}
 
     value, metrics = descend(value, lr, asymmetric)  # (3)
+
+    # actor
     advantage = q - values.values(value.theta, obs)
     weight = advantage_weight(advantage, config.temperature, config.max_weight)  # (4)
 
@@ -199,18 +210,15 @@ def iql_step(
         return loss, {"actor_loss": loss, "weight": weight.mean(1)}
 
     actor, more = descend(actor, actor_lr, imitation)  # (5)
-    future = (1 - batch.terminated) * values.values(value.theta, batch.next_obs)
+
+    # critics
+    future = values.values(value.theta, batch.next_obs)
+    future = (1 - batch.terminated) * future
     y = batch.reward + config.discount * future  # (6)
     critic, most = descend(critic, lr, critics.error, batch, y)  # (7)
     critic_target = polyak(critic_target, critic.theta, config.polyak)  # (8)
-    return State(actor, value, critic, critic_target), most | metrics | more
-
-
-def distribution(policy: BoundedActor, config: Config, actor: Tensor, obs: Tensor) -> DiagGaussian:
-    """pi(. | s) at [S, B, O]: Gaussian, not squashed."""
-    log_std = policy.layout.views(actor)["log_std"]
-    log_std = log_std.clamp(config.log_std_min, config.log_std_max)
-    return DiagGaussian(policy.mean(actor, obs), log_std)
+    state = State(actor, value, critic, critic_target)
+    return state, most | metrics | more
 
 
 # -------------------------------------------------------------------------------------- 7. Train
@@ -218,17 +226,19 @@ def distribution(policy: BoundedActor, config: Config, actor: Tensor, obs: Tenso
 
 def train(config: Config, run) -> None:
     """Train on `run.data()` for all `run.seeds`; `run` logs, evaluates, saves and resumes."""
-    data, rngs, each = run.data(), run.streams["init"], config.steps_per_iteration
-    network = {"rngs": rngs, "hidden": config.hidden, "log_std": 0.0}
-    policy = BoundedActor.for_data(data, config.normalize_obs, run.device, **network)
+    data, rngs = run.data(), run.streams["init"]
+    policy = BoundedActor.for_data(data, config, run.device, rngs, log_std=0.0)
     critics = Critics(data.obs_size, policy.action_size, config.hidden)
     values = StateValue(data.obs_size, config.hidden)
-    actor, buffer = Net.of(policy.theta), ReplayBuffer.of_data(data, run.random("batch"))
-    critic, value = (Net.of(x.initial(rngs).to(run.device)) for x in (critics, values))
-    learner = Learner(policy, State(actor, value, critic, critic.theta.clone()), buffer)
+    actor = Net.of(policy.theta)
+    critic = Net.of(critics.initial(rngs).to(run.device))
+    value = Net.of(values.initial(rngs).to(run.device))
+    state = State(actor, value, critic, critic.theta.clone())
+    learner = Learner(policy, state, ReplayBuffer.of_data(data, run.random("batch")))
+    step = partial(iql_step, Networks(policy, critics, values), config)
     drawing = partial(draw, config, learner, reward_scale(config, data))
-    step = partial(iql_step, policy, critics, values, config)
     update = run.update(step, drawing)
+    each = config.steps_per_iteration
     run.begin(learner, train={"offline": (config.gradient_steps // each, each)})
     for k in run.stage("offline"):
         for t in range(k * each, (k + 1) * each):

@@ -44,20 +44,18 @@ import torch
 from torch import Tensor
 
 from rlsuite.core.actors import BoundedActor
-from rlsuite.core.buffers import ReplayBuffer, TransitionBatch, chunks
-from rlsuite.core.critics import Critics
-from rlsuite.core.optim import Loss, Metrics, Net, descend, polyak
-from rlsuite.core.ranges import (
-    Declared,
-    require_choice,
-    require_default,
+from rlsuite.core.buffers import (
+    ReplayBuffer,
+    chunks,
     require_delayed,
     require_offline,
-    require_positive,
-    require_within,
 )
+from rlsuite.core.critics import Critics
+from rlsuite.core.optim import Loss, Metrics, Net, descend, polyak
+from rlsuite.core.ranges import Declared, require_choice, require_positive, require_within
 from rlsuite.core.seed_random import SeedRandom
 from rlsuite.core.squashed import SquashedActor
+from rlsuite.core.td3 import mean_size, target_action
 from rlsuite.core.weights import EQUAL, regression_loss, regression_weights
 from rlsuite.envs.faults import warn_once
 
@@ -104,9 +102,11 @@ class Config:
         require_within(self, 0, 1, "action_margin", "discount", "polyak")
         weights = ("target_alpha", "evaluation_alpha", "evaluation_lambda")
         require_within(self, 0, math.inf, *weights, "policy_noise")
-        (other,) = ONLY.keys() - {self.base}  # needs more than --base: its preset has other rates
-        preset = "awac" if other == "awac" else "d4rl"
-        require_default(self, f"on base {self.base}; type --preset {preset}", *ONLY[other])
+        (other,) = ONLY.keys() - {self.base}
+        preset = "awac" if other == "awac" else "d4rl"  # has other rates, too
+        for name in ONLY[other]:
+            if getattr(self, name) != getattr(Config, name):
+                raise ValueError(f"{name} does nothing on base {self.base}; type --preset {preset}")
 
     @property
     def declared(self) -> Declared:
@@ -137,7 +137,7 @@ PRESETS: dict[str, dict[str, dict]] = {  # the configs of egg-west/MCEP
 
 def policy_loss(value: Tensor, error: Tensor, alpha: float) -> Tensor:
     """-alpha Q / mean |Q| + error: steps 6 and 8. value, error [S, B] -> [S]."""
-    scale = alpha / value.abs().mean(1).detach().clamp(min=1e-8)
+    scale = alpha / mean_size(value)
     return error.mean(1) - scale * value.mean(1)
 
 
@@ -173,7 +173,7 @@ class Learner:
     rng: SeedRandom
 
 
-def draw(config: Config, learner: Learner, scale: float) -> tuple[TransitionBatch, Tensor, Tensor]:
+def draw(config: Config, learner: Learner, scale: float) -> tuple:
     """Transitions of one cycle; normal numbers [S, B, A] for its targets, and for its actors."""
     policy, size = learner.policy, config.batch_size
     batch = learner.buffer.sample(size * config.policy_freq)  # (1)
@@ -181,48 +181,47 @@ def draw(config: Config, learner: Learner, scale: float) -> tuple[TransitionBatc
     action = policy.clip_action(batch.action, config.action_margin)
     batch = batch._replace(reward=scale * batch.reward, action=action)
     own = 2 * size if config.base == "awac" else 0
-    noise = learner.rng.normal(action.shape[1] + own, policy.action_size)
+    count = action.shape[1] + own
+    noise = learner.rng.normal(count, policy.action_size)
     return batch, noise[:, own:], noise[:, :own]
 
 
-def next_action(policy: BoundedActor, config: Config, actor: Tensor, obs: Tensor, noise: Tensor):
+def next_action(
+    policy: BoundedActor, config: Config, actor: Tensor, obs: Tensor, noise: Tensor
+) -> Tensor:
     """An action of pi~_target [S, B, A], from standard normal `noise`."""
     if config.base == "awac":
-        return policy.to_box(policy.distribution(actor, obs).sample(noise)[0])
-    noise = (config.policy_noise * noise).clamp(-config.noise_clip, config.noise_clip)
-    return policy.clip_action(policy.mean(actor, obs) + policy.half_width * noise)  # (2)
+        action, _ = policy.distribution(actor, obs).sample(noise)
+        return policy.to_box(action)
+    return target_action(policy, actor, obs, noise, config)  # (2)
 
 
 def mcep_cycle(
     policy: BoundedActor, critics: Critics, config: Config, state: State, batch, noise, own
 ) -> tuple[State, Metrics]:
     """`policy_freq` critic steps and, on the last one's transitions, the actors' step. Pure."""
-    critic, parts = state.critic, chunks(batch, config.policy_freq)
-    for part, draws in zip(parts, noise.chunk(len(parts), 1), strict=True):
-        action = next_action(policy, config, state.actor_target, part.next_obs, draws)
-        values = critics.values(state.critic_target, part.next_obs, action)
-        discount = config.discount * (1 - part.terminated)
-        y = part.reward + discount * values.amin(1)  # (3)
-        critic, metrics = descend(critic, config.critic_lr, critics.error, part, y)  # (4)
-    target = polyak(state.critic_target, critic.theta, config.polyak)  # (5)
-    state = state._replace(critic=critic, critic_target=target)
+    critic, lr = state.critic, config.critic_lr
+    slow_actor, slow_critic = state.actor_target, state.critic_target
+    parts = chunks(batch, config.policy_freq)
+    noises = noise.chunk(len(parts), 1)
+    for part, draws in zip(parts, noises, strict=True):
+        action = next_action(policy, config, slow_actor, part.next_obs, draws)
+        y = critics.target(slow_critic, part, action, config.discount)  # (3)
+        critic, metrics = descend(critic, lr, critics.error, part, y)  # (4)
+    slow_critic = polyak(slow_critic, critic.theta, config.polyak)  # (5)
+    state = state._replace(critic=critic, critic_target=slow_critic)
     actors = awac_actors if config.base == "awac" else td3_bc_actors
     state, more = actors(policy, critics, config, state, parts[-1], own)
     return state, metrics | more
 
 
 def td3_bc_actors(
-    policy: BoundedActor,
-    critics: Critics,
-    config: Config,
-    state: State,
-    batch: TransitionBatch,
-    _own,
+    policy: BoundedActor, critics: Critics, config: Config, state: State, batch, _own
 ) -> tuple[State, Metrics]:
     """A step of both actors with the new critics."""
     obs, logged, lr = batch.obs, batch.action, config.actor_lr
 
-    def loss(theta: Tensor, alpha: float, unit: Tensor, name: str) -> Loss:
+    def loss(theta: Tensor, name: str, alpha: float, unit: Tensor) -> Loss:
         action = policy.mean(theta, obs)
         value = critics.first(state.critic.theta, obs, action)
         error = (action - logged).square().mean(-1)
@@ -231,38 +230,38 @@ def td3_bc_actors(
         return total, metrics | {f"{name}_error": error.mean(1)}
 
     # target policy
-    one, n = torch.ones_like(state.error), state.error
-    actor, metrics = descend(state.actor, lr, loss, config.target_alpha, one, "target")  # (6)
+    n = state.error
+    alpha, one = config.target_alpha, torch.ones_like(n)
+    actor, metrics = descend(state.actor, lr, loss, "target", alpha, one)  # (6)
     # evaluation policy
     if config.normalize_error:
         apart = policy.mean(state.actor_target, obs) - logged
         n = 0.95 * n + 0.05 * apart.square().sum(-1).mean(1)  # (7)
-    given = (config.evaluation_alpha, n, "evaluation")
-    evaluation, more = descend(state.evaluation, lr, loss, *given)  # (8)
+    alpha = config.evaluation_alpha
+    evaluation, more = descend(state.evaluation, lr, loss, "evaluation", alpha, n)  # (8)
     target = polyak(state.actor_target, actor.theta, config.polyak)  # (9)
-    state = State(actor, evaluation, state.critic, target, state.critic_target, n)
+    state = state._replace(actor=actor, evaluation=evaluation)
+    state = state._replace(actor_target=target, error=n)
     return state, metrics | more
 
 
 def awac_actors(
-    policy: SquashedActor,
-    critics: Critics,
-    config: Config,
-    state: State,
-    batch: TransitionBatch,
-    own,
+    policy: SquashedActor, critics: Critics, config: Config, state: State, batch, own
 ) -> tuple[State, Metrics]:
     """A step of both actors with the new critics; pi~_target is pi~."""
     critic, obs, lr = state.critic.theta, batch.obs, config.actor_lr
-    logged, (for_b, for_c) = policy.to_raw(batch.action), own.chunk(2, 1)
+    logged = policy.to_raw(batch.action)
+    for_b, for_c = own.chunk(2, 1)
     # target policy
     b = next_action(policy, config, state.actor.theta, obs, for_b)
-    q, v = (critics.values(critic, obs, action).amin(1) for action in (batch.action, b))
+    q = critics.values(critic, obs, batch.action).amin(1)
+    v = critics.values(critic, obs, b).amin(1)
     limits = (1 / config.target_lambda, config.max_weight)
     weight, weights = regression_weights(q - v, q, *limits)  # (10)
 
     def imitation(theta: Tensor) -> Loss:
-        total = regression_loss(policy.distribution(theta, obs).log_prob(logged), weight)
+        log_prob = policy.distribution(theta, obs).log_prob(logged)
+        total = regression_loss(log_prob, weight)
         return total, {"target_loss": total, "target_q": v.mean(1)}
 
     actor, metrics = descend(state.actor, lr, imitation)  # (11)
@@ -270,15 +269,20 @@ def awac_actors(
     # evaluation policy
     def ascent(theta: Tensor) -> Loss:
         pi = policy.distribution(theta, obs)
-        c, log_prob = policy.to_box(pi.sample(for_c)[0]), pi.log_prob(logged)
-        value = critics.values(critic, obs, c).mean(1)
-        total = ascent_loss(value, log_prob, config.evaluation_lambda, config.max_value)
+        c, _ = pi.sample(for_c)
+        value = critics.values(critic, obs, policy.to_box(c)).mean(1)
+        log_prob = pi.log_prob(logged)
+        factor, bound = config.evaluation_lambda, config.max_value
+        total = ascent_loss(value, log_prob, factor, bound)
         saturated = (pi.mode().abs() > 0.95).to(total.dtype)
-        shape = {"log_std": pi.log_std.mean((1, 2)), "saturated": saturated.mean((1, 2))}
-        return total, {"evaluation_loss": total, "evaluation_q": value.mean(1)} | shape
+        metrics = {"evaluation_loss": total, "evaluation_q": value.mean(1)}
+        metrics["log_std"] = pi.log_std.mean((1, 2))
+        metrics["saturated"] = saturated.mean((1, 2))
+        return total, metrics
 
     evaluation, more = descend(state.evaluation, lr, ascent)  # (12)
-    state = state._replace(actor=actor, evaluation=evaluation, actor_target=actor.theta)
+    state = state._replace(actor=actor, evaluation=evaluation)
+    state = state._replace(actor_target=actor.theta)
     return state, metrics | weights | more
 
 
@@ -287,28 +291,34 @@ def awac_actors(
 
 def start(config: Config, run, data) -> tuple[Learner, Critics]:
     """All networks, fresh: on AWAC both actors start from the same parameters."""
-    rngs, given = run.streams["init"], (data, config.normalize_obs, run.device)
-    kind = SquashedActor if config.base == "awac" else BoundedActor
-    target, policy = (kind.for_data(*given, rngs=rngs, hidden=config.hidden) for _ in range(2))
-    if config.base == "awac":
+    rngs, awac = run.streams["init"], config.base == "awac"
+    kind = SquashedActor if awac else BoundedActor
+    target = kind.for_data(data, config, run.device, rngs)
+    policy = kind.for_data(data, config, run.device, rngs)
+    if awac:
         policy.theta.copy_(target.theta)
     critics = Critics(data.obs_size, policy.action_size, config.hidden)
-    nets = [target.theta.detach(), policy.theta, critics.initial(rngs).to(run.device)]
-    targets, one = (nets[0].clone(), nets[2].clone()), nets[0].new_ones(len(rngs))
-    state = State(*map(Net.of, nets), *targets, one)
+    critic = Net.of(critics.initial(rngs).to(run.device))
+    actor, evaluation = Net.of(target.theta), Net.of(policy.theta)
+    slow_actor, slow_critic = actor.theta.clone(), critic.theta.clone()
+    one = actor.theta.new_ones(len(rngs))
+    state = State(actor, evaluation, critic, slow_actor, slow_critic, one)
     buffer = ReplayBuffer.of_data(data, run.random("batch"))
-    return Learner(policy, target, state, buffer, run.random("action")), critics
+    learner = Learner(policy, target, state, buffer, run.random("action"))
+    return learner, critics
 
 
 def train(config: Config, run) -> None:
     """Train on `run.data()` for all `run.seeds`; `run` logs, evaluates, saves and resumes."""
     data, each = run.data(), config.steps_per_iteration
-    scale = config.reward_factor * (data.reward_scale(1000) if config.scale_rewards else 1.0)
+    span = data.reward_scale(1000) if config.scale_rewards else 1.0
+    scale = config.reward_factor * span
     learner, critics = start(config, run, data)
     cycle = partial(mcep_cycle, learner.policy, critics, config)
     update = run.update(cycle, partial(draw, config, learner, scale))
     both = {"evaluation": learner.policy, "target": learner.target}
-    run.begin(learner, train={"offline": (config.gradient_steps // each, each)}, policies=both)
+    stages = {"offline": (config.gradient_steps // each, each)}
+    run.begin(learner, train=stages, policies=both)
     for _ in run.stage("offline"):
         for _ in range(each // config.policy_freq):
             learner.state, metrics = update(learner.state)

@@ -40,20 +40,19 @@ import torch
 from torch import Tensor
 
 from rlsuite.core.actors import BoundedActor
-from rlsuite.core.buffers import ReplayBuffer, TransitionBatch, chunks
-from rlsuite.core.critics import Critics, critic_loss
-from rlsuite.core.optim import Metrics, Net, descend, polyak
-from rlsuite.core.ranges import (
-    Declared,
-    RunFolder,
+from rlsuite.core.buffers import (
+    ReplayBuffer,
+    TransitionBatch,
+    chunks,
     require_delayed,
     require_offline,
-    require_positive,
-    require_whole,
-    require_within,
 )
+from rlsuite.core.critics import Critics, critic_loss
+from rlsuite.core.optim import Metrics, Net, Step, descend, polyak
+from rlsuite.core.ranges import Declared, RunFolder, require_positive, require_whole, require_within
 from rlsuite.core.replay import Explorer
 from rlsuite.core.seed_random import SeedRandom
+from rlsuite.core.td3 import State, mean_size, target_action
 from rlsuite.core.vae import ActionVAE, kl_to_prior
 
 # ------------------------------------------------------------------------------------- 2. Config
@@ -146,6 +145,17 @@ PRESETS: dict[str, dict[str, dict]] = {
                         density_steps=100, density_hidden=32, online_steps=50)},  # ours
 }  # fmt: skip
 
+# ----------------------------------------------------------------------------------- 4. Networks
+
+
+class Networks(NamedTuple):
+    """What acts, what judges, and what knows the data; a learner has their parameters."""
+
+    policy: BoundedActor
+    critics: Critics
+    density: ActionVAE
+
+
 # --------------------------------------------------------------------------------- 5. Objectives
 
 
@@ -157,22 +167,13 @@ def density_error(action: Tensor, rebuilt: Tensor, mean: Tensor, log_std: Tensor
 
 def policy_loss(value: Tensor, error: Tensor, weight, normalize: bool = True) -> Tensor:
     """-Q + lambda l, with Q in units of its mean size: equation 11. [S, B] -> [S]."""
-    scale = value.abs().mean(1).detach().clamp(min=1e-8) if normalize else 1.0
+    scale = mean_size(value) if normalize else 1.0
     return weight * error.mean(1) - value.mean(1) / scale
 
 
 OBJECTIVES = (critic_loss, policy_loss)
 
 # ------------------------------------------------------------------------------------- 6. Update
-
-
-class State(NamedTuple):
-    """All that a step changes, one row per seed."""
-
-    actor: Net
-    critic: Net  # both critics
-    actor_target: Tensor  # [S, P_actor]
-    critic_target: Tensor  # [S, 2 P_critic]
 
 
 class Noise(NamedTuple):
@@ -204,18 +205,19 @@ def fit_density(config: Config, learner: Learner, fit: Callable) -> Metrics:
 def draw_pairs(config: Config, learner: Learner) -> tuple[TransitionBatch, Tensor]:
     """What a step of the VAE takes: transitions, and standard normal numbers [S, B, 2 A]."""
     rows, policy = config.batch_size, learner.policy
-    batch = learner.buffer.sample(rows).standardized(policy.normalizer)
+    batch = learner.buffer.sample(rows)
+    batch = batch.standardized(policy.normalizer)
     return batch, learner.rng.normal(rows, 2 * policy.action_size)
 
 
-def density_step(
-    density: ActionVAE, config: Config, net: Net, batch: TransitionBatch, noise: Tensor
-) -> tuple[Net, Metrics]:
+def density_step(density: ActionVAE, config: Config, net: Net, batch, noise: Tensor) -> Step:
     """One step of the VAE. Pure."""
+    obs, action = batch.obs, batch.action
 
     def loss(theta):
-        rebuilt = density.rebuild(theta, batch.obs, batch.action, noise)
-        error = density_error(batch.action, *rebuilt, config.density_beta).mean(1)
+        rebuilt = density.rebuild(theta, obs, action, noise)
+        error = density_error(action, *rebuilt, config.density_beta)
+        error = error.mean(1)
         return error, {"density_error": error}
 
     return descend(net, config.density_lr, loss)
@@ -231,18 +233,19 @@ def iterate(config: Config, learner: Learner, update: Callable, explore=None) ->
         if explore is not None:
             factor = explore(config.policy_freq)
         weight = torch.tensor(config.support_weight * factor)
-        density = learner.density.theta
-        learner.state, metrics = update(density, learner.state, weight=weight)
+        fitted = learner.density.theta
+        learner.state, metrics = update(fitted, learner.state, weight=weight)
         learner.policy.theta.copy_(learner.state.actor.theta)
     return metrics
 
 
 def draw(config: Config, learner: Learner) -> tuple[TransitionBatch, Noise]:
     """Transitions of one actor cycle, and all its random numbers."""
-    batch = learner.buffer.sample(config.batch_size * config.policy_freq)  # (2)
+    rows = config.batch_size * config.policy_freq
+    batch = learner.buffer.sample(rows)  # (2)
     batch = batch.standardized(learner.policy.normalizer)
-    shifted = batch._replace(reward=batch.reward + config.reward_shift)
-    return shifted, draw_noise(config, learner.policy, learner.rng)
+    batch = batch._replace(reward=batch.reward + config.reward_shift)
+    return batch, draw_noise(config, learner.policy, learner.rng)
 
 
 def draw_noise(config: Config, policy: BoundedActor, rng: SeedRandom) -> Noise:
@@ -257,8 +260,11 @@ def dropout_masks(config: Config, rng: SeedRandom) -> list[tuple[Tensor, ...] | 
     passes, keep = config.policy_freq + 1, 1 - config.dropout
     if not config.dropout:
         return [None] * passes
-    draws = [rng.uniform(passes, config.batch_size, width) for width in config.hidden]
-    layers = [(x < keep).float().transpose(0, 1) / keep for x in draws]
+    layers = []
+    for width in config.hidden:
+        drawn = rng.uniform(passes, config.batch_size, width)
+        mask = (drawn < keep).float() / keep
+        layers.append(mask.transpose(0, 1))
     return list(zip(*layers, strict=True))
 
 
@@ -266,44 +272,39 @@ def target_value(
     policy: BoundedActor, critics: Critics, config: Config, state: State, batch, noise, dropout
 ) -> Tensor:
     """y [S, B], from standard normal `noise` [S, B, A] and masks of pi's hidden layers."""
-    c = config.noise_clip
-    noise = (config.policy_noise * noise).clamp(-c, c)
-    action = policy.mean(state.actor_target, batch.next_obs, dropout)
-    action = policy.clip_action(action + policy.half_width * noise)  # (3)
-    values = critics.values(state.critic_target, batch.next_obs, action)
-    discount = config.discount * (1 - batch.terminated)
-    return batch.reward + discount * values.amin(1)  # (4)
+    actor, critic = state.actor_target, state.critic_target
+    next_obs = batch.next_obs
+    action = target_action(policy, actor, next_obs, noise, config, dropout)  # (3)
+    return critics.target(critic, batch, action, config.discount)  # (4)
 
 
 def actor_cycle(
-    policy: BoundedActor,
-    critics: Critics,
-    density: ActionVAE,
-    config: Config,
-    density_theta: Tensor,
-    state: State,
-    batch: TransitionBatch,
-    noise: Noise,
-    weight: Tensor,
+    nets: Networks, config: Config, fitted: Tensor, state: State, batch, noise: Noise, weight
 ) -> tuple[State, Metrics]:
-    """`policy_freq` critic steps and, on the last one's transitions, an actor step. Pure."""
+    """`policy_freq` critic steps and, on the last one's transitions, an actor step. Pure.
+
+    `fitted` [S, P_density] are the VAE's parameters, `weight` is lambda.
+    """
+    policy, critics, density = nets
     actor, critic, actor_target, critic_target = state
-    batches = chunks(batch, config.policy_freq)
-    draws = noise.target.chunk(config.policy_freq, 1)
+    parts = chunks(batch, config.policy_freq)
+    obs = parts[-1].obs
+    draws = noise.target.chunk(len(parts), 1)
     # critics
-    for part, normal, masks in zip(batches, draws, noise.dropout[:-1], strict=True):
+    passes = zip(parts, draws, noise.dropout[:-1], strict=True)
+    for part, normal, masks in passes:
         y = target_value(policy, critics, config, state, part, normal, masks)
         critic, metrics = descend(critic, config.critic_lr, critics.error, part, y)  # (5)
-    # actor
-    obs, first = batches[-1].obs, critic.theta[:, : critics.layout.size]
 
+    # actor
     def loss(theta):
         action = policy.mean(theta, obs, noise.dropout[-1])
-        value = critics.values(first, obs, action)[:, 0]
-        rebuilt = density.rebuild(density_theta, obs, action, noise.latent)
+        value = critics.first(critic.theta, obs, action)
+        rebuilt = density.rebuild(fitted, obs, action, noise.latent)
         error = density_error(action, *rebuilt, config.density_beta)
         total = policy_loss(value, error, weight, config.normalize_q)  # (6)
-        return total, {"policy_loss": total, "density_error": error.mean(1)}
+        metrics = {"policy_loss": total, "density_error": error.mean(1)}
+        return total, metrics
 
     actor, more = descend(actor, config.actor_lr, loss)  # (7)
     # targets
@@ -315,53 +316,60 @@ def actor_cycle(
 def explore(config: Config, explorer: Explorer, rngs: list, count: int) -> float:
     """`count` steps of pi plus noise in every environment; lambda's factor after them."""
     explorer.step(count, config.exploration_noise, rngs)  # (9)
-    collected = explorer.buffer.added
-    return max(config.support_weight_floor, 1 - collected / config.cooling_steps)  # (10)
+    factor = 1 - explorer.buffer.added / config.cooling_steps
+    return max(config.support_weight_floor, factor)  # (10)
 
 
 # -------------------------------------------------------------------------------------- 7. Train
 
 
-def start(config: Config, run, data) -> tuple[Learner, Critics, ActionVAE]:
+def start(config: Config, run, data) -> tuple[Learner, Networks]:
     """All networks, fresh, but for the VAE of another run where `config.density` names one."""
-    rngs, size = run.streams["init"], data.obs_size
-    network = {"rngs": rngs, "hidden": config.hidden, "last": config.actor_last}
-    policy = BoundedActor.for_data(data, config.normalize_obs, run.device, **network)
-    critics = Critics(size, policy.action_size, config.hidden)
+    rngs, device = run.streams["init"], run.device
+    last = config.actor_last
+    policy = BoundedActor.for_data(data, config, device, rngs, last=last)
+    critics = Critics(data.obs_size, policy.action_size, config.hidden)
     critic = critics.initial(rngs, last=config.critic_last)
-    density = ActionVAE(policy, size, config.density_hidden)
+    density = ActionVAE(policy, data.obs_size, config.density_hidden)
     if config.density:
-        made = {"normalize_obs": config.normalize_obs}
+        made = fitted_with(config)
         fitted = run.artifact(config.density, "density", density.layout, **made)
     else:
         fitted = density.initial(rngs)
-    actor, critic = Net.of(policy.theta), Net.of(critic.to(run.device))
-    state = State(actor, critic, actor.theta.clone(), critic.theta.clone())
-    rng, fitted = run.random("batch"), Net.of(fitted.to(run.device))
-    buffer = ReplayBuffer.of_data(data, rng, capacity=config.online_steps)
+    state = State.of(policy.theta, critic.to(device))
+    fitted, capacity = Net.of(fitted.to(device)), config.online_steps
+    buffer = ReplayBuffer.of_data(data, run.random("batch"), capacity=capacity)
     learner = Learner(policy, fitted, state, buffer, run.random("action"))
-    return learner, critics, density
+    return learner, Networks(policy, critics, density)
+
+
+def fitted_with(config: Config) -> dict:
+    """The settings that a density depends on."""
+    return {"normalize_obs": config.normalize_obs}
 
 
 def train(config: Config, run) -> None:
     """Train on `run.data()` for all `run.seeds`; `run` logs, evaluates, saves and resumes."""
-    learner, critics, density = start(config, run, run.data())
-    policy, buffer = learner.policy, learner.buffer
+    learner, nets = start(config, run, run.data())
+    policy, _, density = nets
     step = partial(density_step, density, config)
-    fit = run.update(step, partial(draw_pairs, config, learner), config.density_steps)
-    cycle = partial(actor_cycle, policy, critics, density, config)
+    pairs = partial(draw_pairs, config, learner)
+    fit = run.update(step, pairs, config.density_steps)
+    cycle = partial(actor_cycle, nets, config)
     update = run.update(cycle, partial(draw, config, learner))
     fitting = config.stage(0 if config.density else config.density_steps)
-    offline, online = map(config.stage, (config.gradient_steps, config.online_steps))
+    offline = config.stage(config.gradient_steps)
+    online = config.stage(config.online_steps)
     if config.online_steps:
-        explorer = Explorer(run.environments(1), policy, buffer)
+        explorer = Explorer(run.environments(1), policy, learner.buffer)
         exploring = partial(explore, config, explorer, run.streams["action"])
-    run.begin(learner, prepare={"density": fitting}, train={"offline": offline, "online": online})
+    stages = {"offline": offline, "online": online}
+    run.begin(learner, prepare={"density": fitting}, train=stages)
     for _ in run.stage("density"):
         run.log(fit_density(config, learner, fit))
     if not config.density:
-        made = {"normalize_obs": config.normalize_obs}
-        run.save_artifact("density", density.layout, learner.density.theta, **made)
+        theta = learner.density.theta
+        run.save_artifact("density", density.layout, theta, **fitted_with(config))
     for _ in run.stage("offline"):
         run.log(iterate(config, learner, update))
     for _ in run.stage("online"):

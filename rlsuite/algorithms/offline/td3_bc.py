@@ -27,23 +27,22 @@ except that mean |Q_1| is at least 1e-8. Critics and targets are not part of the
 import math
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
 
 from torch import Tensor
 
 from rlsuite.core.actors import BoundedActor
-from rlsuite.core.buffers import ReplayBuffer, TransitionBatch, chunks
-from rlsuite.core.critics import Critics, critic_loss
-from rlsuite.core.optim import Metrics, Net, descend, polyak
-from rlsuite.core.ranges import (
-    Declared,
-    require_multiple,
+from rlsuite.core.buffers import (
+    ReplayBuffer,
+    TransitionBatch,
+    chunks,
+    require_delayed,
     require_offline,
-    require_positive,
-    require_whole,
-    require_within,
 )
+from rlsuite.core.critics import Critics, critic_loss
+from rlsuite.core.optim import Metrics, descend, polyak
+from rlsuite.core.ranges import Declared, require_positive, require_within
 from rlsuite.core.seed_random import SeedRandom
+from rlsuite.core.td3 import State, mean_size, target_action
 
 # ------------------------------------------------------------------------------------- 2. Config
 
@@ -66,8 +65,7 @@ class Config:
 
     def __post_init__(self) -> None:
         require_offline(self)
-        require_whole(self, "policy_freq")
-        require_multiple(self, "policy_freq", "steps_per_iteration")
+        require_delayed(self)
         require_positive(self, "noise_clip", "actor_lr", "critic_lr")
         require_within(self, 0, 1, "discount", "polyak")
         require_within(self, 0, math.inf, "alpha", "policy_noise")
@@ -93,22 +91,13 @@ PRESETS: dict[str, dict[str, dict]] = {
 
 def policy_loss(value: Tensor, imitation: Tensor, alpha: float) -> Tensor:
     """-lambda Q + (pi - a)^2: equation 5. value, imitation [S, B] -> [S]."""
-    scale = alpha / value.abs().mean(1).detach().clamp(min=1e-8)
+    scale = alpha / mean_size(value)
     return imitation.mean(1) - scale * value.mean(1)
 
 
 OBJECTIVES = (critic_loss, policy_loss)
 
 # ------------------------------------------------------------------------------------- 6. Update
-
-
-class State(NamedTuple):
-    """All that a step changes, one row per seed."""
-
-    actor: Net
-    critic: Net  # both critics
-    actor_target: Tensor  # [S, P_actor]
-    critic_target: Tensor  # [S, 2 P_critic]
 
 
 @dataclass
@@ -123,7 +112,8 @@ class Learner:
 
 def draw(config: Config, learner: Learner) -> tuple[TransitionBatch, Tensor]:
     """Transitions of one cycle, and standard normal numbers [S, F B, A] for its targets."""
-    batch = learner.buffer.sample(config.batch_size * config.policy_freq)  # (1)
+    rows = config.batch_size * config.policy_freq
+    batch = learner.buffer.sample(rows)  # (1)
     batch = batch.standardized(learner.policy.normalizer)
     return batch, learner.rng.normal(*batch.action.shape[1:])
 
@@ -132,38 +122,29 @@ def target_value(
     policy: BoundedActor, critics: Critics, config: Config, state: State, batch, noise
 ) -> Tensor:
     """y [S, B], from standard normal `noise` [S, B, A]."""
-    c = config.noise_clip
-    noise = (config.policy_noise * noise).clamp(-c, c)
-    action = policy.mean(state.actor_target, batch.next_obs)
-    action = policy.clip_action(action + policy.half_width * noise)  # (2)
-    values = critics.values(state.critic_target, batch.next_obs, action)
-    discount = config.discount * (1 - batch.terminated)
-    return batch.reward + discount * values.amin(1)  # (3)
+    actor, critic = state.actor_target, state.critic_target
+    action = target_action(policy, actor, batch.next_obs, noise, config)  # (2)
+    return critics.target(critic, batch, action, config.discount)  # (3)
 
 
 def actor_cycle(
-    policy: BoundedActor,
-    critics: Critics,
-    config: Config,
-    state: State,
-    batch: TransitionBatch,
-    noise,
+    policy: BoundedActor, critics: Critics, config: Config, state: State, batch, noise
 ) -> tuple[State, Metrics]:
     """`policy_freq` critic steps and, on the last one's transitions, an actor step. Pure."""
     actor, critic, actor_target, critic_target = state
-    batches = chunks(batch, config.policy_freq)
+    parts = chunks(batch, config.policy_freq)
+    last = parts[-1]
     # critics
-    for part, draws in zip(batches, noise.chunk(len(batches), 1), strict=True):
+    noises = noise.chunk(len(parts), 1)
+    for part, draws in zip(parts, noises, strict=True):
         y = target_value(policy, critics, config, state, part, draws)
         critic, metrics = descend(critic, config.critic_lr, critics.error, part, y)  # (4)
-    # actor
-    obs, logged = batches[-1].obs, batches[-1].action
-    first = critic.theta[:, : critics.layout.size]
 
+    # actor
     def loss(theta):
-        action = policy.mean(theta, obs)
-        value = critics.values(first, obs, action)[:, 0]
-        imitation = (action - logged).square().mean(-1)
+        action = policy.mean(theta, last.obs)
+        value = critics.first(critic.theta, last.obs, action)
+        imitation = (action - last.action).square().mean(-1)
         total = policy_loss(value, imitation, config.alpha)  # (5)
         return total, {"policy_loss": total, "imitation": imitation.mean(1)}
 
@@ -180,17 +161,16 @@ def actor_cycle(
 def train(config: Config, run) -> None:
     """Train on `run.data()` for all `run.seeds`; `run` logs, evaluates, saves and resumes."""
     data, rngs = run.data(), run.streams["init"]
-    standardize, hidden = config.normalize_obs, config.hidden
-    policy = BoundedActor.for_data(data, standardize, run.device, rngs=rngs, hidden=hidden)
-    critics = Critics(data.obs_size, policy.action_size, hidden)
-    actor, critic = Net.of(policy.theta), Net.of(critics.initial(rngs).to(run.device))
-    state = State(actor, critic, actor.theta.clone(), critic.theta.clone())
+    policy = BoundedActor.for_data(data, config, run.device, rngs)
+    critics = Critics(data.obs_size, policy.action_size, config.hidden)
+    state = State.of(policy.theta, critics.initial(rngs).to(run.device))
     buffer = ReplayBuffer.of_data(data, run.random("batch"))
     learner = Learner(policy, state, buffer, run.random("action"))
     cycle = partial(actor_cycle, policy, critics, config)
     update = run.update(cycle, partial(draw, config, learner))
     each = config.steps_per_iteration
-    run.begin(learner, train={"offline": (config.gradient_steps // each, each)})
+    stages = {"offline": (config.gradient_steps // each, each)}
+    run.begin(learner, train=stages)
     for _ in run.stage("offline"):
         for _ in range(each // config.policy_freq):
             learner.state, metrics = update(learner.state)

@@ -37,30 +37,35 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from rlsuite.core.beta import BetaActorCritic
 from rlsuite.core.networks import ActorCritic
-from rlsuite.core.normalizers import EPSILON, RewardScaler, RunningStatistics
-from rlsuite.core.optim import AdamState, Loss, Metrics, Net, adam_step, clip_grad_norm, gradient
+from rlsuite.core.normalizers import RunningStatistics
+from rlsuite.core.optim import Loss, Metrics, Net, adam_step, clip_grad_norm, gradient
 from rlsuite.core.ranges import (
     Declared,
     require_bounded,
     require_choice,
-    require_on_policy,
     require_positive,
     require_whole,
     require_within,
 )
-from rlsuite.core.rollouts import Collector, RolloutBatch, make_batch, value_loss
+from rlsuite.core.rollouts import (
+    Collector,
+    RolloutBatch,
+    RolloutSettings,
+    make_batch,
+    require_on_policy,
+    value_loss,
+)
 
 # ------------------------------------------------------------------------------------- 2. Config
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(RolloutSettings):
     max_kl: float = 0.5  # eps, nats, of every state [code]
     target_coef: float = 3.0  # C [code's experiments; its default 2]
     multiplier_init: float = 1.0  # beta before the first step [code]
@@ -102,15 +107,8 @@ class Config:
         rows = self.rollout_size // max(self.num_minibatches, self.fixup_minibatches)
         rates = ("multiplier_lr", "learning_rate")
         counts = self.env_steps, self.gradient_steps
-        return Declared(self.hidden, rows, *counts, rates, self.num_envs)
-
-    @property
-    def rollout_size(self) -> int:
-        return self.num_envs * self.num_steps
-
-    @property
-    def iterations(self) -> int:
-        return self.env_steps // self.rollout_size
+        schedules = ("learning_rate",)
+        return Declared(self.hidden, rows, *counts, rates, self.num_envs, schedules=schedules)
 
     @property
     def gradient_steps(self) -> int:
@@ -143,6 +141,34 @@ def statistic(kl: Tensor, stat: str) -> Tensor:
     return kl.amax(1) if stat == "max" else kl.mean(1)
 
 
+def state_kl(policy: ActorCritic, old: Tensor, actor: Tensor, obs: Tensor) -> Tensor:
+    """KL(pi_old || pi_theta) of each state, [S, B]."""
+    pi_old = policy.distribution(old, obs)
+    return pi_old.kl(policy.distribution(actor, obs))
+
+
+def exceeds(config: Config, kl: Tensor) -> Tensor:
+    """Whether eps is exceeded: [S, B] -> [S] bool. Not >, since a NaN exceeds it, too."""
+    return ~(statistic(kl, config.kl_stat) <= config.max_kl)
+
+
+def loss(
+    theta: Tensor, policy: ActorCritic, config: Config, batch: RolloutBatch, old: Tensor, beta
+) -> Loss:
+    """L = L_pi + c_V L_V + beta mean_s KL [S], and its parts."""
+    pi = policy.distribution(theta, batch.obs)
+    value = policy.value(theta, batch.obs)
+    log_ratio = pi.log_prob(batch.action) - batch.old_log_prob
+    kl = policy.distribution(old, batch.obs).kl(pi)
+    surrogate = surrogate_loss(log_ratio, batch.advantage)
+    error = value_loss(value, batch.old_value, batch.target, config.value_clip)
+    total = surrogate + beta * kl.mean(1) + config.value_coef * error
+    metrics = {"policy_loss": surrogate, "value_loss": error}
+    metrics["entropy"] = pi.entropy().mean(1)
+    metrics["kl_stat"] = statistic(kl, config.kl_stat)
+    return total, metrics
+
+
 OBJECTIVES = (surrogate_loss, value_loss, statistic)
 
 # ------------------------------------------------------------------------------------- 6. Update
@@ -156,42 +182,37 @@ class Learner:
     actor: Net  # beta is its last column: the two always step together
     critic: Net  # which a fix-up step leaves alone
     targets: RunningStatistics  # of all R so far; sigma is their standard deviation
-    scaler: RewardScaler  # switched off: rewards stay raw
 
 
 def iterate(
     config: Config, learner: Learner, collector: Collector, streams, k: int, step: Callable
-) -> tuple[Metrics, dict]:
-    """Iteration k, from 0: metrics [S], and the rollout's seconds; step: `minibatch_step`."""
+) -> Metrics:
+    """Iteration k, from 0: metrics [S]; step: `minibatch_step`."""
     rollout = collector.collect(config.num_steps, streams["action"])  # (1)
-    policy = learner.policy
-    bootstrap = config.bootstrap_on_truncation
-    sigma = np.sqrt(learner.targets.var.numpy() + EPSILON)
-    scale = sigma[..., None].astype(np.float32)
-    batch = make_batch(policy, rollout, config.discount, config.gae_lambda, bootstrap, scale)  # (2)
+    policy, rngs = learner.policy, streams["batch"]
+    _, sigma = learner.targets.unit()
+    batch = make_batch(policy, rollout, config, sigma[..., None].numpy())  # (2)
     learner.targets.merge(batch.target[..., None].numpy())
-    batch = batch._replace(target=batch.target / torch.from_numpy(sigma).float())  # (3)
+    batch = batch._replace(target=batch.target / sigma)  # (3)
     lr = torch.tensor(config.learning_rate * (1 - k / config.iterations))  # (4)
-    old, repairs = learner.actor.theta[:, :-1].clone(), torch.zeros(2, len(sigma))
+    old = learner.actor.theta[:, :-1].clone()
+    repairs = torch.zeros(2, len(old))
     for epoch in range(config.epochs):
-        for minibatch in batch.shuffled(streams["batch"]).chunks(config.num_minibatches):  # (5)
-            actor, critic, metrics = step(learner.actor, learner.critic, lr, old, minibatch)
-            learner.actor, learner.critic = actor, critic
-        if config.fixup == "epoch" or (config.fixup == "last" and epoch == config.epochs - 1):
-            repairs += fixup(config, learner, batch, old, lr, streams["batch"])
-    actor, beta = learner.actor.theta[:, :-1], learner.actor.theta[:, -1]
+        for part in batch.minibatches(config.num_minibatches, rngs):  # (5)
+            nets = step(learner.actor, learner.critic, lr, old, part)
+            learner.actor, learner.critic, metrics = nets
+        last = epoch == config.epochs - 1
+        if config.fixup == "epoch" or (config.fixup == "last" and last):
+            repairs += fixup(config, learner, batch, old, lr, rngs)
+    actor, beta = learner.actor.theta.tensor_split([-1], 1)
     policy.theta.copy_(torch.cat((actor, learner.critic.theta), 1))
     kl = state_kl(policy, old, actor, batch.obs)
-    metrics = metrics | {
-        "kl": kl.mean(1),
-        "max_kl": kl.amax(1),
-        "multiplier": beta,
-        "states_above_limit": (kl > config.max_kl).float().sum(1),
-        "fixup_share": repairs[0] / (config.epochs * config.num_minibatches),
-        "bisections": repairs[1],
-        "explained_variance": batch.explained_variance(),
-    }
-    return metrics, rollout.seconds
+    metrics |= {"kl": kl.mean(1), "max_kl": kl.amax(1), "multiplier": beta[:, 0]}
+    metrics["states_above_limit"] = (kl > config.max_kl).float().sum(1)
+    metrics["fixup_share"] = repairs[0] / (config.epochs * config.num_minibatches)
+    metrics["bisections"] = repairs[1]
+    metrics["explained_variance"] = batch.explained_variance()
+    return metrics
 
 
 def minibatch_step(
@@ -200,32 +221,17 @@ def minibatch_step(
     """One step on L. Pure; old [S, P_actor]."""
     beta = actor.theta[:, -1]
     theta = torch.cat((actor.theta[:, :-1], critic.theta), 1)
-    grad, metrics = gradient(lambda x: loss(x, policy, config, batch, old, beta), theta)  # (6)
+
+    def objective(theta):
+        return loss(theta, policy, config, batch, old, beta)
+
+    grad, metrics = gradient(objective, theta)  # (6)
     grad, metrics["grad_norm"] = clip_grad_norm(grad, config.max_grad_norm)  # (7)
-    grads = grad.tensor_split([policy.actor_size], 1)
-    actor = primal_dual_step(config, actor, grads[0], metrics.pop("kl_stat"), lr)
-    critic = Net(*adam_step(critic.theta, grads[1], critic.adam, lr))
+    of_actor, of_critic = grad.tensor_split([policy.actor_size], 1)
+    kl_stat = metrics.pop("kl_stat")
+    actor = primal_dual_step(config, actor, of_actor, kl_stat, lr)
+    critic = Net(*adam_step(critic.theta, of_critic, critic.adam, lr))
     return actor, critic, metrics
-
-
-def loss(
-    theta: Tensor,
-    policy: ActorCritic,
-    config: Config,
-    batch: RolloutBatch,
-    old: Tensor,
-    beta: Tensor,
-) -> Loss:
-    """L = L_pi + c_V L_V + beta mean_s KL [S], and its parts."""
-    pi = policy.distribution(theta, batch.obs)
-    value = policy.value(theta, batch.obs)
-    log_ratio = pi.log_prob(batch.action) - batch.old_log_prob
-    kl = policy.distribution(old, batch.obs).kl(pi)
-    surrogate = surrogate_loss(log_ratio, batch.advantage)
-    error = value_loss(value, batch.old_value, batch.target, config.value_clip)
-    total = surrogate + beta * kl.mean(1) + config.value_coef * error
-    metrics = {"policy_loss": surrogate, "value_loss": error, "entropy": pi.entropy().mean(1)}
-    return total, metrics | {"kl_stat": statistic(kl, config.kl_stat)}
 
 
 def primal_dual_step(
@@ -233,15 +239,12 @@ def primal_dual_step(
 ) -> Net:
     """A step of the actor and of beta, for the `active` [S]; `kl_stat` [S] is from before it."""
     dual = config.max_kl - config.target_coef * kl_stat
-    lrs = torch.cat((lr.expand(grad.shape[1]), torch.tensor([config.multiplier_lr])))
+    beta_lr = torch.tensor([config.multiplier_lr])
+    lrs = torch.cat((lr.expand(grad.shape[1]), beta_lr))
     grad = torch.cat((grad, dual[:, None]), 1)
     theta, adam = adam_step(actor.theta, grad, actor.adam, lrs, active)  # (8)
-    return Net(torch.cat((theta[:, :-1], theta[:, -1:].clamp(min=0)), 1), adam)
-
-
-def state_kl(policy: ActorCritic, old: Tensor, actor: Tensor, obs: Tensor) -> Tensor:
-    """KL(pi_old || pi_theta) of each state, [S, B]."""
-    return policy.distribution(old, obs).kl(policy.distribution(actor, obs))
+    theta, beta = theta.tensor_split([-1], 1)
+    return Net(torch.cat((theta, beta.clamp(min=0)), 1), adam)
 
 
 def fixup(
@@ -251,23 +254,23 @@ def fixup(
     policy, whole = learner.policy, learner.actor
     repairs, seeds = torch.zeros(2, len(old)), torch.arange(len(old))
 
-    def exceeding(seeds):  # not >: a NaN exceeds, too
-        kl = state_kl(policy, old[seeds], whole.theta[seeds], batch.obs[seeds])
-        return seeds[~(statistic(kl, config.kl_stat) <= config.max_kl)]
+    def exceeding(seeds):
+        theta, obs = whole.theta[seeds], batch.obs[seeds]
+        return seeds[exceeds(config, state_kl(policy, old[seeds], theta, obs))]
 
     for _ in range(config.max_sweeps):
         seeds = exceeding(seeds)
         if not len(seeds):
             return repairs
-        mine = RolloutBatch(*(x[seeds] for x in batch)).shuffled([rngs[s] for s in seeds])
-        moments = AdamState(*(x[seeds] for x in whole.adam))
-        actor, start = Net(whole.theta[seeds], moments), old[seeds]
-        for minibatch in mine.chunks(config.fixup_minibatches):
-            actor, active = fixup_step(policy, config, actor, minibatch.obs, start, lr)
+        own = rows(batch, seeds)
+        actor = Net(whole.theta[seeds], rows(whole.adam, seeds))
+        streams = [rngs[s] for s in seeds]
+        for part in own.minibatches(config.fixup_minibatches, streams):
+            actor, active = fixup_step(policy, config, actor, part.obs, old[seeds], lr)
             repairs[0, seeds] += active
         whole.theta[seeds] = actor.theta
-        for all_moments, moved in zip(whole.adam, actor.adam, strict=True):
-            all_moments[seeds] = moved
+        for moments, moved in zip(whole.adam, actor.adam, strict=True):
+            moments[seeds] = moved
     seeds = exceeding(seeds)
     reached = whole.theta[seeds, :-1]
     allowed = bisect(policy, config, old[seeds], reached, batch.obs[seeds])
@@ -276,21 +279,27 @@ def fixup(
     return repairs
 
 
+def rows(parts: tuple, seeds: Tensor) -> tuple:
+    """A named tuple of the rows of some seeds."""
+    return type(parts)(*(x[seeds] for x in parts))
+
+
 def fixup_step(
     policy: ActorCritic, config: Config, actor: Net, obs: Tensor, old: Tensor, lr: Tensor
 ) -> tuple[Net, Tensor]:
     """A step for the seeds with a state of `obs` above eps; which they are, [S]."""
+    beta = actor.theta[:, -1]
 
     def penalty(theta):
         kl = state_kl(policy, old, theta, obs)
-        loss = actor.theta[:, -1] * kl.mean(1)
-        return loss, {"kl_stat": statistic(kl, config.kl_stat)}
+        return beta * kl.mean(1), {"kl_stat": statistic(kl, config.kl_stat)}
 
     grad, metrics = gradient(penalty, actor.theta[:, :-1])  # (9)
     grad, _ = clip_grad_norm(grad, config.max_grad_norm)
     kl_stat = metrics["kl_stat"]
     active = (kl_stat > config.max_kl).float()
-    return primal_dual_step(config, actor, grad, kl_stat, lr, active), active
+    actor = primal_dual_step(config, actor, grad, kl_stat, lr, active)
+    return actor, active
 
 
 def bisect(policy: ActorCritic, config: Config, old: Tensor, actor: Tensor, obs: Tensor) -> Tensor:
@@ -299,7 +308,7 @@ def bisect(policy: ActorCritic, config: Config, old: Tensor, actor: Tensor, obs:
     for _ in range(20):
         middle = (low + high) / 2
         kl = state_kl(policy, old, old + middle * (actor - old), obs)
-        outside = ~(statistic(kl, config.kl_stat) <= config.max_kl)[:, None]
+        outside = exceeds(config, kl)[:, None]
         low = torch.where(outside, low, middle)
         high = torch.where(outside, middle, high)
     return torch.where(low > 0, old + low * (actor - old), old)  # (10)
@@ -311,20 +320,20 @@ def bisect(policy: ActorCritic, config: Config, old: Tensor, actor: Tensor, obs:
 def train(config: Config, run) -> None:
     """Train on `run.task` for all `run.seeds`; `run` logs, evaluates, saves and resumes."""
     envs = run.environments(config.num_envs)
-    kind = ActorCritic if envs.discrete or config.distribution == "gaussian" else BetaActorCritic
-    if kind is BetaActorCritic:
+    kind = ActorCritic
+    if config.distribution == "beta" and not envs.discrete:
         require_bounded(envs.action_low, envs.action_high, "use --distribution gaussian")
+        kind = BetaActorCritic
     policy = kind.of(envs, config, run.streams["init"])
-    scaler = RewardScaler(len(run.seeds), config.num_envs, config.discount, enabled=False)
     beta = torch.full((len(run.seeds), 1), config.multiplier_init)
     actor, critic = policy.theta.tensor_split([policy.actor_size], 1)
-    actor, critic = Net.of(torch.cat((actor, beta), 1)), Net.of(critic)
+    actor = Net.of(torch.cat((actor, beta), 1))
     targets = RunningStatistics(len(run.seeds), 1)
-    learner = Learner(policy, actor, critic, targets, scaler)
-    collector = Collector(envs, policy, scaler)
+    learner = Learner(policy, actor, Net.of(critic), targets)
+    collector = Collector(envs, policy)
     step = run.update(partial(minibatch_step, policy, config))
     run.begin(learner, train={"train": (config.iterations, config.rollout_size)})
     for k in run.stage("train"):
-        if run.at_boundary:  # a checkpoint is an episode boundary: fresh environments
-            collector.restart(run.streams.integers("environment", config.num_envs))
-        run.log(*iterate(config, learner, collector, run.streams, k, step))
+        collector.restart_at_boundary(run)
+        metrics = iterate(config, learner, collector, run.streams, k, step)
+        run.log(metrics, collector.seconds())

@@ -39,15 +39,23 @@ from torch import Tensor
 
 from rlsuite.core.networks import ActorCritic
 from rlsuite.core.normalizers import RewardScaler
-from rlsuite.core.optim import Loss, Metrics, Net, descend
-from rlsuite.core.ranges import Declared, require_on_policy, require_positive, require_whole
-from rlsuite.core.rollouts import Collector, RolloutBatch, make_batch, squared_error, standardise
+from rlsuite.core.optim import Loss, Metrics, Net, Step, descend
+from rlsuite.core.ranges import Declared, require_positive, require_whole
+from rlsuite.core.rollouts import (
+    Collector,
+    RolloutBatch,
+    RolloutSettings,
+    make_batch,
+    require_on_policy,
+    squared_error,
+    standardise,
+)
 
 # ------------------------------------------------------------------------------------- 2. Config
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(RolloutSettings):
     policy_steps: int = 10  # m, full-batch steps per iteration [paper: best; code's example]
     actor_lr: float = 3e-4  # of Adam, constant [code]
     max_grad_norm: float = 0.5  # of the actor [code]
@@ -81,15 +89,8 @@ class Config:
         rows = self.rollout_size // self.critic_minibatches
         rates = ("actor_lr", "critic_lr")
         counts = self.env_steps, self.gradient_steps
-        return Declared(self.hidden, rows, *counts, rates, self.num_envs)
-
-    @property
-    def rollout_size(self) -> int:
-        return self.num_envs * self.num_steps
-
-    @property
-    def iterations(self) -> int:
-        return self.env_steps // self.rollout_size
+        schedules = ("step_size",)
+        return Declared(self.hidden, rows, *counts, rates, self.num_envs, schedules=schedules)
 
     @property
     def gradient_steps(self) -> int:
@@ -140,6 +141,14 @@ def step_size(k: int, iterations: int) -> float:
     return 1 - (k - 1) / iterations
 
 
+def critic_error(theta: Tensor, policy: ActorCritic, config: Config, batch: RolloutBatch) -> Loss:
+    """The clipped squared error of V [S], and the same as a metric."""
+    value = policy.value(theta, batch.obs)
+    clip = config.value_clip
+    error = squared_error(value, batch.old_value, batch.target, clip)
+    return error, {"value_loss": error}
+
+
 OBJECTIVES = (surrogate, mirror_descent, squared_error)
 
 # ------------------------------------------------------------------------------------- 6. Update
@@ -156,34 +165,30 @@ class Learner:
 
 
 def iterate(
-    config: Config, learner: Learner, collector: Collector, streams, k: int, steps: list[Callable]
-) -> tuple[Metrics, dict]:
-    """Iteration k, from 0: metrics [S], and the rollout's seconds."""
+    config: Config, learner: Learner, collector: Collector, streams, k: int, steps: list
+) -> Metrics:
+    """Iteration k, from 0: metrics [S]."""
     ascend, regress = steps  # `policy_step` and `critic_steps`, compiled or not
     rollout = collector.collect(config.num_steps, streams["action"])  # (1)
     policy = learner.policy
-    bootstrap = config.bootstrap_on_truncation
-    batch = make_batch(policy, rollout, config.discount, config.gae_lambda, bootstrap)  # (2)
+    batch = make_batch(policy, rollout, config)  # (2)
     kl_coef = torch.tensor(1 / step_size(k, config.iterations))  # (3)
     batch = batch._replace(advantage=standardise(batch.advantage))  # (4)
     old = learner.actor.theta.clone()
     for _ in range(config.policy_steps):
         learner.actor, metrics = ascend(learner.actor, old, kl_coef, batch)
     errors = fit_critic(config, learner, batch, streams["batch"], regress)
-    policy.theta.copy_(torch.cat((learner.actor.theta, learner.critic.theta), 1))
-    metrics = metrics | errors | {"explained_variance": batch.explained_variance()}
+    theta = torch.cat((learner.actor.theta, learner.critic.theta), 1)
+    policy.theta.copy_(theta)
+    metrics = metrics | errors
+    metrics["explained_variance"] = batch.explained_variance()
     metrics["kl_coef"] = kl_coef.expand(len(old))
-    return metrics, rollout.seconds
+    return metrics
 
 
 def policy_step(
-    policy: ActorCritic,
-    config: Config,
-    actor: Net,
-    old: Tensor,
-    kl_coef: Tensor,
-    batch: RolloutBatch,
-) -> tuple[Net, Metrics]:
+    policy: ActorCritic, config: Config, actor: Net, old: Tensor, kl_coef, batch
+) -> Step:
     """One ascent step on Psi with all M transitions; `old` [S, P_actor] are pi_k's parameters."""
 
     def loss(theta):
@@ -194,8 +199,8 @@ def policy_step(
         entropy = pi.entropy().mean(1)
         return -psi, {"psi": psi, "kl": kl.mean(1), "entropy": entropy}
 
-    options = {"max_norm": config.max_grad_norm, "eps": config.adam_eps}
-    return descend(actor, config.actor_lr, loss, **options)  # (5)
+    lr, eps, max_norm = config.actor_lr, config.adam_eps, config.max_grad_norm
+    return descend(actor, lr, loss, max_norm=max_norm, eps=eps)  # (5)
 
 
 def fit_critic(
@@ -203,26 +208,17 @@ def fit_critic(
 ) -> Metrics:
     """Move V towards the targets of the whole batch; the last minibatch's metrics."""
     calls = config.critic_minibatches // config.minibatches_per_call
-    for _ in range(config.critic_epochs):
-        for part in batch.shuffled(rngs).chunks(calls):  # (6)
-            learner.critic, metrics = step(learner.critic, part)
+    for part in batch.minibatches(calls, rngs, config.critic_epochs):  # (6)
+        learner.critic, metrics = step(learner.critic, part)
     return metrics
 
 
-def critic_steps(
-    policy: ActorCritic, config: Config, critic: Net, part: RolloutBatch
-) -> tuple[Net, Metrics]:
+def critic_steps(policy: ActorCritic, config: Config, critic: Net, part: RolloutBatch) -> Step:
     """A few minibatches of regression in one call. Pure."""
     lr, eps = config.critic_lr, config.critic_adam_eps
     for batch in part.chunks(config.minibatches_per_call):
         critic, metrics = descend(critic, lr, critic_error, policy, config, batch, eps=eps)  # (7)
     return critic, metrics
-
-
-def critic_error(theta: Tensor, policy: ActorCritic, config: Config, batch: RolloutBatch) -> Loss:
-    value = policy.value(theta, batch.obs)
-    error = squared_error(value, batch.old_value, batch.target, config.value_clip)
-    return error, {"value_loss": error}
 
 
 # -------------------------------------------------------------------------------------- 7. Train
@@ -232,14 +228,15 @@ def train(config: Config, run) -> None:
     """Train on `run.task` for all `run.seeds`; `run` logs, evaluates, saves and resumes."""
     envs = run.environments(config.num_envs)
     policy = ActorCritic.of(envs, config, run.streams["init"])
-    scaler = RewardScaler(len(run.seeds), config.num_envs, config.discount, config.normalize_reward)
+    scaler = RewardScaler.of(envs, config)
     actor, critic = policy.theta.tensor_split([policy.actor_size], 1)
     learner = Learner(policy, Net.of(actor), Net.of(critic), scaler)
     collector = Collector(envs, policy, scaler)
-    pure = (partial(function, policy, config) for function in (policy_step, critic_steps))
-    steps = list(map(run.update, pure))
-    run.begin(learner, train={"train": (config.iterations, config.rollout_size)})
+    ascend = run.update(partial(policy_step, policy, config))
+    regress = run.update(partial(critic_steps, policy, config))
+    stages = {"train": (config.iterations, config.rollout_size)}
+    run.begin(learner, train=stages)
     for k in run.stage("train"):
-        if run.at_boundary:  # a checkpoint is an episode boundary: fresh environments
-            collector.restart(run.streams.integers("environment", config.num_envs))
-        run.log(*iterate(config, learner, collector, run.streams, k, steps))
+        collector.restart_at_boundary(run)
+        metrics = iterate(config, learner, collector, run.streams, k, [ascend, regress])
+        run.log(metrics, collector.seconds())

@@ -10,7 +10,8 @@ For iterations k = 1..K, for S seeds at once, each with its own everything:
     (5)      shuffle the M transitions; for each minibatch:
     (6)          A <- (A - mean A) / (std A + 1e-8)
     (7)          theta <- Adam(theta, grad, lr), grad of L = L_pi - c_H H + c_V L_V, first scaled by
-                 min(1, 0.5 / |grad|), over actor and critic jointly
+                 min(1, 0.5 / |grad|), over actor and critic jointly;
+                 L_pi = mean max(-A rho, -A clip(rho, 1 - eps, 1 + eps))
 
 | symbol | variable | shape | meaning |
 |---|---|---|---|
@@ -21,6 +22,9 @@ For iterations k = 1..K, for S seeds at once, each with its own everything:
 | A, R | advantage, target | [S, B] | GAE advantage and TD(lambda) value target |
 | V, V_old | value, old_value | [S, B] | in units of the scaled reward |
 | eps | clip | | half-width of the ratio's interval |
+| H | entropy | [S] | mean over the minibatch, nats |
+| c_H, c_V | entropy_coef, value_coef | | weights of entropy and of the value loss |
+| beta | kl_coef | | weight of the penalty where `objective` is "kl" |
 
 Departures from CleanRL's ppo_continuous_action.py and baselines' ppo2, whose settings these are:
 a time limit is bootstrapped from the true final observation (`bootstrap_on_truncation=False` is
@@ -40,21 +44,25 @@ from torch import Tensor
 
 from rlsuite.core.networks import ActorCritic
 from rlsuite.core.normalizers import RewardScaler
-from rlsuite.core.optim import Loss, Metrics, Net, descend
-from rlsuite.core.ranges import (
-    Declared,
-    require_choice,
+from rlsuite.core.optim import Loss, Metrics, Net, Step, descend
+from rlsuite.core.ranges import Declared, require_choice, require_positive, require_whole
+from rlsuite.core.rollouts import (
+    Collector,
+    RolloutBatch,
+    RolloutSettings,
+    approximate_kl,
+    clipped_surrogate,
+    make_batch,
     require_on_policy,
-    require_positive,
-    require_whole,
+    standardise,
+    value_loss,
 )
-from rlsuite.core.rollouts import Collector, RolloutBatch, make_batch, standardise, value_loss
 
 # ------------------------------------------------------------------------------------- 2. Config
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(RolloutSettings):
     objective: str = "clip"  # clip [paper; ppo2; CleanRL], kl [paper] or drift [arXiv 2210.05639]
     clip: float = 0.2  # eps of the ratio's interval [paper; ppo2; CleanRL]
     kl_coef: float = 3.0  # weight of objective="kl"'s penalty [paper: best of 0.3, 1, 3 and 10]
@@ -96,15 +104,9 @@ class Config:
     def declared(self) -> Declared:
         rows = self.rollout_size // self.num_minibatches
         counts = self.env_steps, self.gradient_steps
-        return Declared(self.hidden, rows, *counts, ("learning_rate",), self.num_envs)
-
-    @property
-    def rollout_size(self) -> int:
-        return self.num_envs * self.num_steps
-
-    @property
-    def iterations(self) -> int:
-        return self.env_steps // self.rollout_size
+        rates = ("learning_rate",)
+        annealed = rates if self.anneal_lr else ()
+        return Declared(self.hidden, rows, *counts, rates, self.num_envs, schedules=annealed)
 
     @property
     def gradient_steps(self) -> int:
@@ -156,13 +158,6 @@ PRESETS: dict[str, dict[str, dict]] = {
 # --------------------------------------------------------------------------------- 5. Objectives
 
 
-def clipped_surrogate(log_ratio: Tensor, advantage: Tensor, clip: float) -> Tensor:
-    """L_pi = mean max(-A rho, -A clip(rho, 1 - eps, 1 + eps)), -(equation 7). [S, B] -> [S]."""
-    ratio = log_ratio.clamp(-20, 20).exp()
-    clipped = ratio.clamp(1 - clip, 1 + clip)
-    return torch.maximum(-advantage * ratio, -advantage * clipped).mean(1)
-
-
 def penalised_surrogate(log_ratio: Tensor, advantage: Tensor, kl_coef: float) -> Tensor:
     """L_pi = mean -A rho + beta KL(pi_old || pi_theta), -(equation 8). [S, B] -> [S]."""
     ratio = log_ratio.clamp(-20, 20).exp()
@@ -182,12 +177,6 @@ def drift_surrogate(log_ratio: Tensor, advantage: Tensor) -> Tensor:
     return (drift - advantage * log_ratio.exp()).mean(1)
 
 
-def approximate_kl(log_ratio: Tensor) -> Tensor:
-    """Schulman's k3 of KL(pi_old || pi_theta): mean((rho - 1) - log rho) >= 0. [S, B] -> [S]."""
-    log_ratio = log_ratio.clamp(-20, 20)
-    return (log_ratio.expm1() - log_ratio).mean(1)
-
-
 def clip_fraction(log_ratio: Tensor, clip: float) -> Tensor:
     """Share of samples whose ratio left 1 +- eps. [S, B] -> [S]."""
     ratio = log_ratio.clamp(-20, 20).exp()
@@ -201,6 +190,21 @@ def policy_loss(config: Config, log_ratio: Tensor, advantage: Tensor) -> Tensor:
     if config.objective == "kl":
         return penalised_surrogate(log_ratio, advantage, config.kl_coef)
     return drift_surrogate(log_ratio, advantage)
+
+
+def loss(theta: Tensor, policy: ActorCritic, config: Config, batch: RolloutBatch) -> Loss:
+    """L = L_pi - c_H H + c_V L_V, equation 9 to minimise: [S], and its parts."""
+    pi = policy.distribution(theta, batch.obs)
+    value = policy.value(theta, batch.obs)
+    log_ratio = pi.log_prob(batch.action) - batch.old_log_prob
+    surrogate = policy_loss(config, log_ratio, batch.advantage)
+    error = value_loss(value, batch.old_value, batch.target, config.value_clip)
+    entropy = pi.entropy().mean(1)
+    total = surrogate - config.entropy_coef * entropy + config.value_coef * error
+    metrics = {"policy_loss": surrogate, "value_loss": error, "entropy": entropy}
+    metrics["kl"] = approximate_kl(log_ratio)
+    metrics["clip_fraction"] = clip_fraction(log_ratio, config.clip)
+    return total, metrics
 
 
 SURROGATES = {
@@ -224,30 +228,29 @@ class Learner:
 
 def iterate(
     config: Config, learner: Learner, collector: Collector, streams, k: int, step: Callable
-) -> tuple[Metrics, dict]:
-    """Iteration k, from 0: metrics [S], and the rollout's seconds; step: `minibatch_steps`."""
+) -> Metrics:
+    """Iteration k, from 0: metrics [S]; step: `minibatch_steps`."""
     rollout = collector.collect(config.num_steps, streams["action"])  # (1)
-    policy = learner.policy
-    bootstrap = config.bootstrap_on_truncation
-    batch = make_batch(policy, rollout, config.discount, config.gae_lambda, bootstrap)  # (2)
+    batch = make_batch(learner.policy, rollout, config)  # (2)
     decay = 1 - k / config.iterations if config.anneal_lr else 1.0
     lr = torch.tensor(config.learning_rate * decay)  # (3)
-    active = torch.ones(len(policy.theta))
+    # epochs: a seed that sits out keeps its parameters and its optimiser's state
+    active = torch.ones(len(learner.net.theta))
     metrics = {"kl": torch.zeros(len(active))}
     calls = config.num_minibatches // config.minibatches_per_call
     for _ in range(config.epochs):
         if config.target_kl is not None:
             active = active * (metrics["kl"] <= config.target_kl)  # (4)
-        for part in batch.shuffled(streams["batch"]).chunks(calls):  # (5)
+        for part in batch.minibatches(calls, streams["batch"]):  # (5)
             learner.net, metrics = step(learner.net, lr, active, part)
-    policy.theta.copy_(learner.net.theta)
-    metrics = metrics | {"explained_variance": batch.explained_variance()}
-    return metrics, rollout.seconds
+    learner.policy.theta.copy_(learner.net.theta)
+    metrics["explained_variance"] = batch.explained_variance()
+    return metrics
 
 
 def minibatch_steps(
     policy: ActorCritic, config: Config, net: Net, lr: Tensor, active: Tensor, part: RolloutBatch
-) -> tuple[Net, Metrics]:
+) -> Step:
     """A few minibatches in one call, which a compiler may fuse. Pure."""
     options = {"max_norm": config.max_grad_norm, "eps": config.adam_eps, "active": active}
     for batch in part.chunks(config.minibatches_per_call):
@@ -257,21 +260,6 @@ def minibatch_steps(
     return net, metrics
 
 
-def loss(theta: Tensor, policy: ActorCritic, config: Config, batch: RolloutBatch) -> Loss:
-    """L = L_pi - c_H H + c_V L_V [S], and its parts."""
-    pi = policy.distribution(theta, batch.obs)
-    value = policy.value(theta, batch.obs)
-    log_ratio = pi.log_prob(batch.action) - batch.old_log_prob
-    surrogate = policy_loss(config, log_ratio, batch.advantage)
-    error = value_loss(value, batch.old_value, batch.target, config.value_clip)
-    entropy = pi.entropy().mean(1)
-    total = surrogate - config.entropy_coef * entropy + config.value_coef * error
-    metrics = {"policy_loss": surrogate, "value_loss": error, "entropy": entropy}
-    metrics["kl"] = approximate_kl(log_ratio)
-    metrics["clip_fraction"] = clip_fraction(log_ratio, config.clip)
-    return total, metrics
-
-
 # -------------------------------------------------------------------------------------- 7. Train
 
 
@@ -279,12 +267,13 @@ def train(config: Config, run) -> None:
     """Train on `run.task` for all `run.seeds`; `run` logs, evaluates, saves and resumes."""
     envs = run.environments(config.num_envs)
     policy = ActorCritic.of(envs, config, run.streams["init"])
-    scaler = RewardScaler(len(run.seeds), config.num_envs, config.discount, config.normalize_reward)
+    scaler = RewardScaler.of(envs, config)
     learner = Learner(policy, Net.of(policy.theta), scaler)
     collector = Collector(envs, policy, scaler)
     step = run.update(partial(minibatch_steps, policy, config))
-    run.begin(learner, train={"train": (config.iterations, config.rollout_size)})
+    stages = {"train": (config.iterations, config.rollout_size)}
+    run.begin(learner, train=stages)
     for k in run.stage("train"):
-        if run.at_boundary:  # a checkpoint is an episode boundary: fresh environments
-            collector.restart(run.streams.integers("environment", config.num_envs))
-        run.log(*iterate(config, learner, collector, run.streams, k, step))
+        collector.restart_at_boundary(run)
+        metrics = iterate(config, learner, collector, run.streams, k, step)
+        run.log(metrics, collector.seconds())

@@ -46,21 +46,22 @@ from torch import Tensor
 from rlsuite.core.conjugate import conjugate_gradients
 from rlsuite.core.networks import ActorCritic
 from rlsuite.core.normalizers import RewardScaler
-from rlsuite.core.optim import Loss, Metrics, Net, descend, gradient
-from rlsuite.core.ranges import (
-    Declared,
+from rlsuite.core.optim import Loss, Metrics, Net, Step, descend, gradient
+from rlsuite.core.ranges import Declared, require_positive, require_whole, require_within
+from rlsuite.core.rollouts import (
+    Collector,
+    RolloutBatch,
+    RolloutSettings,
+    make_batch,
     require_on_policy,
-    require_positive,
-    require_whole,
-    require_within,
+    standardise,
 )
-from rlsuite.core.rollouts import Collector, RolloutBatch, make_batch, standardise
 
 # ------------------------------------------------------------------------------------- 2. Config
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(RolloutSettings):
     max_kl: float = 0.01  # delta, nats, summed over actions, mean over states [paper; baselines]
     cg_iterations: int = 25  # conjugate-gradient steps [zoo MuJoCo; sb3-contrib 15; baselines 10]
     cg_damping: float = 0.1  # added to F's diagonal [baselines; sb3-contrib: 0.1 per action]
@@ -100,14 +101,6 @@ class Config:
         rows = self.rollout_size // self.critic_minibatches
         counts = self.env_steps, self.gradient_steps
         return Declared(self.hidden, rows, *counts, ("critic_lr",), self.num_envs)
-
-    @property
-    def rollout_size(self) -> int:
-        return self.num_envs * self.num_steps
-
-    @property
-    def iterations(self) -> int:
-        return self.env_steps // self.rollout_size
 
     @property
     def gradient_steps(self) -> int:
@@ -173,6 +166,12 @@ def value_loss(value: Tensor, target: Tensor) -> Tensor:
     return (value - target).square().mean(1)
 
 
+def critic_error(theta: Tensor, policy: ActorCritic, batch: RolloutBatch) -> Loss:
+    """The squared error of V [S], and the same as a metric."""
+    error = value_loss(policy.value(theta, batch.obs), batch.target)
+    return error, {"value_loss": error}
+
+
 OBJECTIVES = (surrogate, value_loss)
 
 # ------------------------------------------------------------------------------------- 6. Update
@@ -189,22 +188,22 @@ class Learner:
 
 def iterate(
     config: Config, learner: Learner, collector: Collector, streams, product, step
-) -> tuple[Metrics, dict]:
-    """One iteration: metrics [S], and the rollout's seconds.
+) -> Metrics:
+    """One iteration: metrics [S].
 
     `product` and `step` are `fisher_vector_product` and `critic_steps`, compiled or not.
     """
     rollout = collector.collect(config.num_steps, streams["action"])  # (1)
     policy = learner.policy
-    bootstrap = config.bootstrap_on_truncation
-    batch = make_batch(policy, rollout, config.discount, config.gae_lambda, bootstrap)  # (2)
+    batch = make_batch(policy, rollout, config)  # (2)
     batch = batch._replace(advantage=standardise(batch.advantage))  # (3)
     actor = policy.theta[:, : policy.actor_size].clone()
     actor, metrics = policy_step(policy, config, actor, batch, product)
     errors = fit_critic(config, learner, batch, streams["batch"], step)
     policy.theta.copy_(torch.cat((actor, learner.critic.theta), 1))
-    metrics = metrics | errors | {"explained_variance": batch.explained_variance()}
-    return metrics, rollout.seconds
+    metrics = metrics | errors
+    metrics["explained_variance"] = batch.explained_variance()
+    return metrics
 
 
 def policy_step(
@@ -223,10 +222,12 @@ def policy_step(
     fisher = partial(product, old, batch.obs)
     direction = conjugate_gradients(fisher, grad, config.cg_iterations)  # (5)
     curvature = (direction * fisher(direction)).sum(1, keepdim=True)
-    step = direction * (2 * config.max_kl / curvature.clamp(min=1e-20)).sqrt()  # (6)
+    length = (2 * config.max_kl / curvature.clamp(min=1e-20)).sqrt()
+    step = direction * length  # (6)
     new, metrics = line_search(config, old, step, before, measures)  # (7)
-    entropy, expected = pi_old.entropy().mean(1), (grad * step).sum(1)
-    return new, metrics | {"entropy": entropy, "expected_improvement": expected}
+    metrics["entropy"] = pi_old.entropy().mean(1)
+    metrics["expected_improvement"] = (grad * step).sum(1)
+    return new, metrics
 
 
 def fisher_vector_product(
@@ -259,8 +260,8 @@ def line_search(
     config: Config, old: Tensor, step: Tensor, before: Metrics, measures: Callable
 ) -> tuple[Tensor, Metrics]:
     """Each row's first acceptable point, or `old`, and `measures` there; `before`: at `old`."""
-    new, accepted = old.clone(), torch.zeros(len(old), dtype=torch.bool)
-    found, tries = before, torch.zeros(len(old))
+    new, found, tries = old.clone(), dict(before), torch.zeros(len(old))
+    accepted = tries > 0
     for j in range(config.backtrack_tries):
         trial = old + config.backtrack**j * step
         _, now = measures(trial)
@@ -281,25 +282,17 @@ def fit_critic(
 ) -> Metrics:
     """Move V towards the targets of the whole batch; the last minibatch's metrics."""
     calls = config.critic_minibatches // config.minibatches_per_call
-    for _ in range(config.critic_epochs):
-        for part in batch.shuffled(rngs).chunks(calls):  # (8)
-            learner.critic, metrics = step(learner.critic, part)
+    for part in batch.minibatches(calls, rngs, config.critic_epochs):  # (8)
+        learner.critic, metrics = step(learner.critic, part)
     return metrics
 
 
-def critic_steps(
-    policy: ActorCritic, config: Config, critic: Net, part: RolloutBatch
-) -> tuple[Net, Metrics]:
+def critic_steps(policy: ActorCritic, config: Config, critic: Net, part: RolloutBatch) -> Step:
     """A few minibatches of regression in one call. Pure."""
     lr, eps = config.critic_lr, config.adam_eps
     for batch in part.chunks(config.minibatches_per_call):
         critic, metrics = descend(critic, lr, critic_error, policy, batch, eps=eps)  # (9)
     return critic, metrics
-
-
-def critic_error(theta: Tensor, policy: ActorCritic, batch: RolloutBatch) -> Loss:
-    error = value_loss(policy.value(theta, batch.obs), batch.target)
-    return error, {"value_loss": error}
 
 
 # -------------------------------------------------------------------------------------- 7. Train
@@ -309,13 +302,13 @@ def train(config: Config, run) -> None:
     """Train on `run.task` for all `run.seeds`; `run` logs, evaluates, saves and resumes."""
     envs = run.environments(config.num_envs)
     policy = ActorCritic.of(envs, config, run.streams["init"])
-    scaler = RewardScaler(len(run.seeds), config.num_envs, config.discount, config.normalize_reward)
+    scaler = RewardScaler.of(envs, config)
     learner = Learner(policy, Net.of(policy.theta[:, policy.actor_size :]), scaler)
     collector = Collector(envs, policy, scaler)
-    pure = (partial(f, policy, config) for f in (fisher_vector_product, critic_steps))
-    product, step = map(run.update, pure)
+    product = run.update(partial(fisher_vector_product, policy, config))
+    step = run.update(partial(critic_steps, policy, config))
     run.begin(learner, train={"train": (config.iterations, config.rollout_size)})
     for _ in run.stage("train"):
-        if run.at_boundary:  # a checkpoint is an episode boundary: fresh environments
-            collector.restart(run.streams.integers("environment", config.num_envs))
-        run.log(*iterate(config, learner, collector, run.streams, product, step))
+        collector.restart_at_boundary(run)
+        metrics = iterate(config, learner, collector, run.streams, product, step)
+        run.log(metrics, collector.seconds())

@@ -250,4 +250,27 @@ def failings(results: Sequence[Result]) -> list[str]:
                 f"DIVERGED: {name}: Q reached {result.greatest_value:.0e}, more than the rewards "
                 "can add up to; its values are those of a failure."
             )
+        lines += histories(result)
     return lines + limits.remarks(results)
+
+
+def histories(result: Result) -> list[str]:
+    """A line for each seed that was dropped, and for each run that was extended or cut."""
+    name, lines = f"{result.algorithm} on {result.task}", []
+    for run in result.runs:
+        for each in run.get("dropped") or ():
+            lines.append(
+                f"DROPPED: seed {each['seed']} of {name} diverged at step {each['step']:,} "
+                f"({each['reason']}); the numbers are those of the seeds that did not."
+            )
+        for each in run.get("extended") or ():
+            lines.append(
+                f"EXTENDED: {name} was planned for {each['step']:,} steps and went on to "
+                f"{each['to']:,}; it does not equal a run that was begun at that length."
+            )
+        for each in run.get("unscheduled") or ():
+            lines.append(
+                f"CUT: {name} was stopped at step {each['step']:,}, between checkpoints; it is not "
+                "bit-equal to an unbroken run."
+            )
+    return lines
