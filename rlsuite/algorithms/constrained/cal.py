@@ -364,8 +364,7 @@ def train(config: Config, run) -> None:
     envs = run.environments(config.num_envs)
     limit = discounted_limits(envs, config.discount).to(run.device)
     rngs = run.streams["init"]
-    shape = {"hidden": config.hidden}
-    policy = SquashedActor.for_envs(envs, run.device, rngs=rngs, **shape)
+    policy = SquashedActor.for_envs(envs, run.device, rngs=rngs, hidden=config.hidden)
     sizes = envs.obs_size, envs.action_size, config.hidden
     critics, cost_critics = Critics(*sizes), Critics(*sizes, "silu")
     nets = Networks(policy, critics, cost_critics, limit)
