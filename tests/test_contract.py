@@ -19,6 +19,7 @@ from conftest import go_on, needs_a_box, said, start_of
 from rlsuite import algorithms
 from rlsuite.core.ranges import Declared
 from rlsuite.core.saving import load_policy
+from rlsuite.evidence import export
 from rlsuite.evidence.styles import STYLES
 from rlsuite.runs import logs
 from rlsuite.runs import run as runs
@@ -104,6 +105,7 @@ def test_every_algorithm_declares_what_runs_and_tables_need(name: str, finished_
     log = rows(folder, "progress.csv")
     assert int(log[-1]["step"]) <= declared.steps < int(log[-1]["step"]) + 2048
     assert not declared.value or declared.value in log[-1]
+    assert export.finished(folder).finished, "each of its iterations is logged, so it is whole"
 
 
 @pytest.mark.parametrize(

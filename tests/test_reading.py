@@ -14,9 +14,9 @@ LIMITS = {
     "td3_bc": (10, 1160),
     "iql": (10, 1270),
     "ppo": (9, 1320),
-    "mdpo": (9, 1280),
+    "mdpo": (9, 1300),
     "bc": (8, 1000),
-    "fixpo": (10, 1480),  # a second distribution
+    "fixpo": (10, 1500),  # a second distribution
     "a2pr": (11, 1350),  # a density, and a value beside the critics
     "spot": (12, 1470),  # a density, and a stage that acts
     **dict.fromkeys(("sac", "mdpo_off"), (11, 1510)),  # replay, and squashed actors

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import logging
-import os
 import sysconfig
 import traceback
 from collections.abc import Sequence
-from pathlib import Path
 
 _said: set[str] = set()
 
@@ -49,20 +47,6 @@ def explained(error: BaseException) -> str:
         return text
     frame = (own or frames)[-1]
     return f"{text} (at {frame.filename}:{frame.lineno}: {frame.line})"
-
-
-def is_of_renderer(error: BaseException) -> bool:
-    """Whether MuJoCo's renderer raised `error`, which it also does while it is imported."""
-    files = [Path(frame.filename).parts for frame in traceback.extract_tb(error.__traceback__)]
-    return any({"mujoco", "OpenGL"} & set(parts) for parts in files)
-
-
-def without_renderer(error: BaseException) -> str:
-    """What to do where a renderer that was asked for cannot even be imported."""
-    return (
-        f"MUJOCO_GL is {os.environ['MUJOCO_GL']!r}, a renderer that does not load here "
-        f"({type(error).__name__}: {error}); training draws nothing: unset MUJOCO_GL"
-    )
 
 
 def warn_once(text: str) -> None:

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import traceback
 import warnings
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -24,13 +26,7 @@ from gymnasium.wrappers import (
 from numpy.typing import NDArray
 
 from rlsuite.core.spaces import Shape, Spaces
-from rlsuite.envs.faults import (
-    RowFault,
-    explained,
-    is_of_renderer,
-    warn_once,
-    without_renderer,
-)
+from rlsuite.envs.faults import RowFault, explained, warn_once
 from rlsuite.envs.tasks import TASKS, engine_id, find
 from rlsuite.envs.variants import split
 
@@ -260,6 +256,20 @@ def of_any_age(name: str) -> Iterator[None]:
         yield
 
 
+def is_of_renderer(error: BaseException) -> bool:
+    """Whether MuJoCo's renderer raised `error`, which it also does while it is imported."""
+    files = [Path(frame.filename).parts for frame in traceback.extract_tb(error.__traceback__)]
+    return any({"mujoco", "OpenGL"} & set(parts) for parts in files)
+
+
+def _without_renderer(error: BaseException) -> str:
+    """What to do where a renderer that was asked for cannot even be imported."""
+    return (
+        f"MUJOCO_GL is {os.environ['MUJOCO_GL']!r}, a renderer that does not load here "
+        f"({type(error).__name__}: {error}); training draws nothing: unset MUJOCO_GL"
+    )
+
+
 def _build(task: str, options: dict[str, object]) -> tuple[gymnasium.Env, int | None, tuple]:
     """Return the environment without Gymnasium's standard wrappers, the time limit in steps, and
 
@@ -277,7 +287,7 @@ def _build(task: str, options: dict[str, object]) -> tuple[gymnasium.Env, int | 
         ) from error
     except Exception as error:  # of the user's own constructor, or of a renderer
         if "MUJOCO_GL" in os.environ and is_of_renderer(error):
-            raise ValueError(f"{task} cannot be created: {without_renderer(error)}") from error
+            raise ValueError(f"{task} cannot be created: {_without_renderer(error)}") from error
         raise ValueError(f"{task} cannot be created: {explained(error)}") from error
     limit = None
     while isinstance(env, TimeLimit | OrderEnforcing | PassiveEnvChecker):

@@ -96,7 +96,7 @@ def finished(folder: Path) -> Result:
     if log is None:
         raise RowsError(f"{folder / 'progress.csv'}: no such file; a finished run has one")
     damaged = f"{result.file}: has been cut or edited: "
-    planned = min(manifest["evaluations"], len(log.steps))
+    planned = min(manifest["evaluations"], len(log.steps) + _explored(folder))
     if len(result.steps) != planned and not manifest.get("extended"):
         raise RowsError(f"{damaged}{len(result.steps)} evaluations where the run made {planned}")
     if result.last_step != log.steps[-1] or not result.finished:
@@ -105,6 +105,13 @@ def finished(folder: Path) -> Result:
             f"and the run was to take {result.planned_steps:,}"
         )
     return result
+
+
+def _explored(folder: Path) -> int:
+    """Iterations that only explored: evaluated like others, but logged in preparation.csv."""
+    path = folder / "preparation.csv"
+    table = cells.read(path, ("seed", "step")) if path.exists() else []
+    return len({step for _, step in (cells.key(row, place) for place, row in table) if step > 0})
 
 
 def _require_run(folder: Path) -> None:

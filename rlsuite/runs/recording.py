@@ -17,8 +17,8 @@ from PIL import Image, ImageDraw
 
 from rlsuite.core.saving import load_policy, select_seed
 from rlsuite.envs import Constraint, Environments, Step
-from rlsuite.envs.faults import explained, is_of_renderer
-from rlsuite.envs.gymnasium_engine import GymnasiumPhysics, of_any_age
+from rlsuite.envs.faults import explained
+from rlsuite.envs.gymnasium_engine import GymnasiumPhysics, is_of_renderer, of_any_age
 from rlsuite.envs.tasks import choose_engine, engine_id, find, require_typed
 from rlsuite.runs.evaluation import DISCOUNT, Evaluation, evaluate, held
 from rlsuite.runs.run import RunError

@@ -134,6 +134,19 @@ def test_a_run_of_fewer_iterations_than_evaluations_is_whole(tmp_path):
     assert export(run, tmp_path / "results").exists()
 
 
+def test_iterations_that_only_explored_count_as_iterations(tmp_path):
+    # 20 iterations, each evaluated: 2 of them explored, 18 learned, and one cloned before step 1
+    run = write_offline_run(tmp_path / "run", [50.0])
+    header, *lines = (run / "progress.csv").read_text().splitlines(keepends=True)
+    before = lines[0].replace("0,50000,", "0,-10,", 1)
+    (run / "preparation.csv").write_text("".join([header, before, *lines[:2]]))
+    (run / "progress.csv").write_text("".join([header, *lines[2:]]))
+    assert export(run, tmp_path / "results").exists()
+    cut(run, "preparation.csv", 1)
+    with pytest.raises(RowsError, match="20 evaluations where the run made 19"):
+        export(run, tmp_path / "results")
+
+
 @pytest.mark.parametrize(
     "task", ["ALE/Pong-v5", "ns/Name-v0", "mine:Task-v0", "../../x", "{tmp}/x"]
 )

@@ -1,10 +1,10 @@
 """CAL: Off-Policy Primal-Dual Safe Reinforcement Learning (Wu et al. 2024, arXiv 2401.14758).
 
-A Conservative Augmented Lagrangian: SAC-Lagrangian in which actor and multiplier see an upper bound
-of each of C costs, the mean of E critics plus k of their standard deviations, and in which lambda
-rises at once by c of what is over d'_i = d_i (1 - gamma^T) / ((1 - gamma) T), for a limit d_i on
-the sum of the T steps of an episode. For S seeds at once, each with its own everything. The first W
-steps only fill the replay buffer. For every step:
+A Conservative Augmented Lagrangian: SAC-Lagrangian with two changes. Actor and multiplier see an
+upper bound of each of C costs, the mean of E critics plus k of their standard deviations. The actor
+pays lambda_i and at once c more for each unit over d'_i = d_i (1 - gamma^T) / ((1 - gamma) T), for
+a limit d_i on the sum of the T steps of an episode. For S seeds at once, each with its own
+everything. The first W steps only fill the replay buffer. For every step:
 
     (1)  y ~ pi(.|s), a = b + k y; store (s, y, r, s', d, c), where s' is what a truly led to
     for every gradient step, `updates_per_step` of them:
@@ -31,15 +31,16 @@ steps only fill the replay buffer. For every step:
 | Y, Y^c | target, cost_target | [S, B], [S, C E, B] | no gradient flows into them |
 | u, U | upper_bound, excess | [S, C, B], [S, C] | of fresh actions; of the replay's, less d' |
 | lambda, p | multiplier, price | [S, C] | its logarithm is what Adam moves; a number to pi |
-| k, c | conservatism, penalty | | standard deviations; of one more unit of U |
+| k, c | conservatism, penalty | | weight of the standard deviation; of U - d' in p |
 | alpha | temperature | [S, 1] | weight of the entropy |
 | H, H_target | entropy | [S] | in nats of y; the target is -A |
 | d | terminated | [S, B] | the task's own end; a time limit or a checkpoint is none |
 
 With k = 0, c = 0, E = 1 and D = 1 the update is that of `sac_lag`. Departures from the code
 (ZifanWu/CAL e4087cc): a time limit is no end, as theirs is on MuJoCo; (11) uses log alpha, not
-alpha; batches are drawn with replacement; their slower first epochs, of 5, 10, 15, ... gradient
-steps per step, and Humanoid's maximum over targets are left out; observations are not cut.
+alpha; losses of critics are summed, not averaged; batches are drawn with replacement; their slower
+first epochs, of 5, 10, 15, ... gradient steps per step, and Humanoid's maximum over targets are
+left out; observations are not cut.
 """
 
 import math
@@ -66,7 +67,7 @@ from rlsuite.core.squashed import SquashedActor
 @dataclass(frozen=True)
 class Config(ReplaySettings):
     conservatism: float = 0.5  # k, standard deviations over the mean cost [code]
-    penalty: float = 10.0  # c, of what is over the limit; the scale of costs decides [code]
+    penalty: float = 10.0  # c, price of each unit over the limit, by the scale of costs [code]
     cost_critics: int = 4  # E, of each cost [code of January 2024; of March: 8 on MuJoCo]
     multiplier_lr: float = 3e-4  # of Adam on log lambda [code]
     multiplier_init: float = 0.6931  # lambda at the start [code]
@@ -383,6 +384,7 @@ def train(config: Config, run) -> None:
         if k * steps < config.warm_up:
             for _ in range(config.steps_of_each):
                 collector.step(acting)
+            run.log({}, collector.seconds())
             continue
         metrics = iterate(config, learner, collector, acting, update)
         run.log(metrics, collector.seconds())

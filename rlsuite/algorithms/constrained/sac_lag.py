@@ -36,10 +36,9 @@ learned. After that, for every step:
 | d | terminated | [S, B] | the task's own end; a time limit or a checkpoint is none |
 
 Departures from the code of Ray et al. (openai/safety-starter-agents 4151a28): lambda is exp x, as
-in CAL; theirs, a softplus, is an option; critics move first; the SAC is that of `sac` with its
-preset "original". The preset "omnisafe" (PKU-Alignment/omnisafe 15603dd) has no normaliser of
-costs, which would pay for staying alive, and lambda moves from the first gradient step, as in the
-commit of its tables (3799d6d).
+in CAL; theirs, a softplus, is an option; critics move first, after every step, not after each 100;
+the SAC is `sac`'s with preset "original". The preset "omnisafe" (PKU-Alignment/omnisafe 15603dd)
+normalises no costs, which would pay for staying alive; lambda moves from the start, as at 3799d6d.
 """
 
 import math
@@ -380,6 +379,7 @@ def train(config: Config, run) -> None:
         collector.restart_at_boundary(run)
         if k * steps < config.warm_up:
             collector.explore(config.steps_of_each, acting)
+            run.log({}, collector.seconds())
             continue
         metrics = iterate(config, learner, collector, acting, update)
         run.log(metrics, collector.seconds())

@@ -1,8 +1,8 @@
 """MCEP: Mildly Constrained Evaluation Policy for Offline RL (Xu et al. 2024, arXiv 2306.03680).
 
-The target policy pi~, kept close to the data, is the only one that values are learned with; the
-evaluation policy pi^e, from the same critics but kept less close, is the one to act with. For steps
-t = 1..T on a data set of transitions (s, a, r, s', d), for S seeds at once:
+The target policy pi~ is kept close to the data, and values are learned of its actions alone. The
+evaluation policy pi^e climbs the same critics, is kept less close, and is the one that acts. For
+steps t = 1..T on a data set of transitions (s, a, r, s', d), for S seeds at once:
 
     (1)  draw B transitions of the data
     (2)  a' = clip(pi~_target(s') + clip(noise, -c, c)); on AWAC a' ~ pi~(.|s')
@@ -15,7 +15,7 @@ t = 1..T on a data set of transitions (s, a, r, s', d), for S seeds at once:
     (8)      Adam on pi^e: the same with alpha^e, its own mean |Q_1|, and (pi^e(s) - a)^2 / n
     (9)      pi~_target <- pi~_target + polyak (pi~ - pi~_target)
     on AWAC, every step, with b ~ pi~(.|s) and c ~ pi^e(.|s):
-    (10)     w = min(exp((min_i Q_i(s, a) - min_i Q_i(s, b)) / lambda~), bound), a number
+    (10)     w = min(exp((min_i Q_i(s, a) - min_i Q_i(s, b)) / lambda~), bound), without gradient
     (11)     Adam on pi~: -mean w log pi~(a|s)
     (12)     Adam on pi^e: -mean min((Q_1 + Q_2)(s, c) / 2, q_max) - lambda^e mean log pi^e(a|s)
 
@@ -24,10 +24,11 @@ t = 1..T on a data set of transitions (s, a, r, s', d), for S seeds at once:
 | pi~ | actor | [S, P_actor] | strongly constrained; the code's "bp" |
 | pi^e | evaluation | [S, P_actor] | mildly constrained; enters no target; the code's "tp" |
 | Q_1, Q_2 | critic | [S, 2 P_critic] | two critics in one row, of pi~'s returns |
-| n | error | [S] | how far pi~ is from the data: the unit of pi^e's squared error |
+| n | error | [S] | squared distance of pi~ from the data: the unit of pi^e's squared error |
 
-On AWAC, where Q rises by more than lambda^e / (2 s) per unit of action, s the data's deviation,
-nothing holds pi^e before the box: watch `saturated`, the share of its modes beyond 0.95.
+On AWAC nothing stops pi^e inside the box where Q rises by more than lambda^e / (2 s) per unit of
+action; s is the standard deviation of the data's actions. Watch `saturated`, the share of its modes
+beyond 0.95.
 
 Departures from the official code (egg-west/MCEP): networks start as torch.nn.Linear's do; critic
 losses are summed, not averaged; mean |Q_1| is at least 1e-8; densities are of actions in half

@@ -22,6 +22,9 @@ For iterations k = 1..K, for S seeds at once, each with its own everything:
 | A, R | advantage, target | [S, B] | GAE advantage and TD(lambda) value target |
 | V, V_old | value, old_value | [S, B] | in units of the scaled reward |
 | eps | clip | | half-width of the ratio's interval |
+| H | entropy | [S] | mean over the minibatch, nats |
+| c_H, c_V | entropy_coef, value_coef | | weights of entropy and of the value loss |
+| beta | kl_coef | | weight of the penalty where `objective` is "kl" |
 
 Departures from CleanRL's ppo_continuous_action.py and baselines' ppo2, whose settings these are:
 a time limit is bootstrapped from the true final observation (`bootstrap_on_truncation=False` is
