@@ -56,6 +56,12 @@ TAIL = """## What repeats, and what does not
 """
 
 
+# Pages whose numbers are no rows of seeds: folder of results -> (algorithm, what it shows)
+PAGES = {
+    "tabular": ("reload", "ReLOAD where the optimum is known exactly, and sampled with networks")
+}
+
+
 def papers(root: Path) -> str:
     """The registry: a table per family, with the benchmarks that have rows of each algorithm."""
     found, parts = generated.papers(root / "results"), []
@@ -63,6 +69,11 @@ def papers(root: Path) -> str:
         lines = []
         for paper in (paper for paper in found if paper.family == family):
             places = [f"[{name}](results/README.md{anchor(name)})" for name in paper.benchmarks]
+            places += [
+                f"[{name}](results/{name}/README.md)"
+                for name, (whose, _) in PAGES.items()
+                if whose == paper.name
+            ]
             file = link(paper.name, root / paper.file, root)
             lines.append([file, markdown_text(paper.title), ", ".join(places) or NONE])
         parts.append(f"{family}\n\n{markdown(['File', 'Paper', 'Numbers'], lines)}")
@@ -75,6 +86,7 @@ def results_page(results: Path) -> str:
     speeds = sorted((results / "speed").glob("*.csv"))
     words = "\n".join(f"  - {line}" for line in generated.explained())
     names = [f"- [{folder.name}]({anchor(folder.name)})" for folder in folders]
+    names += [f"- [{name}]({name}/README.md): {text}" for name, (_, text) in PAGES.items()]
     names += [f"- [Speed](#speed): {', '.join(file.stem for file in speeds)}"] if speeds else []
     parts = [HEAD, "\n".join(names), WORDS + words]
     parts += [benchmark(folder, results) for folder in folders]
