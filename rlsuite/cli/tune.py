@@ -130,8 +130,8 @@ class Search:
     def run(self) -> None:
         """Run trials until there are as many as asked for. RunError if none has a result."""
         state = self.optuna.trial.TrialState
-        left = [each._trial_id for each in self.study.get_trials(states=[state.RUNNING])]
-        waiting = [self.optuna.trial.Trial(self.study, trial_id) for trial_id in left]
+        left = self.study.get_trials(states=[state.RUNNING])
+        waiting = [self.optuna.trial.Trial(self.study, each._trial_id) for each in left]
         shares = sweep.share_cores(min(self.options.jobs or cores.usable(), self.options.trials))
         running: dict[int, Trial] = {}
         try:
@@ -157,7 +157,8 @@ class Search:
         folder = self.options.folder / f"trial-{trial.number}"
         job = sweep.Job(self.name, self.chosen.env, folder, (*self.rest, *words))
         print(f"trial {trial.number}: {shlex.join(words)}, log in {job.log}")
-        return Trial(trial, job, sweep.begin(job, share))
+        reported = len(self.study.trials[trial.number].intermediate_values)
+        return Trial(trial, job, sweep.begin(job, share), reported)
 
     def _ended(self, trial: Trial) -> bool:
         """Report what the trial has evaluated since, prune it if it is poor; whether it ended."""
@@ -185,7 +186,8 @@ class Search:
         found = iqms(trial.job.folder / "evaluations.csv", len(self.chosen.settings.seeds))
         for index in range(trial.reported, len(found)):
             trial.optuna.report(found[index], index)
-        trial.reported, trial.value = len(found), found[-1] if found else None
+        trial.reported = max(trial.reported, len(found))  # a resumed run may have fewer at first
+        trial.value = found[-1] if found else None
 
     def _write_best(self) -> None:
         best, seeds = self.study.best_trial, self.chosen.settings.seeds

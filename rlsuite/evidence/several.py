@@ -20,7 +20,7 @@ from rlsuite.runs.folder import LOCK, MANIFEST
 from rlsuite.runs.logs import EVALUATIONS, PROGRESS
 
 RATES = "lr"  # stands for the settings that are learning rates, whatever their names
-NOT_SETTINGS = ("env", "dataset", "seeds")  # of a run's settings: tasks and data are told anyway
+NOT_SETTINGS = ("env", "dataset", "seeds", "wandb")  # of a run: tasks and data are told anyway
 RECORDED = ("seeds", "preset", "commit", "engine")  # in a manifest, which may name a run, too
 
 
