@@ -5,7 +5,7 @@ import pytest
 from evidence_samples import published_line, write_benchmark, write_published
 
 from rlsuite import envs
-from rlsuite.cli.main import PUBLISHED
+from rlsuite.cli.evidence import PUBLISHED
 from rlsuite.evidence import aggregates, published, rows
 from rlsuite.evidence.tables.tabular import NONE
 
